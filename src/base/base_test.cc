@@ -1,0 +1,56 @@
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/cancel.h"
+#include "base/digest.h"
+#include "base/json.h"
+#include "base/result.h"
+
+namespace lorry {
+namespace {
+
+Result<int> half(int n) {
+  if (n % 2 != 0) return invalid_input("odd");
+  return n / 2;
+}
+
+Result<int> quarter(int n) {
+  LORRY_ASSIGN(const int h, half(n));
+  return half(h);
+}
+
+TEST(Result, PropagatesTheFirstError) {
+  EXPECT_EQ(*quarter(8), 2);
+  EXPECT_EQ(quarter(6).error().message, "odd");
+  EXPECT_EQ(quarter(6).with_context("x").error().message, "x: odd");
+}
+
+TEST(Json, AnErrorNamesLineAndColumn) {
+  auto bad = parse_json("{\n \"a\": }", "f.json");
+  ASSERT_FALSE(bad.ok());
+  EXPECT_EQ(bad.error().message, "f.json: not valid JSON at line 2, column 7");
+}
+
+TEST(Json, KeepsTheOrderOfKeys) {
+  EXPECT_EQ(dump_json(*parse_json(R"({"b":1,"a":2})", "x")), R"({"b":1,"a":2})");
+}
+
+TEST(Sha256, MatchesTheStandardsExamples) {
+  EXPECT_EQ(sha256_hex("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  EXPECT_EQ(sha256_hex(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  Sha256 parts;
+  for (int i = 0; i < 1000; ++i) parts.update("aaaaa" "aaaaa");
+  EXPECT_EQ(parts.hex(), sha256_hex(std::string(10000, 'a')));
+}
+
+TEST(Cancel, ARequestTurnsIntoAnError) {
+  reset_cancel();
+  EXPECT_TRUE(check_cancelled().ok());
+  request_cancel(15);
+  EXPECT_EQ(check_cancelled().error().kind, ErrorKind::kCancelled);
+  reset_cancel();
+}
+
+}  // namespace
+}  // namespace lorry

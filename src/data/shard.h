@@ -1,0 +1,81 @@
+// A shard: a directory that `datasets.load_from_disk` opens and `save_to_disk` writes.
+//
+// Arrow IPC stream files (at most 500 MB each), dataset_info.json with the features, and state.json,
+// written last, which names the data files in order. docs/bucket.md has the details.
+#pragma once
+
+#include <arrow/type_fwd.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "base/result.h"
+#include "store/bucket.h"
+
+namespace lorry::data {
+
+/// Writes one shard. The bytes depend on the rows alone, not on how they were cut into batches.
+/// Destroyed without `finish`, it leaves no state.json. Not thread-safe.
+class ShardWriter {
+ public:
+  struct Options {
+    int64_t max_file_bytes = 500'000'000;  ///< a new data file begins past this
+    int64_t rows_per_batch = 1000;         ///< rows a record batch, as `datasets` writes them
+  };
+  /// Removes what an interrupted writer left in `dir` first.
+  static Result<std::unique_ptr<ShardWriter>> create(std::shared_ptr<store::Bucket> bucket,
+                                                     std::string dir,
+                                                     std::shared_ptr<arrow::Schema> schema,
+                                                     Options options);
+  static Result<std::unique_ptr<ShardWriter>> create(std::shared_ptr<store::Bucket> bucket,
+                                                     std::string dir,
+                                                     std::shared_ptr<arrow::Schema> schema) {
+    return create(std::move(bucket), std::move(dir), std::move(schema), Options());
+  }
+  ~ShardWriter();
+
+  Result<> write(const arrow::RecordBatch& batch);
+  int64_t rows() const;
+  /// Writes dataset_info.json, then state.json: the shard is complete.
+  Result<> finish();
+
+ private:
+  struct Impl;
+  explicit ShardWriter(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+/// Random access to the rows of one shard; local files are mapped, not read. Accepts data files in
+/// IPC stream form in any number, as `save_to_disk` leaves them. Thread-safe.
+class ShardReader {
+ public:
+  /// Fails with not found if state.json is missing and with corrupt data if files contradict it.
+  static Result<std::shared_ptr<ShardReader>> open(const store::Bucket& bucket,
+                                                   const std::string& dir);
+  ~ShardReader();
+
+  int64_t rows() const;
+  std::shared_ptr<arrow::Schema> schema() const;
+  /// Record batches in order; `batch_start(i)` is the row at which batch i begins.
+  int64_t num_batches() const;
+  int64_t batch_start(int64_t i) const;
+  std::shared_ptr<arrow::RecordBatch> batch(int64_t i) const;
+  /// The batch that holds `row`, and the row's place in it.
+  std::pair<std::shared_ptr<arrow::RecordBatch>, int64_t> locate(int64_t row) const;
+
+ private:
+  struct Impl;
+  explicit ShardReader(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+/// The `features` of dataset_info.json for a schema, as `datasets` writes them, and back.
+Json features_from_schema(const arrow::Schema& schema);
+
+/// Row `row` of `batch` as JSON: structs to objects, lists to arrays, binary to strings.
+Json row_to_json(const arrow::RecordBatch& batch, int64_t row);
+
+}  // namespace lorry::data

@@ -1,0 +1,30 @@
+// liblorry_engine.so (model, train, serve) is loaded when a verb first needs libtorch.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "base/result.h"
+#include "serve/serve.h"
+#include "train/train.h"
+
+namespace lorry::pipeline {
+
+/// The engine's entry points. The same program version is on both sides: version is checked.
+struct Engine {
+  const char* version;
+  Result<train::TrainReport> (*train)(const train::TrainOptions&);
+  Result<> (*serve)(const serve::ServeOptions&);
+  Result<std::unique_ptr<serve::LocalChat>> (*open_local_chat)(const serve::ServeOptions&);
+  /// Architecture check of `lorry import-model`: reads config.json and every safetensors header.
+  Result<> (*check_model)(const std::string& directory);
+};
+
+/// Loads the engine from beside the program (or LORRY_ENGINE), once. Fails with a sentence that
+/// says which library is missing.
+Result<const Engine*> load_engine();
+
+}  // namespace lorry::pipeline
+
+/// What liblorry_engine.so exports (src/serve/engine_entry.cc).
+extern "C" const lorry::pipeline::Engine* lorry_engine();

@@ -1,0 +1,70 @@
+// From messages to ids: the one routine that training and serving share, so that what was trained
+// is what is served.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/json.h"
+#include "base/result.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+
+namespace lorry::text {
+
+/// What is known about one training example.
+struct EncodedExample {
+  std::string text;
+  std::vector<int32_t> input_ids;
+  std::vector<int8_t> assistant_masks;  ///< 1 on what the assistant must produce
+};
+
+/// Tokenizer and template of one model. Thread-safe.
+class Chat {
+ public:
+  /// Reads a file of the model directory; nullopt if it is not there.
+  using ReadFile = std::function<Result<std::optional<std::string>>(std::string_view name)>;
+
+  /// From tokenizer.json, tokenizer_config.json and chat_template.jinja / .json, wherever the
+  /// template lies. A model without a template loads; rendering messages then fails with a sentence
+  /// that says how to give one. `template_override`, if not empty, replaces the model's template.
+  static Result<std::shared_ptr<const Chat>> load(const ReadFile& read_file,
+                                                  std::string template_override = {});
+
+  const std::shared_ptr<const Tokenizer>& tokenizer() const { return tokenizer_; }
+  bool has_template() const { return template_ != nullptr; }
+
+  /// The text of a conversation. messages: array of {role, content, ...}; tools: array or null;
+  /// `extra` (object or null): further template variables (`enable_thinking`).
+  Result<std::string> render(const Json& messages, const Json& tools, bool add_generation_prompt,
+                             const Json& extra) const;
+
+  /// Ids of the prompt for the next assistant turn (serving).
+  Result<std::vector<int32_t>> encode_prompt(const Json& messages, const Json& tools,
+                                             const Json& extra) const;
+
+  /// Ids and mask of a whole conversation (training). The mask follows the messages' structure:
+  /// each assistant message from behind its header up to and with its end-of-turn token.
+  Result<EncodedExample> encode_example(const Json& messages, const Json& tools) const;
+
+  /// Ids and mask of plain text with nothing but itself to learn: mask 1 everywhere, EOS appended
+  /// if the tokenizer names one.
+  EncodedExample encode_text(std::string_view text) const;
+
+  /// SHA-256 of template source, and of what decides ids.
+  const std::string& template_digest() const { return template_digest_; }
+  const std::string& tokenizer_digest() const { return tokenizer_->digest(); }
+
+ private:
+  Chat() = default;
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  std::shared_ptr<const ChatTemplate> template_;
+  std::string template_digest_;
+};
+
+}  // namespace lorry::text

@@ -1,0 +1,65 @@
+// Training's public face; free of libtorch, so that the program can fill it in without the engine.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+
+namespace lorry::train {
+
+/// The defaults are the guide's.
+struct TrainOptions {
+  std::string bucket = "./bucket";
+  std::string dataset, model;  ///< names in the bucket
+
+  // Schedule and optimiser, stepped as `transformers`' Trainer steps them.
+  double learning_rate = 2e-4;
+  std::string lr_scheduler_type = "linear";  ///< linear, cosine, constant, constant_with_warmup
+  int64_t warmup_steps = 5;
+  double weight_decay = 0.01;
+  double adam_beta1 = 0.9, adam_beta2 = 0.999, adam_epsilon = 1e-8;
+  double max_grad_norm = 1.0;  ///< 0: no clipping
+  int64_t batch_size = 2;      ///< rows a micro-batch; a row is an example, or a packed row
+  int64_t gradient_accumulation_steps = 4;
+  int64_t max_steps = 0;  ///< 0: as many as `epochs` takes
+  double epochs = 1;
+
+  // Data.
+  int64_t max_length = 4096;  ///< tokens; longer examples are cut at the end and counted
+  bool packing = false;       ///< several examples in a row of max_length, none seeing another
+  bool shuffle = true;
+  uint64_t seed = 3407;
+
+  // What is trained.
+  bool full = false;  ///< all weights instead of an adapter
+  int64_t lora_r = 16;
+  double lora_alpha = 16;
+  double lora_dropout = 0;
+  std::vector<std::string> target_modules;  ///< empty: all seven
+  std::string adapter;  ///< directory of a PEFT adapter to start from
+
+  // Machine.
+  std::string dtype = "auto";
+  std::string device = "auto";
+  int64_t save_steps = 100;     ///< checkpoint every so many steps
+  double save_seconds = 300;    ///< and at least this often
+  bool fresh = false;           ///< ignore checkpoints and finished results
+};
+
+struct TrainReport {
+  int64_t steps = 0;
+  int64_t tokens = 0;         ///< trained on by this run and those it resumed
+  double last_loss = 0;
+  double seconds = 0;         ///< of this run
+  bool already_done = false;  ///< nothing had changed
+};
+
+/// Trains over every shard of model-ready/{model}/{dataset}, then writes done/{model}/{dataset}/:
+/// lora_model, fused, metrics.jsonl, info.json. Goes on from the last checkpoint. Cancelled after
+/// a signal, with a checkpoint saved.
+Result<TrainReport> train(const TrainOptions& options);
+
+}  // namespace lorry::train
