@@ -1,0 +1,72 @@
+// `lorry import-dataset`: files of any supported format into raw shards (and standardized ones).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/result.h"
+#include "pipeline/standardize.h"
+#include "store/bucket.h"
+
+namespace lorry::pipeline {
+
+struct ImportDatasetOptions {
+  std::shared_ptr<store::Bucket> bucket;
+  /// Files, directories and globs ("**" too). Their files are read in this order; within a
+  /// directory or a glob by name.
+  std::vector<std::string> sources;
+  /// Name in the bucket; empty takes the stem of the first source.
+  std::string dataset;
+  /// Rows a shard at most. Smaller shards resume with less repeated work.
+  int64_t shard_examples = 5'000'000;
+  /// Malformed rows to tolerate (each is reported); one more fails the import. 0 tolerates none.
+  int64_t skip_bad_rows = 0;
+  /// Go on to standardized/ when the raw shards are there.
+  bool standardize = true;
+  /// Import again even if nothing changed.
+  bool fresh = false;
+  /// Bytes that the stage may hold at a time; bounds blocks in flight, never depends on the source.
+  int64_t memory = 512LL << 20;
+  /// Worker threads; 0 takes the machine's.
+  int threads = 0;
+
+  // How the rows are understood; used by standardisation alone.
+  /// "" or "auto", "sharegpt", "messages" (or "openai"), "alpaca", "prompt-completion", "text".
+  std::string format;
+  /// `--columns prompt=question,completion=answer`: {role of the column, its name in the source}.
+  std::vector<std::pair<std::string, std::string>> columns;
+  /// `--set name=value`: fills {{name}} in every string.
+  std::vector<std::pair<std::string, std::string>> placeholders;
+
+  /// Called between batches, from the calling thread only: rows so far, bytes of the source so far
+  /// and in all.
+  std::function<void(int64_t rows, int64_t bytes_done, int64_t bytes_total)> progress;
+  /// As `progress`, for the standardisation that follows: rows of the raw shards.
+  std::function<void(int64_t rows, int64_t rows_total)> standardize_progress;
+};
+
+struct ImportDatasetReport {
+  std::string dataset;
+  int64_t rows = 0;
+  int64_t shards = 0;
+  int64_t bytes = 0;        ///< of the source files, as stored
+  int64_t dropped = 0;      ///< malformed rows that were skipped
+  bool up_to_date = false;  ///< nothing had changed, nothing was done
+  double seconds = 0;
+  StandardizeReport standardized;  ///< empty with standardize = false
+};
+
+/// The data set's name in the bucket when none was given: the stem of the source, without format
+/// and compression ("a/b/train.jsonl.gz" is "train").
+std::string default_dataset_name(const std::string& source);
+
+/// Writes raw/{dataset}/{shard}/ and info.json, then (unless told not to) standardized/. Goes on
+/// from the last whole shard of an interrupted run; the bytes are those of an undisturbed one.
+/// Does nothing when sources and options are those of the finished import.
+Result<ImportDatasetReport> import_dataset(const ImportDatasetOptions& options);
+
+}  // namespace lorry::pipeline
