@@ -13,6 +13,10 @@ void set_level(Level level);
 
 void write(Level level, std::string_view message);
 
+/// Keeps `line` at the bottom of the terminal, cut to its width, below all messages; empty takes
+/// it away. For base/progress.h, on a terminal only.
+void set_status_line(std::string_view line);
+
 template <typename... Args>
 void debug(fmt::format_string<Args...> format, Args&&... args) {
   write(Level::kDebug, fmt::format(format, std::forward<Args>(args)...));
