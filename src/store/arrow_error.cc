@@ -1,0 +1,25 @@
+#include "store/arrow_error.h"
+
+#include <arrow/util/io_util.h>  // ErrnoFromStatus
+
+#include <cerrno>
+#include <cstring>
+
+namespace lorry::store {
+
+std::string arrow_reason(const arrow::Status& status) {
+  if (const int error = arrow::internal::ErrnoFromStatus(status)) return std::strerror(error);
+  const std::string& message = status.message();
+  return message.substr(0, message.find('\n'));
+}
+
+Error from_arrow(const arrow::Status& status, std::string_view context) {
+  std::string message = std::string(context) + ": " + arrow_reason(status);
+  if (arrow::internal::ErrnoFromStatus(status) == ENOENT) return not_found(std::move(message));
+  if (status.IsIOError() || status.IsOutOfMemory()) return unavailable(std::move(message));
+  if (status.IsNotImplemented()) return unsupported(std::move(message));
+  if (status.IsCancelled()) return cancelled(std::move(message));
+  return corrupt_data(std::move(message));
+}
+
+}  // namespace lorry::store

@@ -1,0 +1,39 @@
+// The seam behind Bucket: one implementation a kind of store, chosen by URI scheme in bucket.cc.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "store/bucket.h"
+
+namespace lorry::store {
+
+/// An object on its way. `stream` is open until `commit` or `abandon`; exactly one of them is
+/// called, once. Not thread-safe.
+class PendingObject {
+ public:
+  virtual ~PendingObject() = default;
+  virtual arrow::io::OutputStream& stream() = 0;
+  /// Makes the object durable, then visible.
+  virtual Result<> commit() = 0;
+  /// Leaves nothing behind, as far as the store lets it.
+  virtual void abandon() = 0;
+};
+
+/// What a store must do. Paths have been checked and are relative to the bucket. Thread-safe.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual Result<std::optional<ObjectInfo>> stat(const std::string& path) const = 0;
+  virtual Result<std::vector<ObjectInfo>> list(const std::string& path, bool recursive) const = 0;
+  virtual Result<std::shared_ptr<arrow::io::RandomAccessFile>> open_input(
+      const std::string& path) const = 0;
+  virtual Result<std::unique_ptr<PendingObject>> create(const std::string& path) const = 0;
+  virtual Result<> remove(const std::string& path) const = 0;
+};
+
+}  // namespace lorry::store

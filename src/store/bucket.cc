@@ -1,0 +1,162 @@
+#include "store/bucket.h"
+
+#include <arrow/buffer.h>
+#include <arrow/io/interfaces.h>
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "store/arrow_error.h"
+#include "store/backend.h"
+#include "store/local_backend.h"
+
+namespace lorry::store {
+namespace {
+
+/// Every path that a caller names goes through here, so that no data set or model name, whoever
+/// chose it, reaches outside the bucket.
+Result<std::string> checked(std::string_view path, bool may_be_root) {
+  if (path.empty()) {
+    if (may_be_root) return std::string();
+    return invalid_input("an object's name is empty");
+  }
+  if (path.find('\0') != std::string_view::npos || path.front() == '/' || path.back() == '/') {
+    return invalid_input(fmt::format("\"{}\" is not a path inside the bucket", path));
+  }
+  size_t begin = 0;
+  while (begin <= path.size()) {
+    const size_t end = std::min(path.find('/', begin), path.size());
+    const std::string_view part = path.substr(begin, end - begin);
+    if (part.empty() || part == "." || part == "..") {
+      return invalid_input(
+          fmt::format("\"{}\" is not a path inside the bucket: it has a part \"{}\"", path, part));
+    }
+    begin = end + 1;
+  }
+  return std::string(path);
+}
+
+Result<std::unique_ptr<Backend>> open_backend(const std::string& uri, bool create) {
+  if (uri.empty()) return invalid_input("the bucket's name is empty");
+  const size_t colon = uri.find("://");
+  if (colon == std::string::npos) return open_local_backend(uri, create);
+  const std::string scheme = uri.substr(0, colon);
+  if (scheme == "file") return open_local_backend(uri.substr(colon + 3), create);
+  return unsupported(fmt::format(
+      "buckets at {}:// are not supported yet; name a local directory with --bucket", scheme));
+}
+
+}  // namespace
+
+struct ObjectWriter::Impl {
+  std::string path;
+  std::unique_ptr<PendingObject> pending;
+};
+
+ObjectWriter::ObjectWriter(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+ObjectWriter::~ObjectWriter() {
+  if (impl_->pending) impl_->pending->abandon();
+}
+arrow::io::OutputStream& ObjectWriter::stream() { return impl_->pending->stream(); }
+
+Result<> ObjectWriter::write(std::string_view bytes) {
+  auto status = stream().Write(bytes.data(), int64_t(bytes.size()));
+  if (!status.ok()) return from_arrow(status, impl_->path);
+  return {};
+}
+
+Result<> ObjectWriter::commit() {
+  auto pending = std::move(impl_->pending);
+  return pending->commit();
+}
+
+struct Bucket::Impl {
+  std::string uri;
+  std::unique_ptr<Backend> backend;
+};
+
+Bucket::Bucket(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Bucket::~Bucket() = default;
+
+Result<std::shared_ptr<Bucket>> Bucket::open(const std::string& uri, bool create) {
+  LORRY_ASSIGN(auto backend, open_backend(uri, create));
+  auto impl = std::make_unique<Impl>();
+  impl->uri = uri;
+  impl->backend = std::move(backend);
+  return std::shared_ptr<Bucket>(new Bucket(std::move(impl)));
+}
+
+const std::string& Bucket::uri() const { return impl_->uri; }
+
+Result<std::optional<ObjectInfo>> Bucket::stat(std::string_view path) const {
+  LORRY_ASSIGN(const std::string inside, checked(path, true));
+  return impl_->backend->stat(inside);
+}
+
+Result<bool> Bucket::exists(std::string_view path) const {
+  LORRY_ASSIGN(auto info, stat(path));
+  return info.has_value();
+}
+
+Result<std::vector<ObjectInfo>> Bucket::list(std::string_view path, bool recursive) const {
+  LORRY_ASSIGN(const std::string inside, checked(path, true));
+  return impl_->backend->list(inside, recursive);
+}
+
+Result<std::string> Bucket::read(std::string_view path) const {
+  LORRY_ASSIGN(auto input, open_input(path));
+  auto size = input->GetSize();
+  if (!size.ok()) return from_arrow(size.status(), path);
+  auto buffer = input->ReadAt(0, *size);
+  if (!buffer.ok()) return from_arrow(buffer.status(), path);
+  return (*buffer)->ToString();
+}
+
+Result<std::shared_ptr<arrow::io::RandomAccessFile>> Bucket::open_input(
+    std::string_view path) const {
+  LORRY_ASSIGN(const std::string inside, checked(path, false));
+  return impl_->backend->open_input(inside);
+}
+
+Result<std::unique_ptr<ObjectWriter>> Bucket::create(std::string_view path) const {
+  LORRY_ASSIGN(const std::string inside, checked(path, false));
+  LORRY_ASSIGN(auto pending, impl_->backend->create(inside));
+  auto impl = std::make_unique<ObjectWriter::Impl>();
+  impl->path = inside;
+  impl->pending = std::move(pending);
+  return std::unique_ptr<ObjectWriter>(new ObjectWriter(std::move(impl)));
+}
+
+Result<> Bucket::write(std::string_view path, std::string_view bytes) const {
+  LORRY_ASSIGN(auto writer, create(path));
+  LORRY_TRY(writer->write(bytes));
+  return writer->commit();
+}
+
+Result<> Bucket::remove(std::string_view path) const {
+  LORRY_ASSIGN(const std::string inside, checked(path, false));
+  return impl_->backend->remove(inside);
+}
+
+Result<std::optional<Json>> Bucket::read_info(std::string_view dir) const {
+  const std::string path = join_path(dir, "info.json");
+  LORRY_ASSIGN(const bool there, exists(path));
+  if (!there) return std::optional<Json>();
+  LORRY_ASSIGN(const std::string text, read(path));
+  auto info = parse_json(text, path);
+  if (!info.ok()) return corrupt_data(info.error().message + "; run the stage again with --fresh");
+  if (!info->is_object()) return corrupt_data(path + ": not a JSON object");
+  return std::optional<Json>(std::move(*info));
+}
+
+Result<> Bucket::write_info(std::string_view dir, const Json& info) const {
+  return write(join_path(dir, "info.json"), dump_json(info, 2) + "\n");
+}
+
+std::string join_path(std::string_view a, std::string_view b) {
+  if (a.empty()) return std::string(b);
+  if (b.empty()) return std::string(a);
+  return fmt::format("{}/{}", a, b);
+}
+
+}  // namespace lorry::store

@@ -1,0 +1,223 @@
+// The contract that every store keeps, run once a store; a new store adds one line at the end and
+// names what it cannot do.
+#include "store/bucket.h"
+
+#include <arrow/buffer.h>
+#include <arrow/io/interfaces.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <nlohmann/json.hpp>
+
+#include "store/layout.h"
+
+namespace lorry::store {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string scratch_dir() {
+  static int serial = 0;
+  const fs::path dir = fs::temp_directory_path() / ("lorry-store-" + std::to_string(::getpid()) +
+                                                    "-" + std::to_string(serial++));
+  fs::remove_all(dir);
+  return dir.string();
+}
+
+struct StoreUnderTest {
+  std::string name;
+  std::function<std::string()> new_uri;  ///< of an empty bucket that is not there yet
+};
+
+class StoreContract : public ::testing::TestWithParam<StoreUnderTest> {
+ protected:
+  void SetUp() override {
+    uri_ = GetParam().new_uri();
+    auto opened = Bucket::open(uri_, true);
+    ASSERT_TRUE(opened.ok()) << opened.error().message;
+    bucket_ = *opened;
+  }
+  void TearDown() override { fs::remove_all(uri_); }
+
+  std::vector<std::string> names(std::string_view dir, bool recursive = false) {
+    std::vector<std::string> paths;
+    auto found = bucket_->list(dir, recursive);
+    EXPECT_TRUE(found.ok());
+    for (const auto& info : *found) paths.push_back(info.path);
+    return paths;
+  }
+
+  std::string uri_;
+  std::shared_ptr<Bucket> bucket_;
+};
+
+using Paths = std::vector<std::string>;
+
+TEST_P(StoreContract, ReadsBackWhatWasWritten) {
+  const std::string bytes("a\0b\n", 4);
+  ASSERT_TRUE(bucket_->write("raw/org/name/0/x.bin", bytes).ok());
+  EXPECT_EQ(*bucket_->read("raw/org/name/0/x.bin"), bytes);
+  auto info = bucket_->stat("raw/org/name/0/x.bin");
+  ASSERT_TRUE(info.ok() && info->has_value());
+  EXPECT_EQ((*info)->size, 4);
+  EXPECT_FALSE((*info)->is_directory);
+}
+
+TEST_P(StoreContract, KeepsEmptyObjects) {
+  ASSERT_TRUE(bucket_->write("empty", "").ok());
+  EXPECT_EQ(*bucket_->read("empty"), "");
+}
+
+TEST_P(StoreContract, ReplacesAnObject) {
+  ASSERT_TRUE(bucket_->write("x", "old and long").ok());
+  ASSERT_TRUE(bucket_->write("x", "new").ok());
+  EXPECT_EQ(*bucket_->read("x"), "new");
+}
+
+TEST_P(StoreContract, SaysThatAMissingObjectIsNotFound) {
+  EXPECT_FALSE(*bucket_->exists("nothing"));
+  auto read = bucket_->read("nothing");
+  ASSERT_FALSE(read.ok());
+  EXPECT_EQ(read.error().kind, ErrorKind::kNotFound);
+  EXPECT_NE(read.error().message.find("nothing"), std::string::npos);
+}
+
+TEST_P(StoreContract, ListsChildrenByName) {
+  for (const char* path : {"d/b", "d/a", "d/10/x", "e"})
+    ASSERT_TRUE(bucket_->write(path, "1").ok());
+  EXPECT_EQ(names("d"), (Paths{"d/10", "d/a", "d/b"}));
+  EXPECT_EQ(names("d", true), (Paths{"d/10/x", "d/a", "d/b"}));
+  EXPECT_EQ(names(""), (Paths{"d", "e"}));
+  EXPECT_EQ(names("nowhere"), Paths{});
+}
+
+TEST_P(StoreContract, HidesAnObjectUntilItIsCommitted) {
+  auto writer = bucket_->create("d/x");
+  ASSERT_TRUE(writer.ok());
+  ASSERT_TRUE((*writer)->write("half").ok());
+  EXPECT_FALSE(*bucket_->exists("d/x"));
+  EXPECT_EQ(names("", true), Paths{});
+  ASSERT_TRUE((*writer)->write(" whole").ok());
+  ASSERT_TRUE((*writer)->commit().ok());
+  EXPECT_EQ(*bucket_->read("d/x"), "half whole");
+}
+
+TEST_P(StoreContract, LeavesNothingOfAnAbandonedWriter) {
+  { auto writer = bucket_->create("d/x"); }
+  EXPECT_FALSE(*bucket_->exists("d/x"));
+  EXPECT_EQ(names("", true), Paths{});
+}
+
+TEST_P(StoreContract, RemovesObjectsAndDirectories) {
+  for (const char* path : {"d/a", "d/b/c", "e"}) ASSERT_TRUE(bucket_->write(path, "1").ok());
+  ASSERT_TRUE(bucket_->remove("d").ok());
+  EXPECT_EQ(names("", true), Paths{"e"});
+  EXPECT_TRUE(bucket_->remove("d").ok());
+}
+
+TEST_P(StoreContract, ReadsRanges) {
+  ASSERT_TRUE(bucket_->write("x", "0123456789").ok());
+  auto input = bucket_->open_input("x");
+  ASSERT_TRUE(input.ok());
+  EXPECT_EQ((*input)->ReadAt(3, 4).ValueOrDie()->ToString(), "3456");
+}
+
+TEST_P(StoreContract, RefusesNamesThatLeaveTheBucket) {
+  for (const char* path : {"", "/etc/x", "../x", "a/../../x", "a//b", "a/./b", "a/"}) {
+    auto wrote = bucket_->write(path, "1");
+    ASSERT_FALSE(wrote.ok()) << path;
+    EXPECT_EQ(wrote.error().kind, ErrorKind::kInvalidInput) << path;
+  }
+}
+
+TEST_P(StoreContract, KeepsInfoAsJson) {
+  EXPECT_FALSE(bucket_->read_info("raw/ds")->has_value());
+  Json info;
+  info["count"] = 3;
+  ASSERT_TRUE(bucket_->write_info("raw/ds", info).ok());
+  EXPECT_EQ((**bucket_->read_info("raw/ds"))["count"], 3);
+  ASSERT_TRUE(bucket_->write("raw/ds/info.json", "{").ok());
+  EXPECT_EQ(bucket_->read_info("raw/ds").error().kind, ErrorKind::kCorruptData);
+}
+
+INSTANTIATE_TEST_SUITE_P(Stores, StoreContract,
+                         ::testing::Values(StoreUnderTest{"local", scratch_dir}),
+                         [](const auto& info) { return info.param.name; });
+
+TEST(LocalBucket, IsNotMadeUnlessAsked) {
+  auto opened = Bucket::open(scratch_dir(), false);
+  ASSERT_FALSE(opened.ok());
+  EXPECT_EQ(opened.error().kind, ErrorKind::kNotFound);
+}
+
+TEST(LocalBucket, RefusesAFile) {
+  const std::string path = scratch_dir();
+  std::ofstream(path) << "x";
+  EXPECT_EQ(Bucket::open(path, true).error().kind, ErrorKind::kInvalidInput);
+  fs::remove(path);
+}
+
+TEST(LocalBucket, NamesTheReasonWhenItCannotBeMade) {
+  auto opened = Bucket::open("/proc/lorry", true);
+  ASSERT_FALSE(opened.ok());
+  EXPECT_EQ(opened.error().kind, ErrorKind::kUnavailable);
+  EXPECT_NE(opened.error().message.find("/proc/lorry"), std::string::npos);
+}
+
+TEST(LocalBucket, SaysThatAFullDiskIsFull) {
+  const std::string dir = scratch_dir();
+  auto bucket = *Bucket::open(dir, true);
+  fs::create_directories(dir + "/.lorry-tmp");
+  // /dev/full answers every write with "no space left"; stand it in for the temporary file.
+  char host[256] = {};
+  ::gethostname(host, sizeof(host) - 1);
+  bool met = false;
+  for (int serial = 0; serial < 200 && !met; ++serial) {
+    const auto name = dir + "/.lorry-tmp/" + host + "." + std::to_string(::getpid()) + "." +
+                      std::to_string(serial);
+    std::error_code error;
+    fs::create_symlink("/dev/full", name, error);
+  }
+  auto wrote = bucket->write("x", "some bytes");
+  if (wrote.ok()) GTEST_SKIP() << "host name with dots";
+  EXPECT_NE(wrote.error().message.find("No space left"), std::string::npos)
+      << wrote.error().message;
+  EXPECT_FALSE(*bucket->exists("x"));
+  fs::remove_all(dir);
+}
+
+TEST(LocalBucket, RemovesWhatAKilledWriterLeft) {
+  const std::string dir = scratch_dir();
+  ASSERT_TRUE(Bucket::open(dir, true).ok());
+  const pid_t child = ::fork();
+  if (child == 0) {
+    auto writer = (*Bucket::open(dir, true))->create("x");
+    (void)(*writer)->write("half");
+    ::_exit(0);  // as a kill does: no destructor runs
+  }
+  ::waitpid(child, nullptr, 0);
+  EXPECT_FALSE(fs::is_empty(dir + "/.lorry-tmp"));
+  ASSERT_TRUE(Bucket::open(dir, true).ok());
+  EXPECT_FALSE(fs::exists(dir + "/.lorry-tmp"));
+  fs::remove_all(dir);
+}
+
+TEST(Bucket, SaysWhichStoresAreNotSupportedYet) {
+  for (const char* uri : {"s3://b", "gs://b", "az://b"}) {
+    auto opened = Bucket::open(uri, true);
+    ASSERT_FALSE(opened.ok());
+    EXPECT_EQ(opened.error().kind, ErrorKind::kUnsupported);
+  }
+}
+
+TEST(Layout, PutsShardsUnderTheirStage) {
+  EXPECT_EQ(shard_dir(raw_dir("org/name"), 7), "raw/org/name/7");
+  EXPECT_EQ(fused_dir("m", "d"), "done/m/d/fused");
+}
+
+}  // namespace
+}  // namespace lorry::store
