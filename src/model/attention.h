@@ -5,6 +5,8 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <map>
+#include <utility>
 #include <vector>
 
 namespace lorry::model {
@@ -30,9 +32,16 @@ class PackedAttention final : public AttentionView {
                     int64_t window) override;
 
  private:
+  at::Tensor attend_each(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                         int64_t window);
+  at::Tensor attend_cuda(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                         int64_t window);
+
   std::vector<int64_t> cu_seqlens_;
   int64_t max_seqlen_ = 0;
   at::Tensor cu_seqlens_device_;  // int32, made when a GPU kernel first asks
+  // (sequence length, window) -> mask; the layers of a step share it.
+  std::map<std::pair<int64_t, int64_t>, at::Tensor> window_masks_;
 };
 
 }  // namespace lorry::model

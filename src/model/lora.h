@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -54,8 +55,8 @@ class LoraAdapter {
   /// adapter_config.json and adapter_model.safetensors in `dir`, as `peft` saves them. Refuses an
   /// adapter for other shapes ("maybe another base model?") and kinds it does not know (DoRA, ...).
   static Result<std::shared_ptr<LoraAdapter>> load(const store::Bucket& bucket,
-                                                   const std::string& dir,
-                                                   const ModelConfig& model, at::Device device);
+                                                   const std::string& dir, const ModelConfig& model,
+                                                   at::Device device);
   /// Writes both files so that `peft.PeftModel.from_pretrained` opens them.
   Result<> save(const store::Bucket& bucket, const std::string& dir,
                 const std::string& base_model_name) const;
@@ -67,11 +68,17 @@ class LoraAdapter {
   std::vector<std::pair<std::string, at::Tensor>> named_parameters() const;
 
  private:
+  Json peft_config(const std::string& base_model_name) const;
+
   LoraConfig config_;
   std::vector<std::array<std::optional<Pair>, 7>> layers_;
 };
 
-/// Which adapter each token of a step goes through.
+/// `weight` + scale * B A, computed in float32 and rounded once to the weight's dtype, as `peft`'s
+/// merge does. weight: (out, in); returns a new tensor.
+at::Tensor merged_weight(const at::Tensor& weight, const LoraAdapter::Pair& pair, double scale);
+
+/// Which adapter each token of a step goes through. Holds no ownership: the adapters outlive it.
 ///
 /// adapters[i] may be null (the base model). With one entry `runs` is empty: it serves all tokens.
 /// Else runs[j] = {index into adapters, number of tokens}, covering the flat run in order.
@@ -81,8 +88,22 @@ struct AdapterView {
   /// Dropout on x before A; training only.
   double dropout = 0;
 
+  /// Nothing but the base model runs.
+  bool is_base() const {
+    for (const LoraAdapter* adapter : adapters) {
+      if (adapter != nullptr) return false;
+    }
+    return true;
+  }
+
   static AdapterView none() { return {}; }
   static AdapterView one(const LoraAdapter* adapter) { return {{adapter}, {}, 0}; }
 };
+
+/// y = x W^T + b for all tokens, plus each run's adapter. x: (T, in); weight: (out, in).
+/// Differentiable. The adapter's matrices are cast to x's dtype for the product.
+at::Tensor linear_with_adapters(const at::Tensor& x, const at::Tensor& weight,
+                                const at::Tensor& bias, const AdapterView& adapters, int64_t layer,
+                                Projection projection);
 
 }  // namespace lorry::model

@@ -30,6 +30,8 @@ class SafetensorsReader {
   std::vector<std::string> names() const;
   /// Shape of a tensor; empty if it is not there.
   std::vector<int64_t> shape(const std::string& name) const;
+  /// "F32", "BF16", ... as the file says it; empty if it is not there.
+  std::string dtype(const std::string& name) const;
   /// The tensor on the CPU in its stored dtype; it may share the mapped file's memory, so do not
   /// write to it. Not found names the tensor and the directory.
   Result<at::Tensor> tensor(const std::string& name) const;

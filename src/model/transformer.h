@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -12,11 +13,14 @@
 #include "base/result.h"
 #include "model/attention.h"
 #include "model/config.h"
+#include "model/device.h"
 #include "model/lora.h"
 #include "model/safetensors.h"
 #include "store/bucket.h"
 
 namespace lorry::model {
+
+struct RopeAngles;
 
 /// Weights of one block, (out, in) as checkpoints store them. Biases and norms that the
 /// architecture lacks are undefined tensors.
@@ -51,10 +55,25 @@ class Transformer {
   const at::Tensor& head_weight() const;
 
   /// Every weight under its checkpoint name, in checkpoint order; a tied head is not repeated.
+  /// The tensors are the model's own, not copies. After `load` they may lie in a file mapped
+  /// read-only: call `own_weights` before writing to them.
   NamedTensors named_weights() const;
+  /// Copies all weights into memory of their own, so that full fine-tuning may write to them.
+  void own_weights();
 
  private:
+  friend Result<> check_checkpoint(const store::Bucket& bucket, const std::string& dir);
   Transformer() = default;
+  /// Calls fn(name, shape, tensor) for each weight that the configuration asks for.
+  template <typename Self, typename Fn>
+  static void visit_weights(Self& self, Fn&& fn);
+  Result<> read_weights(const SafetensorsReader& reader, at::ScalarType dtype, at::Device device);
+  at::Tensor attention_block(const at::Tensor& x, const BlockWeights& block, int64_t layer,
+                             const RopeAngles& angles, AttentionView& attention,
+                             const AdapterView& adapters) const;
+  at::Tensor mlp_block(const at::Tensor& x, const BlockWeights& block, int64_t layer,
+                       const AdapterView& adapters) const;
+
   ModelConfig config_;
   at::Tensor embed_tokens_, norm_, lm_head_;  // lm_head_ undefined when tied
   std::vector<BlockWeights> blocks_;
@@ -62,10 +81,12 @@ class Transformer {
   double rope_attention_scale_ = 1.0;
 };
 
-/// "auto" is the checkpoint's dtype on CPU and, on a GPU, bf16 where it has it and else fp16.
-Result<at::ScalarType> resolve_dtype(const std::string& name, const ModelConfig& config,
-                                     at::Device device);
-/// "auto" takes a CUDA device if there is one. Loads libtorch_cuda on the way.
-Result<at::Device> resolve_device(const std::string& name);
+/// config.json and, if it is there, generation_config.json of a Hub-layout directory. Where the
+/// configuration names no dtype, the dtype of the stored embedding is filled in.
+Result<ModelConfig> load_model_config(const store::Bucket& bucket, const std::string& dir);
+
+/// Whether `Transformer::load` would find a supported architecture and every weight in its right
+/// shape. Reads config.json and the safetensors headers only.
+Result<> check_checkpoint(const store::Bucket& bucket, const std::string& dir);
 
 }  // namespace lorry::model

@@ -1,0 +1,106 @@
+#include "model/device.h"
+
+#include <ATen/Context.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+#include <dlfcn.h>  // libtorch_cuda is loaded at run time, where there is one
+#include <fmt/format.h>
+
+#include <charconv>
+#include <filesystem>
+#include <mutex>
+
+namespace lorry::model {
+namespace {
+
+/// Loads libtorch_cuda from beside libtorch_cpu, once. Empty on success, else why not.
+const std::string& load_cuda() {
+  static const std::string kReason = []() -> std::string {
+    Dl_info info{};
+    const auto* symbol = reinterpret_cast<const void*>(&at::globalContext);
+    if (dladdr(symbol, &info) == 0 || info.dli_fname == nullptr) return "libtorch_cpu not found";
+    const auto path = std::filesystem::path(info.dli_fname).parent_path() / "libtorch_cuda.so";
+    if (!std::filesystem::exists(path)) {
+      return "this libtorch has no CUDA part (" + path.string() + " is missing)";
+    }
+    if (dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL) == nullptr) {
+      const char* why = dlerror();
+      return fmt::format("libtorch_cuda does not load: {}", why == nullptr ? "unknown" : why);
+    }
+    return "";
+  }();
+  return kReason;
+}
+
+/// The number of usable CUDA devices, or why there is none.
+Result<int> cuda_devices() {
+  const std::string& reason = load_cuda();
+  if (!reason.empty()) return unavailable("no CUDA device: " + reason);
+  try {
+    if (!at::hasCUDA()) return unavailable("no CUDA device: libtorch finds no driver");
+    const int count = c10::impl::VirtualGuardImpl(at::kCUDA).deviceCount();
+    if (count == 0) return unavailable("no CUDA device is visible");
+    return count;
+  } catch (const std::exception& e) {
+    return unavailable(fmt::format("no CUDA device: {}", e.what()));
+  }
+}
+
+Result<at::Device> cuda_device(const std::string& name) {
+  int index = 0;
+  if (name.size() > 4) {
+    const char* end = name.data() + name.size();
+    const auto parsed = std::from_chars(name.data() + 5, end, index);
+    if (name[4] != ':' || parsed.ec != std::errc{} || parsed.ptr != end || index < 0) {
+      return usage_error(fmt::format("device {}: say auto, cpu, cuda or cuda:N", name));
+    }
+  }
+  auto count = cuda_devices();
+  if (!count.ok()) return std::move(count).error().with_context("device " + name);
+  if (index >= *count) {
+    return unavailable(fmt::format("device {}: there are only {} CUDA devices", name, *count));
+  }
+  return at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index));
+}
+
+}  // namespace
+
+Result<at::Device> resolve_device(const std::string& name) {
+  if (name == "cpu") return at::Device(at::kCPU);
+  if (name == "auto" || name.empty()) {
+    return cuda_devices().ok() ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+  }
+  if (name.starts_with("cuda")) return cuda_device(name);
+  return usage_error(fmt::format("device {}: say auto, cpu, cuda or cuda:N", name));
+}
+
+Result<at::ScalarType> resolve_dtype(const std::string& name, const ModelConfig& config,
+                                     at::Device device) {
+  if (name == "float32") return at::kFloat;
+  if (name == "bfloat16") return at::kBFloat16;
+  if (name == "float16") return at::kHalf;
+  if (name != "auto" && !name.empty()) {
+    return usage_error(fmt::format("dtype {}: say auto, float32, bfloat16 or float16", name));
+  }
+  if (device.is_cuda()) return compute_capability(device) >= 80 ? at::kBFloat16 : at::kHalf;
+  if (config.dtype == "bfloat16") return at::kBFloat16;
+  if (config.dtype == "float16") return at::kHalf;
+  return at::kFloat;
+}
+
+int compute_capability(at::Device device) {
+  if (!device.is_cuda()) return 0;
+  // libcudart comes with libtorch; its enum values are part of CUDA's stable interface.
+  constexpr int kMajor = 75, kMinor = 76;
+  using GetAttribute = int (*)(int* value, int attribute, int device);
+  static const auto get_attribute =
+      reinterpret_cast<GetAttribute>(dlsym(RTLD_DEFAULT, "cudaDeviceGetAttribute"));
+  if (get_attribute == nullptr) return 0;
+  const int index = device.has_index() ? device.index() : 0;
+  int major = 0, minor = 0;
+  if (get_attribute(&major, kMajor, index) != 0 || get_attribute(&minor, kMinor, index) != 0) {
+    return 0;
+  }
+  return 10 * major + minor;
+}
+
+}  // namespace lorry::model

@@ -1,0 +1,25 @@
+// Where a model runs and in which number format.
+#pragma once
+
+#include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
+
+#include <string>
+
+#include "base/result.h"
+#include "model/config.h"
+
+namespace lorry::model {
+
+/// "auto" is the checkpoint's dtype on CPU and, on a GPU, bf16 where it has it and else fp16.
+Result<at::ScalarType> resolve_dtype(const std::string& name, const ModelConfig& config,
+                                     at::Device device);
+
+/// "auto" takes a CUDA device if there is one. Loads libtorch_cuda on the way. "cuda" and "cuda:N"
+/// fail with the reason if there is none.
+Result<at::Device> resolve_device(const std::string& name);
+
+/// 80 for sm_80; 0 for a device that is not CUDA.
+int compute_capability(at::Device device);
+
+}  // namespace lorry::model

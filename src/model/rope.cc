@@ -1,0 +1,105 @@
+// Formulas follow `transformers` modeling_rope_utils.py step by step in float32, so that logits
+// agree.
+#include "model/rope.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+namespace lorry::model {
+namespace {
+
+at::Tensor even_exponents(int64_t head_dim) {
+  return at::arange(0, head_dim, 2, at::kLong).to(at::kFloat) / static_cast<double>(head_dim);
+}
+
+/// Long wavelengths are stretched by `factor`, short ones kept, those between interpolated.
+at::Tensor llama3(const RopeConfig& rope, const at::Tensor& inv_freq) {
+  const auto context = static_cast<double>(rope.original_max_position_embeddings);
+  const double low_wavelength = context / rope.low_freq_factor;
+  const double high_wavelength = context / rope.high_freq_factor;
+  const at::Tensor wavelength = 2 * std::numbers::pi / inv_freq;
+  const at::Tensor stretched =
+      at::where(wavelength > low_wavelength, inv_freq / rope.factor, inv_freq);
+  const at::Tensor smooth = (context / wavelength - rope.low_freq_factor) /
+                            (rope.high_freq_factor - rope.low_freq_factor);
+  const at::Tensor smoothed = (1 - smooth) * stretched / rope.factor + smooth * stretched;
+  const at::Tensor medium =
+      at::logical_not(wavelength < high_wavelength) * at::logical_not(wavelength > low_wavelength);
+  return at::where(medium, smoothed, stretched);
+}
+
+double yarn_attention_scale(const RopeConfig& rope) {
+  const auto mscale = [&](double weight) {
+    return rope.factor <= 1 ? 1.0 : 0.1 * weight * std::log(rope.factor) + 1.0;
+  };
+  if (rope.attention_factor) return *rope.attention_factor;
+  if (rope.mscale.value_or(0) != 0 && rope.mscale_all_dim.value_or(0) != 0) {
+    return mscale(*rope.mscale) / mscale(*rope.mscale_all_dim);
+  }
+  return mscale(1.0);
+}
+
+/// Peng et al. 2023, arXiv:2309.00071: dimensions that turn often are kept, slow ones stretched.
+at::Tensor yarn(const RopeConfig& rope, int64_t head_dim) {
+  const auto dim = static_cast<double>(head_dim);
+  const auto correction_dim = [&](double rotations) {
+    return dim *
+           std::log(static_cast<double>(rope.original_max_position_embeddings) /
+                    (rotations * 2 * std::numbers::pi)) /
+           (2 * std::log(rope.theta));
+  };
+  double low = correction_dim(rope.beta_fast == 0 ? 32.0 : rope.beta_fast);
+  double high = correction_dim(rope.beta_slow == 0 ? 1.0 : rope.beta_slow);
+  if (rope.truncate) {
+    low = std::floor(low);
+    high = std::ceil(high);
+  }
+  low = std::max(low, 0.0);
+  high = std::min(high, dim - 1);
+  if (low == high) high += 0.001;
+
+  const at::Tensor pos_freqs = at::pow(rope.theta, even_exponents(head_dim));
+  const at::Tensor extrapolation = 1.0 / pos_freqs;
+  const at::Tensor interpolation = 1.0 / (rope.factor * pos_freqs);
+  const at::Tensor ramp =
+      at::clamp((at::arange(head_dim / 2, at::kFloat) - low) / (high - low), 0, 1);
+  const at::Tensor keep = 1 - ramp;
+  return interpolation * (1 - keep) + extrapolation * keep;
+}
+
+}  // namespace
+
+RopeFrequencies rope_frequencies(const RopeConfig& rope, int64_t head_dim) {
+  const at::NoGradGuard no_grad;
+  if (rope.type == RopeConfig::Type::kYarn) {
+    return {yarn(rope, head_dim), yarn_attention_scale(rope)};
+  }
+  at::Tensor inv_freq = 1.0 / at::pow(rope.theta, even_exponents(head_dim));
+  if (rope.type == RopeConfig::Type::kLinear) inv_freq = inv_freq / rope.factor;
+  if (rope.type == RopeConfig::Type::kLlama3) inv_freq = llama3(rope, inv_freq);
+  return {inv_freq, 1.0};
+}
+
+RopeAngles rope_angles(const at::Tensor& positions, const at::Tensor& inv_freq,
+                       double attention_scale, at::ScalarType dtype) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor angles = positions.to(at::kFloat).unsqueeze(-1) * inv_freq;  // (T, D/2)
+  const auto finish = [&](at::Tensor x) {
+    if (attention_scale != 1.0) x = x * attention_scale;
+    return x.to(dtype).unsqueeze(1);
+  };
+  return {finish(angles.cos()), finish(angles.sin())};
+}
+
+at::Tensor apply_rope(const at::Tensor& x, const RopeAngles& angles) {
+  const int64_t half = x.size(-1) / 2;
+  const at::Tensor first = x.narrow(-1, 0, half);
+  const at::Tensor second = x.narrow(-1, half, half);
+  return at::cat(
+      {first * angles.cos - second * angles.sin, second * angles.cos + first * angles.sin}, -1);
+}
+
+}  // namespace lorry::model
