@@ -45,8 +45,9 @@ target_link_libraries(lorry::parquet INTERFACE lorry::arrow ${PARQUET_LIBRARY})
 # build serves every CUDA version of the same libtorch release.
 set(TORCH_DIR ${LORRY_SITE_PACKAGES}/torch)
 add_library(lorry::torch INTERFACE IMPORTED)
-target_include_directories(lorry::torch SYSTEM INTERFACE
-  ${TORCH_DIR}/include ${TORCH_DIR}/include/torch/csrc/api/include)
+# After the system's folders: the wheel carries headers of other libraries too (another fmt).
+target_compile_options(lorry::torch INTERFACE
+  "SHELL:-idirafter ${TORCH_DIR}/include" "SHELL:-idirafter ${TORCH_DIR}/include/torch/csrc/api/include")
 target_link_libraries(lorry::torch INTERFACE ${TORCH_DIR}/lib/libtorch_cpu.so ${TORCH_DIR}/lib/libc10.so)
 target_link_options(lorry::torch INTERFACE
   -Wl,-rpath,${TORCH_DIR}/lib -Wl,--unresolved-symbols=ignore-in-shared-libs)

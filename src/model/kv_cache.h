@@ -54,7 +54,8 @@ class CachedAttention final : public AttentionView {
   KvCache& cache_;
   std::vector<const KvCache::Sequence*> sequences_;
   std::vector<int64_t> new_tokens_;
-  at::Tensor slots_;  // (T) int64: block * kBlockTokens + place, for each new token
+  at::Tensor slots_;                // (T) int64: block * kBlockTokens + place, for each new token
+  std::vector<at::Tensor> blocks_;  // int32, the used blocks of each sequence, on the device
 };
 
 }  // namespace lorry::model

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 #include <random>
+#include <span>
+#include <vector>
 
 namespace lorry::model {
 
@@ -24,8 +26,21 @@ struct Sample {
   float logprob = 0;  ///< under the model's own distribution
 };
 
+/// What the penalties look at. repetition_penalty counts prompt and output, as `transformers` and
+/// vLLM do; frequency_penalty and presence_penalty the output alone, as the OpenAI API does.
+struct TokenHistory {
+  std::span<const int32_t> prompt;
+  std::span<const int32_t> output;
+};
+
 /// logits: (vocab_size), any float dtype. The same seed of `rng` and the same logits give the same
-/// token on every machine.
-Sample sample(const at::Tensor& logits, const SamplingParams& params, std::mt19937_64& rng);
+/// token on every machine. Order, as in vLLM: penalties, temperature, min_p, top_k, top_p. Among
+/// equal logits the lowest id wins.
+Sample sample(const at::Tensor& logits, const SamplingParams& params, std::mt19937_64& rng,
+              const TokenHistory& history = {});
+
+/// Log-probabilities of the `count` likeliest tokens under the model's own distribution, likeliest
+/// first.
+std::vector<Sample> top_logprobs(const at::Tensor& logits, int64_t count);
 
 }  // namespace lorry::model

@@ -1,5 +1,6 @@
 // Reading a checkpoint into a Transformer, and checking one without reading it.
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>  // join
 

@@ -1,0 +1,195 @@
+// For tests/test_model.py: runs a checkpoint on token ids and saves what came out.
+//
+//   lorry_model_probe REQUEST.json
+//
+// The request: {"bucket", "model", "output", "dtype", "device", "sequences": [[id, ...], ...],
+// "adapters": [dir or null, ...] (one for each sequence, or one for all), "mode": "packed" |
+// "cached", "chunk": tokens a step of a prompt, "prefill": prompt tokens, "save_adapter": dir,
+// "merge": dir}. Logits of sequence i are saved as "i" in float32.
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+
+#include "model/kv_cache.h"
+#include "model/transformer.h"
+
+namespace lorry::model {
+namespace {
+
+using Sequences = std::vector<std::vector<int64_t>>;
+
+struct Probe {
+  Json request;
+  std::shared_ptr<store::Bucket> bucket;
+  std::shared_ptr<Transformer> model;
+  std::map<std::string, std::shared_ptr<LoraAdapter>> adapters;
+  Sequences sequences;
+};
+
+/// The adapters of `rows` = {sequence, tokens} in the order of a flat run.
+AdapterView view_of(const Probe& probe, const std::vector<std::pair<size_t, int64_t>>& rows) {
+  const Json& names = probe.request["adapters"];
+  const auto find = [&](const Json& name) -> const LoraAdapter* {
+    return name.is_null() ? nullptr : probe.adapters.at(name.get<std::string>()).get();
+  };
+  if (names.empty()) return AdapterView::none();
+  if (names.size() == 1) return AdapterView::one(find(names[0]));
+  AdapterView view;
+  for (const Json& name : names) view.adapters.push_back(find(name));
+  for (const auto& [sequence, tokens] : rows) {
+    view.runs.emplace_back(static_cast<int64_t>(sequence), tokens);
+  }
+  return view;
+}
+
+struct Step {
+  std::vector<int64_t> ids, positions;
+  std::vector<std::pair<size_t, int64_t>> rows;
+  void add(size_t sequence, const std::vector<int64_t>& source, int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      ids.push_back(source[i]);
+      positions.push_back(i);
+    }
+    rows.emplace_back(sequence, end - begin);
+  }
+};
+
+at::Tensor run_step(const Probe& probe, const Step& step, AttentionView& attention) {
+  const at::Device device = probe.model->device();
+  const at::Tensor ids = at::tensor(step.ids, at::kLong).to(device);
+  const at::Tensor positions = at::tensor(step.positions, at::kLong).to(device);
+  const at::Tensor hidden =
+      probe.model->forward(ids, positions, attention, view_of(probe, step.rows));
+  return probe.model->logits(hidden).to(at::kCPU, at::kFloat);
+}
+
+std::vector<at::Tensor> run_packed(const Probe& probe) {
+  Step step;
+  std::vector<int64_t> ends = {0};
+  for (size_t i = 0; i < probe.sequences.size(); ++i) {
+    const auto n = static_cast<int64_t>(probe.sequences[i].size());
+    step.add(i, probe.sequences[i], 0, n);
+    ends.push_back(ends.back() + n);
+  }
+  PackedAttention attention(ends);
+  const at::Tensor logits = run_step(probe, step, attention);
+  std::vector<at::Tensor> result;
+  for (size_t i = 0; i + 1 < ends.size(); ++i) {
+    result.push_back(logits.narrow(0, ends[i], ends[i + 1] - ends[i]));
+  }
+  return result;
+}
+
+/// Prompts in chunks, then token by token, all sequences together.
+std::vector<at::Tensor> run_cached(const Probe& probe) {
+  const int64_t chunk = probe.request.value("chunk", int64_t{5});
+  const int64_t prefill = probe.request.value("prefill", int64_t{8});
+  const size_t count = probe.sequences.size();
+  KvCache cache(probe.model->config(), 4096, probe.model->dtype(), probe.model->device());
+  std::vector<KvCache::Sequence> cached(count);
+  std::vector<std::vector<at::Tensor>> parts(count);
+  while (true) {
+    Step step;
+    std::vector<const KvCache::Sequence*> members;
+    std::vector<int64_t> tokens;
+    for (size_t i = 0; i < count; ++i) {
+      const auto total = static_cast<int64_t>(probe.sequences[i].size());
+      const int64_t begin = cached[i].length;
+      const int64_t end = std::min(total, begin < prefill ? begin + chunk : begin + 1);
+      if (begin == end || !cache.reserve(cached[i], end)) continue;
+      step.add(i, probe.sequences[i], begin, end);
+      members.push_back(&cached[i]);
+      tokens.push_back(end - begin);
+    }
+    if (members.empty()) break;
+    CachedAttention attention(cache, members, tokens);
+    const at::Tensor logits = run_step(probe, step, attention);
+    int64_t start = 0;
+    for (const auto& [sequence, n] : step.rows) {
+      parts[sequence].push_back(logits.narrow(0, start, n));
+      cached[sequence].length += n;
+      start += n;
+    }
+  }
+  std::vector<at::Tensor> result;
+  for (auto& rows : parts) result.push_back(at::cat(rows, 0));
+  return result;
+}
+
+Result<> write_adapter_outputs(const Probe& probe) {
+  if (probe.adapters.empty()) return {};
+  const LoraAdapter& adapter = *probe.adapters.begin()->second;
+  if (probe.request.contains("save_adapter")) {
+    LORRY_TRY(adapter.save(*probe.bucket, probe.request["save_adapter"], "base"));
+  }
+  if (!probe.request.contains("merge")) return {};
+  NamedTensors weights = probe.model->named_weights();
+  for (auto& [name, tensor] : weights) {
+    for (int64_t layer = 0; layer < probe.model->config().num_hidden_layers; ++layer) {
+      for (const Projection projection : kProjections) {
+        const auto suffix = fmt::format("{}.weight", projection_name(projection));
+        if (!name.starts_with(fmt::format("model.layers.{}.", layer)) || !name.ends_with(suffix)) {
+          continue;
+        }
+        const auto* pair = adapter.find(layer, projection);
+        if (pair != nullptr) tensor = merged_weight(tensor, *pair, adapter.config().scale());
+      }
+    }
+  }
+  return write_safetensors(
+      *probe.bucket,
+      store::join_path(probe.request["merge"].get<std::string>(), "model.safetensors"), weights);
+}
+
+Result<> run(const std::string& path) {
+  std::ifstream file(path);
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  Probe probe;
+  LORRY_ASSIGN(probe.request, parse_json(text, path));
+  Json& request = probe.request;
+  if (!request.contains("adapters")) request["adapters"] = Json::array();
+  LORRY_ASSIGN(probe.bucket, store::Bucket::open(request["bucket"], false));
+  const std::string dir = request["model"];
+  if (request.value("check", false)) return check_checkpoint(*probe.bucket, dir);
+  LORRY_ASSIGN(const ModelConfig config, load_model_config(*probe.bucket, dir));
+  LORRY_ASSIGN(const at::Device device, resolve_device(request.value("device", "cpu")));
+  LORRY_ASSIGN(const at::ScalarType dtype,
+               resolve_dtype(request.value("dtype", "auto"), config, device));
+  LORRY_ASSIGN(probe.model, Transformer::load(*probe.bucket, dir, dtype, device));
+  for (const Json& name : request["adapters"]) {
+    if (name.is_null() || probe.adapters.contains(name)) continue;
+    LORRY_ASSIGN(probe.adapters[name],
+                 LoraAdapter::load(*probe.bucket, name, probe.model->config(), device));
+  }
+  if (request.contains("create_adapter")) {
+    LoraConfig lora;
+    lora.r = request.value("r", int64_t{4});
+    const auto adapter =
+        LoraAdapter::create(probe.model->config(), lora, request.value("seed", 1), device);
+    return adapter->save(*probe.bucket, request["create_adapter"], "base");
+  }
+  probe.sequences = request["sequences"].get<Sequences>();
+  const at::NoGradGuard no_grad;
+  const bool cached = request.value("mode", "packed") == "cached";
+  const auto logits = cached ? run_cached(probe) : run_packed(probe);
+  NamedTensors named;
+  for (size_t i = 0; i < logits.size(); ++i) named.emplace_back(std::to_string(i), logits[i]);
+  LORRY_TRY(write_safetensors(*probe.bucket, request["output"], named));
+  return write_adapter_outputs(probe);
+}
+
+}  // namespace
+}  // namespace lorry::model
+
+int main(int argc, char** argv) {
+  if (argc != 2) return 2;
+  const auto result = lorry::model::run(argv[1]);
+  if (result.ok()) return 0;
+  std::fprintf(stderr, "%s\n", result.error().message.c_str());
+  return 1;
+}
