@@ -1,7 +1,7 @@
 // A shard: a directory that `datasets.load_from_disk` opens and `save_to_disk` writes.
 //
-// Arrow IPC stream files (at most 500 MB each), dataset_info.json with the features, and state.json,
-// written last, which names the data files in order. docs/bucket.md has the details.
+// Arrow IPC stream files (at most 500 MB each), dataset_info.json with the features, and
+// state.json, written last, which names the data files in order. docs/bucket.md has the details.
 #pragma once
 
 #include <arrow/type_fwd.h>

@@ -1,0 +1,128 @@
+// One row of a record batch as a JSON value.
+#include <arrow/array.h>
+#include <arrow/extension_type.h>
+#include <arrow/record_batch.h>
+#include <arrow/scalar.h>
+#include <arrow/util/float16.h>
+
+#include <nlohmann/json.hpp>
+
+#include "data/shard.h"
+
+namespace lorry::data {
+namespace {
+
+Json value_to_json(const arrow::Array& array, int64_t i);
+
+template <typename ListArray>
+Json list_to_json(const arrow::Array& array, int64_t i) {
+  const auto& list = static_cast<const ListArray&>(array);
+  Json json = Json::array();
+  const int64_t begin = list.value_offset(i);
+  for (int64_t k = 0, n = list.value_length(i); k < n; ++k) {
+    json.push_back(value_to_json(*list.values(), begin + k));
+  }
+  return json;
+}
+
+Json struct_to_json(const arrow::StructArray& array, int64_t i) {
+  Json json = Json::object();
+  for (int f = 0; f < array.num_fields(); ++f) {
+    json[array.struct_type()->field(f)->name()] = value_to_json(*array.field(f), i);
+  }
+  return json;
+}
+
+Json extension_to_json(const arrow::ExtensionArray& array, int64_t i) {
+  Json stored = value_to_json(*array.storage(), i);
+  if (array.extension_type()->extension_name() != "arrow.json" || !stored.is_string()) {
+    return stored;
+  }
+  const auto& text = stored.get_ref<const std::string&>();
+  Json parsed = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  return parsed.is_discarded() ? stored : parsed;
+}
+
+template <typename ArrayType>
+auto number(const arrow::Array& array, int64_t i) {
+  return static_cast<const ArrayType&>(array).Value(i);
+}
+
+template <typename ArrayType>
+Json text(const arrow::Array& array, int64_t i) {
+  return std::string(static_cast<const ArrayType&>(array).GetView(i));
+}
+
+Json value_to_json(const arrow::Array& array, int64_t i) {
+  if (array.IsNull(i)) return nullptr;
+  switch (array.type_id()) {
+    case arrow::Type::NA:
+      return nullptr;
+    case arrow::Type::BOOL:
+      return number<arrow::BooleanArray>(array, i);
+    case arrow::Type::INT8:
+      return number<arrow::Int8Array>(array, i);
+    case arrow::Type::INT16:
+      return number<arrow::Int16Array>(array, i);
+    case arrow::Type::INT32:
+      return number<arrow::Int32Array>(array, i);
+    case arrow::Type::INT64:
+      return number<arrow::Int64Array>(array, i);
+    case arrow::Type::UINT8:
+      return number<arrow::UInt8Array>(array, i);
+    case arrow::Type::UINT16:
+      return number<arrow::UInt16Array>(array, i);
+    case arrow::Type::UINT32:
+      return number<arrow::UInt32Array>(array, i);
+    case arrow::Type::UINT64:
+      return number<arrow::UInt64Array>(array, i);
+    case arrow::Type::HALF_FLOAT:
+      return arrow::util::Float16::FromBits(number<arrow::HalfFloatArray>(array, i)).ToDouble();
+    case arrow::Type::FLOAT:
+      return double(number<arrow::FloatArray>(array, i));
+    case arrow::Type::DOUBLE:
+      return number<arrow::DoubleArray>(array, i);
+    case arrow::Type::STRING:
+    case arrow::Type::BINARY:
+      return text<arrow::BinaryArray>(array, i);
+    case arrow::Type::LARGE_STRING:
+    case arrow::Type::LARGE_BINARY:
+      return text<arrow::LargeBinaryArray>(array, i);
+    case arrow::Type::STRING_VIEW:
+    case arrow::Type::BINARY_VIEW:
+      return text<arrow::BinaryViewArray>(array, i);
+    case arrow::Type::FIXED_SIZE_BINARY:
+      return text<arrow::FixedSizeBinaryArray>(array, i);
+    case arrow::Type::LIST:
+    case arrow::Type::MAP:
+      return list_to_json<arrow::ListArray>(array, i);
+    case arrow::Type::LARGE_LIST:
+      return list_to_json<arrow::LargeListArray>(array, i);
+    case arrow::Type::FIXED_SIZE_LIST:
+      return list_to_json<arrow::FixedSizeListArray>(array, i);
+    case arrow::Type::STRUCT:
+      return struct_to_json(static_cast<const arrow::StructArray&>(array), i);
+    case arrow::Type::EXTENSION:
+      return extension_to_json(static_cast<const arrow::ExtensionArray&>(array), i);
+    case arrow::Type::DICTIONARY: {
+      const auto& dictionary = static_cast<const arrow::DictionaryArray&>(array);
+      return value_to_json(*dictionary.dictionary(), dictionary.GetValueIndex(i));
+    }
+    default: {  // dates, times, decimals: as Arrow prints them
+      auto scalar = array.GetScalar(i);
+      return scalar.ok() ? Json((*scalar)->ToString()) : Json(nullptr);
+    }
+  }
+}
+
+}  // namespace
+
+Json row_to_json(const arrow::RecordBatch& batch, int64_t row) {
+  Json json = Json::object();
+  for (int c = 0; c < batch.num_columns(); ++c) {
+    json[batch.schema()->field(c)->name()] = value_to_json(*batch.column(c), row);
+  }
+  return json;
+}
+
+}  // namespace lorry::data
