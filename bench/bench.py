@@ -1,0 +1,220 @@
+"""lorry beside its peers, on the same input in one run: `bench.py [WHAT ...]`, WHAT one of import,
+template, tokenize, train, serve, all. Prints `metric value unit` and, for each pair, a ratio above 1
+where lorry is the faster (docs/benchmarks.md)."""
+
+import concurrent.futures
+import json
+import os
+import pathlib
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+import inputs
+
+BUILD = pathlib.Path(os.environ.get("LORRY_BUILD", inputs.ROOT / "build" / "release"))
+WORK = pathlib.Path(os.environ.get("LORRY_BENCH_WORK", inputs.ROOT / "build" / "bench"))
+CORES = os.cpu_count()
+
+
+def say(metric, value, unit):
+    digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 10 else 2
+    print(f"{metric} {value:.{digits}f} {unit}", flush=True)
+
+
+def versus(metric, ours, theirs, unit, peer):
+    say(f"{metric}.lorry", ours, unit)
+    say(f"{metric}.{peer}", theirs, unit)
+    say(f"{metric}.ratio", ours / theirs, "x")
+
+
+def timed(command, env=None):
+    """(seconds, peak RSS in MB, stdout) of a command; its stderr is shown if it fails."""
+    start = time.time()
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(
+            list(map(str, command)), stdout=out, stderr=err, env={**os.environ, **(env or {})}
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.time() - start
+        out.seek(0)
+        err.seek(0)
+        if process.returncode != 0:
+            sys.exit(f"bench: {' '.join(map(str, command))}\n{err.read()[-3000:]}")
+        return seconds, usage.ru_maxrss / 1024, out.read()
+
+
+def lorry(*args):
+    return timed([BUILD / "lorry", *args])
+
+
+def peer(*args, env=None):
+    """The figures a peer printed, with its peak RSS in MB."""
+    script = pathlib.Path(__file__).with_name("peers.py")
+    _, rss, out = timed([sys.executable, script, *args], env)
+    return {**json.loads(out.strip().splitlines()[-1]), "rss": rss}
+
+
+def fresh(name):
+    path = WORK / name
+    shutil.rmtree(path, ignore_errors=True)
+    return path
+
+
+def bench_import():
+    """A JSONL file into shards on disk, both from a cold start of the program."""
+    rows = int(os.environ.get("LORRY_BENCH_ROWS", "100000"))
+    source, bucket = inputs.conversations_file(WORK, rows), fresh("import-bucket")
+    seconds, rss, _ = lorry(
+        "import-dataset", source, "--bucket", bucket, "--dataset", "d", "--no-standardize"
+    )
+    theirs = peer("import", source, fresh("import-shards"), WORK / "cache")
+    megabytes = source.stat().st_size / 1e6
+    versus("import", rows / seconds, theirs["rows"] / theirs["seconds"], "examples/s", "datasets")
+    versus("import.bytes", megabytes / seconds, megabytes / theirs["seconds"], "MB/s", "datasets")
+    say("import.lorry.peak_rss", rss, "MB")
+    say("import.datasets.peak_rss", theirs["rss"], "MB")
+    seconds, _, _ = lorry("standardize", "--bucket", bucket, "--dataset", "d")
+    say("standardize.lorry", rows / seconds, "examples/s")
+
+
+def bench_template():
+    """Templates alone, then templates and tokens as a stage (shards in, shards out)."""
+    rows = 20_000
+    source, model = inputs.conversations_file(WORK, rows), inputs.write_tokenizer(WORK / "tokenizer")
+    seconds, count, _ = text_bench("render", model, source, CORES)
+    theirs = peer("template", source, model, WORK / "cache")
+    versus("template", count / seconds, rows / theirs["template"], "examples/s", "datasets_map")
+    bucket = fresh("template-bucket")
+    lorry("import-dataset", source, "--bucket", bucket, "--dataset", "d")
+    lorry("import-model", inputs.model_directory(WORK), "--bucket", bucket, "--model", "m")
+    seconds, rss, _ = lorry("pretokenize", "--bucket", bucket, "--dataset", "d", "--model", "m")
+    versus("pretokenize", rows / seconds, rows / theirs["both"], "examples/s", "datasets_map")
+    say("pretokenize.lorry.peak_rss", rss, "MB")
+
+
+def text_bench(mode, model, source, threads):
+    _, _, out = timed([BUILD / "lorry_text_bench", mode, model, source, threads])
+    seconds, items, amount = out.split()
+    return float(seconds), int(items), int(amount)
+
+
+def bench_tokenize():
+    """The tokenizer alone, first pass over varied text, on one core and on all."""
+    source, model = inputs.documents_file(WORK, 30), inputs.write_tokenizer(WORK / "tokenizer")
+    megabytes = source.stat().st_size / 1e6
+    for threads in sorted({1, CORES}):
+        seconds, _, tokens = text_bench("encode", model, source, threads)
+        env = {"RAYON_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "true"}
+        theirs = peer("encode", source, model, env=env)
+        if tokens != theirs["tokens"]:
+            print(f"# token counts differ: {tokens} and {theirs['tokens']:.0f}")
+        name = f"tokenize.{threads}core"
+        versus(name, megabytes / seconds, megabytes / theirs["seconds"], "MB/s", "tokenizers")
+
+
+def training_rate(bucket):
+    """Tokens a second over all steps but the first, which also warms caches up."""
+    lines = (bucket / "done" / "m" / "d" / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines][1:]
+    seconds = sum(step_tokens(r) / r["tokens_per_second"] for r in records)
+    return sum(map(step_tokens, records)) / seconds
+
+
+def step_tokens(record):
+    return record["tokens"]
+
+
+def bench_train():
+    """LoRA on a 0.5 B model in bf16, rows of 1,024 tokens packed and rows of one example."""
+    steps = int(os.environ.get("LORRY_BENCH_STEPS", "4"))
+    source, model, bucket = inputs.training_file(WORK), inputs.model_directory(WORK), fresh("train-bucket")
+    lorry("import-dataset", source, "--bucket", bucket, "--dataset", "d")
+    lorry("import-model", model, "--bucket", bucket, "--model", "m")
+    lorry("pretokenize", "--bucket", bucket, "--dataset", "d", "--model", "m")
+    for name, batch, accumulation in (("packing", 1, 2), ("no-packing", 2, 1)):
+        sizes = ("--batch-size", batch, "--gradient-accumulation-steps", accumulation)
+        flags = ("--max-steps", steps, "--max-length", 1024, f"--{name}", "--dtype", "bfloat16")
+        where = ("--bucket", bucket, "--dataset", "d", "--model", "m", "--fresh")
+        _, rss, _ = lorry("train", *where, *flags, *sizes)
+        theirs = peer("train", source, model, steps, 1024, name, WORK / "trl")
+        rate = theirs["tokens"] / theirs["seconds"]
+        versus(f"train.{name}", training_rate(bucket), rate, "tokens/s", "trl")
+        say(f"train.{name}.lorry.peak_rss", rss, "MB")
+        say(f"train.{name}.trl.peak_rss", theirs["rss"], "MB")
+
+
+WORDS = "river stone window market garden silver engine letter bridge paper forest music".split()
+NEW_TOKENS, STREAMS = 64, (1, 4, 16)
+
+
+def bench_serve():
+    """Greedy answers of 64 tokens to prompts of about 64, at 1, 4 and 16 requests at once."""
+    model, bucket = inputs.model_directory(WORK), fresh("serve-bucket")
+    lorry("import-model", model, "--bucket", bucket, "--model", "m")
+    port, start = 18347, time.time()
+    command = [BUILD / "lorry", "serve", "--bucket", bucket, "--model", "m", "--port", str(port)]
+    server = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until_ready(server, port)
+        say("serve.lorry.ready", time.time() - start, "s")
+        complete(port, 2)
+        ours = {streams: serving_rate(port, streams) for streams in STREAMS}
+    finally:
+        server.terminate()
+        server.wait()
+    theirs = peer("generate", model, NEW_TOKENS, 64, *STREAMS)
+    for streams, rate in ours.items():
+        versus(f"serve.{streams}streams", rate, theirs[str(streams)], "tokens/s", "transformers")
+
+
+def wait_until_ready(server, port):
+    while server.poll() is None:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).read()
+            return
+        except OSError:
+            time.sleep(0.01)
+    sys.exit(f"bench: lorry serve ended with {server.returncode}")
+
+
+def complete(port, new_tokens):
+    prompt = " ".join(random.choices(WORDS, k=50))
+    body = {"model": "m", "messages": [{"role": "user", "content": prompt}], "ignore_eos": True}
+    body |= {"max_tokens": new_tokens, "temperature": 0}
+    url, header = f"http://127.0.0.1:{port}/v1/chat/completions", {"Content-Type": "application/json"}
+    request = urllib.request.Request(url, json.dumps(body).encode(), header)
+    with urllib.request.urlopen(request, timeout=600) as response:
+        return json.loads(response.read())["usage"]["completion_tokens"]
+
+
+def serving_rate(port, streams):
+    start = time.time()
+    with concurrent.futures.ThreadPoolExecutor(streams) as pool:
+        tokens = sum(pool.map(lambda _: complete(port, NEW_TOKENS), range(streams)))
+    return tokens / (time.time() - start)
+
+
+BENCHES = {
+    "import": bench_import,
+    "template": bench_template,
+    "tokenize": bench_tokenize,
+    "train": bench_train,
+    "serve": bench_serve,
+}
+
+if __name__ == "__main__":
+    chosen = sys.argv[1:] or ["all"]
+    if "all" in chosen:
+        chosen = list(BENCHES)
+    for name in chosen:
+        if name not in BENCHES:
+            sys.exit(f"bench: no '{name}'; one of {', '.join(BENCHES)}, all")
+    WORK.mkdir(parents=True, exist_ok=True)
+    for name in chosen:
+        BENCHES[name]()

@@ -1,0 +1,133 @@
+"""What is measured on: made once under a work folder, from ../shared where it is there and from
+examples/ where it is not. Everything is seeded, so two runs measure the same bytes."""
+
+import json
+import lzma
+import os
+import pathlib
+import random
+import re
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SHARED = pathlib.Path(os.environ.get("LORRY_SHARED", ROOT.parent / "shared"))
+ROLES = {"human": "user", "gpt": "assistant", "system": "system", "function_call": "assistant"}
+SYLLABLES = [a + b for a in "b d f g k l m n p r s t v z ch st tr".split() for b in "a e i o u".split()]
+
+
+def seed_conversations():
+    """Lists of {role, content}: tool calls and instructions from LLaMA-Factory, or the example."""
+    glaive = SHARED / "data" / "llama-factory" / "glaive_toolcall_en_demo.json"
+    if glaive.exists():
+        return [
+            [{"role": ROLES.get(m["from"], "user"), "content": m["value"]} for m in row["conversations"]]
+            for row in json.loads(glaive.read_text())
+        ]
+    return alpaca_conversations(ROOT / "examples" / "data" / "identity.jsonl")
+
+
+def alpaca_conversations(path):
+    text = path.read_text()
+    rows = json.loads(text) if path.suffix == ".json" else map(json.loads, text.splitlines())
+    return [
+        [
+            {"role": "user", "content": (row["instruction"] + "\n" + row.get("input", "")).strip()},
+            {"role": "assistant", "content": row["output"]},
+        ]
+        for row in rows
+    ]
+
+
+def conversations_file(work, rows):
+    """`rows` conversations as {"messages": ...}, one a line; digits redrawn so that no two agree."""
+    path = work / f"conversations-{rows}.jsonl"
+    if path.exists():
+        return path
+    chance, seeds = random.Random(1), [json.dumps(c) for c in seed_conversations()]
+    with path.open("w") as file:
+        for i in range(rows):
+            text = re.sub(r"(?<!\\u)\b\d+\b", lambda _: str(chance.randrange(1000)), seeds[i % len(seeds)])
+            file.write(f'{{"id": {i}, "messages": {text}}}\n')
+    return path
+
+
+def documents_file(work, megabytes):
+    """Texts divided by NUL bytes; one word in 15 is made up, so that word caches meet new ones."""
+    path = work / f"documents-{megabytes}.bin"
+    if path.exists():
+        return path
+    chance, size, parts = random.Random(1), 0, []
+    texts = ["\n".join(m["content"] for m in c) for c in seed_conversations() + more_conversations()]
+
+    def redraw(match):
+        if chance.random() > 1 / 15:
+            return match[0]
+        return "".join(chance.choices(SYLLABLES, k=chance.randint(2, 4)))
+
+    while size < megabytes * 1_000_000:
+        text = re.sub(r"[A-Za-z]{4,}", redraw, chance.choice(texts)).replace("\0", " ")
+        parts.append(text)
+        size += len(text.encode()) + 1
+    path.write_bytes("\0".join(parts).encode())
+    return path
+
+
+def more_conversations():
+    folder = SHARED / "data" / "llama-factory"
+    files = [folder / f"alpaca_{language}_demo.json" for language in ("en", "zh")]
+    return [c for file in files if file.exists() for c in alpaca_conversations(file)]
+
+
+def training_file(work):
+    """What both trainers read: instructions and answers, {"messages": ...} a line."""
+    path = work / "training.jsonl"
+    source = SHARED / "data" / "llama-factory" / "alpaca_en_demo.json"
+    if not source.exists():
+        source = ROOT / "examples" / "data" / "identity.jsonl"
+    with path.open("w") as file:
+        for messages in alpaca_conversations(source):
+            file.write(json.dumps({"messages": messages}) + "\n")
+    return path
+
+
+def write_tokenizer(directory):
+    """Qwen 2.5's tokenizer and template, or the example model's."""
+    directory.mkdir(parents=True, exist_ok=True)
+    qwen = SHARED / "tokenizers" / "qwen2_5"
+    if qwen.is_dir():
+        packed = (qwen / "tokenizer.json.xz").read_bytes()
+        (directory / "tokenizer.json").write_bytes(lzma.decompress(packed))
+        config = (qwen / "tokenizer_config.json").read_bytes()
+        (directory / "tokenizer_config.json").write_bytes(config)
+        return directory
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (directory / name).write_bytes((ROOT / "examples" / "model" / name).read_bytes())
+    return directory
+
+
+def model_directory(work):
+    """A random checkpoint in the shape of Qwen2.5-0.5B (bf16, tied head): weights do not matter for
+    speed. LORRY_BENCH_MODEL names another directory."""
+    if os.environ.get("LORRY_BENCH_MODEL"):
+        return pathlib.Path(os.environ["LORRY_BENCH_MODEL"])
+    directory = work / "qwen2.5-0.5b-random"
+    if (directory / "model.safetensors").exists():
+        return directory
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=151936,
+        hidden_size=896,
+        intermediate_size=4864,
+        num_hidden_layers=24,
+        num_attention_heads=14,
+        num_key_value_heads=2,
+        max_position_embeddings=32768,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+        tie_word_embeddings=True,
+        dtype="bfloat16",
+    )
+    write_tokenizer(directory)
+    Qwen2ForCausalLM(config).to(torch.bfloat16).save_pretrained(directory)
+    return directory

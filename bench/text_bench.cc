@@ -1,0 +1,120 @@
+// Rates of the text room alone, for bench.py to set beside the peers'.
+//
+//   lorry_text_bench render MODEL_DIR CONVERSATIONS.jsonl THREADS   prints: seconds rows bytes
+//   lorry_text_bench encode MODEL_DIR DOCUMENTS THREADS             prints: seconds documents
+//   tokens
+//
+// DOCUMENTS are UTF-8 texts divided by NUL bytes. Reading and parsing the input is not counted; one
+// pass is made, the first, so no cache has seen the text before.
+
+#include <fmt/format.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <fstream>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
+
+#include "base/json.h"
+#include "text/chat.h"
+
+namespace {
+
+using lorry::Json;
+using lorry::Result;
+
+std::optional<std::string> read_file(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) return std::nullopt;
+  std::ostringstream bytes;
+  bytes << in.rdbuf();
+  return std::move(bytes).str();
+}
+
+std::vector<std::string> split(const std::string& text, char separator) {
+  std::vector<std::string> parts;
+  std::istringstream in(text);
+  for (std::string part; std::getline(in, part, separator);) {
+    if (!part.empty()) parts.push_back(std::move(part));
+  }
+  return parts;
+}
+
+struct Measured {
+  double seconds = 0;
+  size_t items = 0;
+  int64_t amount = 0;  // what `work` returned, summed
+};
+
+/// Runs work(i) for every i below `items` on `threads` threads.
+Measured measure(size_t items, int threads, const std::function<int64_t(size_t)>& work) {
+  constexpr size_t kChunk = 64;
+  std::atomic<size_t> next = 0;
+  std::atomic<int64_t> amount = 0;
+  const auto start = std::chrono::steady_clock::now();
+  std::vector<std::jthread> pool;
+  for (int t = 0; t < threads; ++t) {
+    pool.emplace_back([&] {
+      int64_t mine = 0;
+      for (size_t begin; (begin = next.fetch_add(kChunk)) < items;) {
+        for (size_t i = begin; i < std::min(items, begin + kChunk); ++i) mine += work(i);
+      }
+      amount += mine;
+    });
+  }
+  pool.clear();
+  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+  return {elapsed.count(), items, amount};
+}
+
+Result<Measured> render(const lorry::text::Chat& chat, const std::string& input, int threads) {
+  std::vector<Json> conversations;
+  for (const std::string& line : split(input, '\n')) {
+    LORRY_ASSIGN(Json row, lorry::parse_json(line, "conversation"));
+    conversations.push_back(row.at("messages"));
+  }
+  LORRY_TRY(chat.render(conversations.at(0), nullptr, false, nullptr));
+  return measure(conversations.size(), threads, [&](size_t i) -> int64_t {
+    auto text = chat.render(conversations[i], nullptr, false, nullptr);
+    return text.ok() ? static_cast<int64_t>(text->size()) : 0;
+  });
+}
+
+Measured encode(const lorry::text::Chat& chat, const std::string& input, int threads) {
+  const std::vector<std::string> documents = split(input, '\0');
+  return measure(documents.size(), threads, [&](size_t i) {
+    return static_cast<int64_t>(chat.tokenizer()->encode(documents[i], false).size());
+  });
+}
+
+Result<Measured> run(const std::string& mode, const std::string& model, const std::string& file,
+                     int threads) {
+  const std::optional<std::string> input = read_file(file);
+  if (!input) return lorry::not_found(file);
+  LORRY_ASSIGN(auto chat, lorry::text::Chat::load(
+                              [&](std::string_view name) -> Result<std::optional<std::string>> {
+                                return read_file(model + "/" + std::string(name));
+                              }));
+  if (mode == "render") return render(*chat, *input, threads);
+  if (mode == "encode") return encode(*chat, *input, threads);
+  return lorry::usage_error("the first argument is render or encode, not " + mode);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 5) {
+    fmt::print(stderr, "usage: lorry_text_bench render|encode MODEL_DIR INPUT THREADS\n");
+    return 2;
+  }
+  const auto measured = run(argv[1], argv[2], argv[3], std::atoi(argv[4]));
+  if (!measured.ok()) {
+    fmt::print(stderr, "lorry_text_bench: {}\n", measured.error().message);
+    return 1;
+  }
+  fmt::print("{:.6f} {} {}\n", measured->seconds, measured->items, measured->amount);
+  return 0;
+}
