@@ -1,0 +1,47 @@
+// From generated tokens to the text that a client may see.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "serve/generation.h"
+#include "serve/stop_matcher.h"
+#include "text/tokenizer.h"
+
+namespace lorry::serve {
+
+/// Decodes, holds back unfinished characters and possible stop strings, and says why the answer
+/// ended. Not thread-safe.
+class AnswerText {
+ public:
+  AnswerText(std::shared_ptr<const text::Tokenizer> tokenizer, bool skip_special_tokens,
+             std::vector<std::string> stops)
+      : decoder_(std::move(tokenizer), skip_special_tokens), stops_(std::move(stops)) {}
+
+  /// The text that became certain. Not to be called once `finish` is set.
+  std::string push(const TokenEvent& event) {
+    std::string out;
+    if (event.id >= 0) {
+      ++tokens_;
+      if (!event.is_stop) out = stops_.push(decoder_.push(event.id));
+    }
+    if (event.finish != FinishReason::kNone && !stops_.stopped()) {
+      out += stops_.push(decoder_.finish());
+      out += stops_.finish();
+    }
+    finish_ = stops_.stopped() ? FinishReason::kStop : event.finish;
+    return out;
+  }
+  FinishReason finish() const { return finish_; }
+  /// Generated so far, the one that ended the answer included.
+  int64_t tokens() const { return tokens_; }
+
+ private:
+  text::StreamDecoder decoder_;
+  StopMatcher stops_;
+  FinishReason finish_ = FinishReason::kNone;
+  int64_t tokens_ = 0;
+};
+
+}  // namespace lorry::serve

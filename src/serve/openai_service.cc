@@ -1,0 +1,389 @@
+#include "serve/openai_service.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "serve/answer_text.h"
+#include "serve/openai_api.h"
+#include "serve/openai_response.h"
+#include "serve/prepare.h"
+#include "serve/web_page.h"
+
+namespace lorry::serve {
+namespace {
+
+int64_t unix_seconds() {
+  return std::chrono::duration_cast<std::chrono::seconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+std::string fresh_id(bool chat) {
+  thread_local std::mt19937_64 random{std::random_device{}()};
+  return fmt::format("{}-{:016x}{:08x}", chat ? "chatcmpl" : "cmpl", random(),
+                     static_cast<uint32_t>(random()));
+}
+
+void respond_json(HttpExchange& exchange, std::string body) {
+  exchange.respond({200, "application/json", std::move(body), {}});
+}
+
+void respond_error(HttpExchange& exchange, const ApiError& error) {
+  HttpResponse response{error.status, "application/json", error_body(error), {}};
+  if (error.status == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
+  if (error.status == 503) response.headers.emplace_back("Retry-After", "1");
+  exchange.respond(std::move(response));
+}
+
+ApiError server_error(int status, std::string message) {
+  return {status, std::move(message), "server_error", {}, {}};
+}
+
+/// One request being answered, on its connection's strand.
+class Answer : public std::enable_shared_from_this<Answer> {
+ public:
+  Answer(std::shared_ptr<HttpExchange> exchange, const ServedModel& model, AnswerHead head,
+         const GenerationOptions& options)
+      : exchange_(std::move(exchange)),
+        model_(model),
+        head_(std::move(head)),
+        stream_(options.stream),
+        options_(options) {}
+
+  /// `echo`: text that goes in front of the answer.
+  void add(SequenceRequest sequence, std::string echo) {
+    parts_.push_back(
+        std::make_unique<Part>(std::move(sequence), std::move(echo), model_, options_, head_.chat));
+  }
+  void add_prompt_tokens(int64_t tokens) { usage_.prompt_tokens += tokens; }
+
+  void start(Scheduler& scheduler) {
+    exchange_->on_close([weak = weak_from_this()] {
+      if (const auto self = weak.lock()) self->cancel();
+    });
+    for (size_t i = 0; i < parts_.size(); ++i) {
+      if (!submit(scheduler, i)) return;
+    }
+    if (stream_) {
+      exchange_->start_stream("text/event-stream");
+      for (size_t i = 0; i < parts_.size(); ++i) start_stream_of(i);
+    }
+    if (open_ == 0) complete();
+  }
+
+ private:
+  struct Part {
+    Part(SequenceRequest sequence, std::string echo, const ServedModel& model,
+         const GenerationOptions& options, bool chat)
+        : request(std::move(sequence)),
+          echo(std::move(echo)),
+          text(model.chat->tokenizer(), options.skip_special_tokens, options.stop),
+          logprobs(*model.chat->tokenizer(), chat, static_cast<int64_t>(this->echo.size())) {}
+    SequenceRequest request;
+    std::string echo;
+    AnswerText text;
+    LogprobWriter logprobs;
+    std::string so_far;  // of a whole answer
+    Scheduler::Ticket ticket;
+    bool finished = false;
+  };
+
+  bool submit(Scheduler& scheduler, size_t i) {
+    Part& part = *parts_[i];
+    if (part.request.max_tokens == 0) {  // an echo alone
+      part.finished = true;
+      return true;
+    }
+    ++open_;
+    auto ticket = scheduler.submit(
+        model_.lane, std::move(part.request), [self = shared_from_this(), i](TokenEvent event) {
+          self->exchange_->post([self, i, event = std::move(event)] { self->take(i, event); });
+        });
+    if (ticket.ok()) {
+      part.ticket = *ticket;
+      return true;
+    }
+    cancel();
+    const Error& error = ticket.error();
+    respond_error(*exchange_, error.kind == ErrorKind::kUnavailable
+                                  ? server_error(503, error.message)
+                                  : ApiError{400, error.message});
+    done_ = true;
+    return false;
+  }
+
+  void start_stream_of(size_t i) {
+    Part& part = *parts_[i];
+    if (head_.chat) exchange_->write(role_chunk(head_, i));
+    if (!part.echo.empty()) exchange_->write(text_chunk(head_, i, part.echo, Json()));
+    if (part.finished) exchange_->write(finish_chunk(head_, i, FinishReason::kLength));
+  }
+
+  void take(size_t i, const TokenEvent& event) {
+    Part& part = *parts_[i];
+    if (done_ || part.finished) return;
+    if (event.finish == FinishReason::kError) return fail(server_error(500, event.error));
+    if (event.finish == FinishReason::kCancelled)
+      return fail(server_error(503, "the server is stopping"));
+    const std::string text = part.text.push(event);
+    if (options_.top_logprobs >= 0 && !event.is_stop) part.logprobs.add(event);
+    ++usage_.completion_tokens;
+    if (stream_) {
+      const Json logprobs = part.logprobs.take();
+      if (!text.empty() || !logprobs.is_null())
+        exchange_->write(text_chunk(head_, i, text, logprobs));
+    } else {
+      part.so_far += text;
+    }
+    const FinishReason finish = part.text.finish();
+    if (finish == FinishReason::kNone) return;
+    part.finished = true;
+    *part.ticket = true;  // a stop string: the scheduler does not know yet
+    if (stream_) exchange_->write(finish_chunk(head_, i, finish));
+    if (--open_ == 0) complete();
+  }
+
+  void complete() {
+    done_ = true;
+    if (stream_) {
+      if (head_.include_usage) exchange_->write(usage_chunk(head_, usage_));
+      exchange_->write(kSseDone);
+      exchange_->end();
+      return;
+    }
+    std::vector<Choice> choices;
+    for (auto& part : parts_) {
+      const FinishReason finish = part->text.finish();
+      choices.push_back({part->echo + part->so_far,
+                         std::string(finish_reason_name(
+                             finish == FinishReason::kNone ? FinishReason::kLength : finish)),
+                         part->logprobs.take()});
+    }
+    respond_json(*exchange_, whole_answer(head_, choices, usage_));
+  }
+
+  void fail(const ApiError& error) {
+    done_ = true;
+    cancel();
+    if (stream_) {
+      exchange_->write(sse(error_body(error)));
+      exchange_->end();
+    } else {
+      respond_error(*exchange_, error);
+    }
+  }
+
+  void cancel() {
+    for (auto& part : parts_) {
+      if (part->ticket) *part->ticket = true;
+    }
+  }
+
+  std::shared_ptr<HttpExchange> exchange_;
+  const ServedModel& model_;
+  AnswerHead head_;
+  bool stream_;
+  GenerationOptions options_;
+  std::vector<std::unique_ptr<Part>> parts_;
+  Usage usage_;
+  size_t open_ = 0;    // parts that are not finished
+  bool done_ = false;  // the last word is said
+};
+
+/// Adds `n` sequences for each prompt; an error if one of them cannot be.
+std::optional<ApiError> add_prompt(Answer& answer, const ServedModel& model,
+                                   const GenerationOptions& options,
+                                   const std::vector<int32_t>& prompt, const std::string& echo,
+                                   bool chat, int64_t& choice) {
+  for (int64_t i = 0; i < options.n; ++i) {
+    auto sequence = make_sequence(model, options, prompt, choice++, chat);
+    if (auto* error = std::get_if<ApiError>(&sequence)) return *error;
+    answer.add(std::move(std::get<SequenceRequest>(sequence)), echo);
+  }
+  answer.add_prompt_tokens(static_cast<int64_t>(prompt.size()));
+  return std::nullopt;
+}
+
+AnswerHead make_head(const Json& body, const ServedModel& model, const GenerationOptions& options,
+                     bool chat) {
+  const std::string asked = std::get<std::string>(requested_model(body));
+  return {fresh_id(chat), asked.empty() ? model.name : asked, unix_seconds(), chat,
+          options.stream && options.include_usage};
+}
+
+std::optional<ApiError> start_chat(const Json& body, const ServedModel& model, Scheduler& scheduler,
+                                   const std::shared_ptr<HttpExchange>& exchange) {
+  auto parsed = parse_chat_request(body, model.defaults);
+  if (auto* error = std::get_if<ApiError>(&parsed)) return *error;
+  const auto& request = std::get<ChatRequest>(parsed);
+  auto prompt = chat_prompt(model, request);
+  if (auto* error = std::get_if<ApiError>(&prompt)) return *error;
+  auto answer =
+      std::make_shared<Answer>(exchange, model, make_head(body, model, request, true), request);
+  int64_t choice = 0;
+  if (auto error = add_prompt(*answer, model, request, std::get<0>(prompt), {}, true, choice))
+    return error;
+  answer->start(scheduler);
+  return std::nullopt;
+}
+
+std::optional<ApiError> start_completion(const Json& body, const ServedModel& model,
+                                         Scheduler& scheduler,
+                                         const std::shared_ptr<HttpExchange>& exchange) {
+  auto parsed = parse_completion_request(body, model.defaults);
+  if (auto* error = std::get_if<ApiError>(&parsed)) return *error;
+  const auto& request = std::get<CompletionRequest>(parsed);
+  auto answer =
+      std::make_shared<Answer>(exchange, model, make_head(body, model, request, false), request);
+  int64_t choice = 0;
+  for (const auto& one : request.prompts) {
+    auto prompt = completion_prompt(model, one);
+    if (auto* error = std::get_if<ApiError>(&prompt)) return *error;
+    const auto& ids = std::get<0>(prompt);
+    std::string echo;
+    if (request.echo) {
+      const auto* text = std::get_if<std::string>(&one);
+      echo = text ? *text : model.chat->tokenizer()->decode(ids, request.skip_special_tokens);
+    }
+    if (auto error = add_prompt(*answer, model, request, ids, echo, false, choice)) return error;
+  }
+  answer->start(scheduler);
+  return std::nullopt;
+}
+
+ApiError unknown_model(const std::string& asked, const ServedModels& models) {
+  return {404,
+          fmt::format("The model '{}' does not exist; this server has: {}", asked,
+                      fmt::join(models.names(), ", ")),
+          "invalid_request_error", "model", "model_not_found"};
+}
+
+Json model_json(const std::string& name, const ServedModel& model, int64_t created) {
+  Json out;
+  out["id"] = name;
+  out["object"] = "model";
+  out["created"] = created;
+  out["owned_by"] = "lorry";
+  out["root"] = model.name;
+  out["parent"] = model.parent.empty() ? Json() : Json(model.parent);
+  out["max_model_len"] = model.max_model_len;
+  return out;
+}
+
+/// Takes the same time for every key that is wrong.
+bool same_secret(std::string_view a, std::string_view b) {
+  unsigned difference = a.size() == b.size() ? 0 : 1;
+  for (size_t i = 0; i < b.size(); ++i)
+    difference |=
+        static_cast<unsigned char>(b[i]) ^ static_cast<unsigned char>(i < a.size() ? a[i] : 0);
+  return difference == 0;
+}
+
+void respond_wrong_method(HttpExchange& exchange, const HttpRequest& request,
+                          const std::string& allowed) {
+  const ApiError error{
+      405, fmt::format("{} is not allowed on {}; use {}", request.method, request.path, allowed)};
+  exchange.respond({405, "application/json", error_body(error), {{"Allow", allowed}}});
+}
+
+}  // namespace
+
+void OpenAiService::set_ready(const ServedModels* models, Scheduler* scheduler) {
+  scheduler_ = scheduler;
+  models_ = models;
+}
+
+std::string OpenAiService::http_error_body(int status, std::string_view message) {
+  return error_body({status,
+                     std::string(message),
+                     status >= 500 ? "server_error" : "invalid_request_error",
+                     {},
+                     {}});
+}
+
+bool OpenAiService::authorized(const HttpRequest& request) const {
+  if (api_key_.empty()) return true;
+  std::string_view given = request.authorization;
+  if (given.size() < 7 || (given.substr(0, 7) != "Bearer " && given.substr(0, 7) != "bearer "))
+    return false;
+  given.remove_prefix(7);
+  return same_secret(given, api_key_);
+}
+
+void OpenAiService::handle(const HttpRequest& request,
+                           const std::shared_ptr<HttpExchange>& exchange) const {
+  const bool get = request.method == "GET" || request.method == "HEAD";
+  const bool ready = models_ != nullptr;
+  const std::string& path = request.path;
+  if (path == "/health" || path == "/") {
+    if (!get) return respond_wrong_method(*exchange, request, "GET");
+    if (path == "/") return exchange->respond({200, "text/html; charset=utf-8", kWebPage, {}});
+    return exchange->respond({ready ? 200 : 503,
+                              "application/json",
+                              ready ? R"({"status":"ok"})" : R"({"status":"loading"})",
+                              {}});
+  }
+  const bool chat = path == "/v1/chat/completions";
+  const bool generates = chat || path == "/v1/completions";
+  const bool lists = path == "/v1/models" || path.starts_with("/v1/models/");
+  if (!generates && !lists)
+    return respond_error(
+        *exchange, not_found_error(fmt::format("there is no {}; this server has /v1/models, "
+                                               "/v1/chat/completions, /v1/completions and /health",
+                                               path)));
+  if (!authorized(request))
+    return respond_error(*exchange, {401,
+                                     request.authorization.empty()
+                                         ? "this server asks for an API key: send the header "
+                                           "'Authorization: Bearer KEY'"
+                                         : "the API key is not the one of this server",
+                                     "invalid_request_error",
+                                     {},
+                                     "invalid_api_key"});
+  if (lists && !get) return respond_wrong_method(*exchange, request, "GET");
+  if (generates && request.method != "POST")
+    return respond_wrong_method(*exchange, request, "POST");
+  if (!ready)
+    return respond_error(*exchange, server_error(503, "the model is loading; try again soon"));
+  if (lists) return models(request, *exchange);
+  generate(request, exchange, chat);
+}
+
+void OpenAiService::models(const HttpRequest& request, HttpExchange& exchange) const {
+  static const int64_t created = unix_seconds();
+  const ServedModels& models = *models_;
+  static constexpr std::string_view kOne = "/v1/models/";
+  if (request.path.size() > kOne.size()) {
+    const std::string name = request.path.substr(kOne.size());
+    const ServedModel* model = models.find(name);
+    if (!model) return respond_error(exchange, unknown_model(name, models));
+    return respond_json(exchange, dump_json(model_json(name, *model, created)));
+  }
+  Json list = Json::array();
+  for (const std::string& name : models.names())
+    list.push_back(model_json(name, *models.find(name), created));
+  Json body;
+  body["object"] = "list";
+  body["data"] = std::move(list);
+  respond_json(exchange, dump_json(body));
+}
+
+void OpenAiService::generate(const HttpRequest& request,
+                             const std::shared_ptr<HttpExchange>& exchange, bool chat) const {
+  auto parsed = parse_body(request.body);
+  if (auto* error = std::get_if<ApiError>(&parsed)) return respond_error(*exchange, *error);
+  const Json& body = std::get<Json>(parsed);
+  const auto name = requested_model(body);
+  if (auto* error = std::get_if<ApiError>(&name)) return respond_error(*exchange, *error);
+  const ServedModel* model = models_.load()->find(std::get<std::string>(name));
+  if (!model) return respond_error(*exchange, unknown_model(std::get<std::string>(name), *models_));
+  const auto error = chat ? start_chat(body, *model, *scheduler_, exchange)
+                          : start_completion(body, *model, *scheduler_, exchange);
+  if (error) respond_error(*exchange, *error);
+}
+
+}  // namespace lorry::serve

@@ -1,0 +1,91 @@
+#include "serve/prepare.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <random>
+
+namespace lorry::serve {
+namespace {
+
+ApiError from_error(const Error& error, std::string param) {
+  ApiError out{400, error.message, "invalid_request_error", std::move(param), {}};
+  if (error.kind == ErrorKind::kUnavailable || error.kind == ErrorKind::kCorruptData) {
+    out.status = 500;
+    out.type = "server_error";
+  }
+  return out;
+}
+
+uint64_t fresh_seed() {
+  thread_local std::random_device device;
+  return (uint64_t{device()} << 32) | device();
+}
+
+}  // namespace
+
+std::variant<std::vector<int32_t>, ApiError> chat_prompt(const ServedModel& model,
+                                                         const ChatRequest& request) {
+  auto ids = model.chat->encode_prompt(request.messages, request.tools, request.extra);
+  if (!ids.ok()) return from_error(ids.error(), "messages");
+  return std::move(ids).value();
+}
+
+std::variant<std::vector<int32_t>, ApiError> completion_prompt(
+    const ServedModel& model, const std::variant<std::string, std::vector<int32_t>>& prompt) {
+  const text::Tokenizer& tokenizer = *model.chat->tokenizer();
+  std::vector<int32_t> ids;
+  if (const auto* text = std::get_if<std::string>(&prompt)) {
+    ids = tokenizer.encode(*text, true);
+  } else {
+    ids = std::get<std::vector<int32_t>>(prompt);
+  }
+  for (int32_t id : ids) {
+    if (id < model.vocab_size) continue;
+    return ApiError{
+        400,
+        fmt::format("'prompt' holds token id {}; the model has {}", id, model.vocab_size),
+        "invalid_request_error",
+        "prompt",
+        {}};
+  }
+  if (!ids.empty()) return ids;
+  // Nothing to start from: as the API does, begin a text.
+  const auto start = tokenizer.bos_id() ? tokenizer.bos_id() : tokenizer.eos_id();
+  if (start) return std::vector<int32_t>{*start};
+  return ApiError{400, "'prompt' is empty", "invalid_request_error", "prompt", {}};
+}
+
+std::variant<SequenceRequest, ApiError> make_sequence(const ServedModel& model,
+                                                      const GenerationOptions& options,
+                                                      std::vector<int32_t> prompt, int64_t choice,
+                                                      bool chat) {
+  const auto length = static_cast<int64_t>(prompt.size());
+  const char* param = chat ? "messages" : "prompt";
+  if (length >= model.max_model_len)
+    return context_length_error(model.max_model_len, length, param);
+  if (prompt.empty())
+    return ApiError{400,
+                    "the chat template renders these messages as nothing",
+                    "invalid_request_error",
+                    param,
+                    {}};
+  SequenceRequest out;
+  out.prompt = std::move(prompt);
+  out.sampling = options.sampling;
+  out.logit_bias = options.logit_bias;
+  out.seed = options.seed ? *options.seed + 0x9e3779b97f4a7c15 * static_cast<uint64_t>(choice)
+                          : fresh_seed();
+  const int64_t room = model.max_model_len - length;
+  out.max_tokens = std::min(options.max_tokens.value_or(room), room);
+  out.stop_ids = options.stop_token_ids;
+  if (!options.ignore_eos) {
+    const auto& ends = chat ? model.chat_stop_ids : model.stop_ids;
+    out.stop_ids.insert(out.stop_ids.end(), ends.begin(), ends.end());
+  }
+  out.top_logprobs = options.top_logprobs;
+  out.adapter = model.adapter;
+  return out;
+}
+
+}  // namespace lorry::serve

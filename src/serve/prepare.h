@@ -1,0 +1,28 @@
+// From a checked request to sequences for the scheduler: template, tokens, limits, seeds. Shared by
+// the HTTP service and the in-process chat, so that both answer alike.
+#pragma once
+
+#include <cstdint>
+#include <variant>
+#include <vector>
+
+#include "serve/generation.h"
+#include "serve/openai_api.h"
+#include "serve/served_models.h"
+
+namespace lorry::serve {
+
+/// The prompt's ids, or the error to answer with.
+std::variant<std::vector<int32_t>, ApiError> chat_prompt(const ServedModel& model,
+                                                         const ChatRequest& request);
+std::variant<std::vector<int32_t>, ApiError> completion_prompt(
+    const ServedModel& model, const std::variant<std::string, std::vector<int32_t>>& prompt);
+
+/// Sequence `choice` of a request. `param` is the field that holds the prompt, for the error of one
+/// that is too long. max_tokens is cut to what the context leaves.
+std::variant<SequenceRequest, ApiError> make_sequence(const ServedModel& model,
+                                                      const GenerationOptions& options,
+                                                      std::vector<int32_t> prompt, int64_t choice,
+                                                      bool chat);
+
+}  // namespace lorry::serve

@@ -1,0 +1,308 @@
+#include "serve/scheduler.h"
+
+#include <ATen/Functions.h>
+#include <c10/core/InferenceMode.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "base/log.h"
+#include "serve/sampler.h"
+
+namespace lorry::serve {
+namespace {
+
+/// One sequence, from submission to its last token. Touched by the scheduler's thread alone, but
+/// for the ticket.
+struct Running {
+  SequenceRequest request;
+  Scheduler::OnToken on_token;
+  Scheduler::Ticket cancelled;
+  size_t model = 0;
+  std::vector<int32_t> tokens;  // prompt and answer
+  model::KvCache::Sequence cache;
+  std::mt19937_64 rng;
+  int64_t step_tokens = 0;  // of the step in hand
+
+  int64_t pending() const { return static_cast<int64_t>(tokens.size()) - cache.length; }
+  int64_t generated() const { return static_cast<int64_t>(tokens.size() - request.prompt.size()); }
+};
+using RunningPtr = std::unique_ptr<Running>;
+
+/// The sequences of one model.
+class Lane {
+ public:
+  Lane(std::unique_ptr<StepModel> model, const SchedulerOptions& options)
+      : model_(std::move(model)), options_(options) {}
+
+  const StepModel& model() const { return *model_; }
+  void add(RunningPtr sequence) { waiting_.push_back(std::move(sequence)); }
+  bool idle() const { return running_.empty() && waiting_.empty(); }
+  size_t running() const { return running_.size(); }
+  size_t waiting() const { return waiting_.size(); }
+
+  /// Returns the number of tokens computed.
+  int64_t step() {
+    drop_cancelled();
+    plan();
+    if (running_.empty()) return 0;
+    try {
+      return compute();
+    } catch (const std::exception& e) {
+      log::error("a step of the model failed: {}", first_line(e.what()));
+      fail_all(fmt::format("the model failed: {}", first_line(e.what())));
+      return 0;
+    }
+  }
+
+  void cancel_all() {
+    for (auto& sequence : running_) *sequence->cancelled = true;
+    for (auto& sequence : waiting_) *sequence->cancelled = true;
+    drop_cancelled();
+  }
+
+ private:
+  static std::string first_line(std::string_view text) {
+    return std::string(text.substr(0, text.find('\n')));
+  }
+
+  void finish(Running& sequence, TokenEvent event) {
+    model_->release(sequence.cache);
+    sequence.on_token(std::move(event));
+  }
+
+  void drop_cancelled() {
+    const auto drop = [this](RunningPtr& sequence) {
+      if (!*sequence->cancelled) return false;
+      TokenEvent event;
+      event.finish = FinishReason::kCancelled;
+      finish(*sequence, std::move(event));
+      return true;
+    };
+    std::erase_if(running_, drop);
+    std::erase_if(waiting_, drop);
+  }
+
+  void fail_all(const std::string& message) {
+    for (auto& sequence : running_) {
+      TokenEvent event;
+      event.finish = FinishReason::kError;
+      event.error = message;
+      finish(*sequence, std::move(event));
+    }
+    running_.clear();
+  }
+
+  /// Decides what each sequence brings to the step: first those that decode, then prompts.
+  void plan() {
+    const bool preempted = make_room();
+    int64_t budget = options_.max_step_tokens;
+    for (auto& sequence : running_) {
+      sequence->step_tokens = sequence->pending() == 1 ? 1 : 0;
+      budget -= sequence->step_tokens;
+    }
+    for (auto& sequence : running_) {
+      if (sequence->step_tokens == 0) give(*sequence, budget);
+    }
+    while (!preempted && budget > 0 && !waiting_.empty() &&
+           static_cast<int64_t>(running_.size()) < options_.max_num_seqs) {
+      Running& next = *waiting_.front();
+      // The whole prompt at once, and a token to go on with, so that only answers can run short.
+      const int64_t tokens = static_cast<int64_t>(next.tokens.size()) + 1;
+      if (!model_->reserve(next.cache, tokens)) break;
+      give(next, budget);
+      running_.push_back(std::move(waiting_.front()));
+      waiting_.pop_front();
+    }
+  }
+
+  static void give(Running& sequence, int64_t& budget) {
+    sequence.step_tokens = std::clamp<int64_t>(budget, 0, sequence.pending());
+    budget -= sequence.step_tokens;
+  }
+
+  /// Room for the next token of all that run; the youngest go back to the queue if there is none.
+  bool make_room() {
+    bool preempted = false;
+    for (size_t i = 0; i < running_.size(); ++i) {
+      Running& sequence = *running_[i];
+      while (!model_->reserve(sequence.cache, static_cast<int64_t>(sequence.tokens.size()))) {
+        preempted = true;
+        const bool itself = i + 1 == running_.size();
+        preempt_youngest();
+        if (itself) return true;
+      }
+    }
+    return preempted;
+  }
+
+  void preempt_youngest() {
+    RunningPtr sequence = std::move(running_.back());
+    running_.pop_back();
+    model_->release(sequence->cache);
+    sequence->cache = {};
+    waiting_.push_front(std::move(sequence));
+  }
+
+  int64_t compute() {
+    std::vector<Running*> order;
+    for (auto& sequence : running_) {
+      if (sequence->step_tokens > 0) order.push_back(sequence.get());
+    }
+    // Sequences of one adapter side by side: few runs to compute.
+    std::stable_sort(order.begin(), order.end(), [](const Running* a, const Running* b) {
+      return std::less<>()(a->request.adapter, b->request.adapter);
+    });
+    std::vector<StepRow> rows;
+    std::vector<SamplingRow> sampling;
+    std::vector<Running*> sampled;
+    int64_t computed = 0;
+    for (Running* sequence : order) {
+      const auto place = static_cast<size_t>(sequence->cache.length);
+      const auto count = static_cast<size_t>(sequence->step_tokens);
+      const bool last = sequence->step_tokens == sequence->pending();
+      rows.push_back({&sequence->cache, std::span(sequence->tokens).subspan(place, count),
+                      sequence->request.adapter, last});
+      computed += sequence->step_tokens;
+      if (!last) continue;
+      sampled.push_back(sequence);
+      sampling.push_back({&sequence->request, sequence->tokens, &sequence->rng});
+    }
+    const at::Tensor logits = model_->step(rows);
+    for (Running* sequence : order) sequence->cache.length += sequence->step_tokens;
+    if (sampled.empty()) return computed;
+    std::vector<TokenEvent> events = sample_rows(logits, sampling);
+    for (size_t i = 0; i < sampled.size(); ++i) deliver(*sampled[i], std::move(events[i]));
+    std::erase_if(running_, [](const RunningPtr& sequence) { return !sequence->on_token; });
+    return computed;
+  }
+
+  /// Hands the token out; a sequence that is complete loses its `on_token`.
+  void deliver(Running& sequence, TokenEvent event) {
+    sequence.tokens.push_back(event.id);
+    const auto& stops = sequence.request.stop_ids;
+    event.is_stop = std::find(stops.begin(), stops.end(), event.id) != stops.end();
+    if (event.is_stop) {
+      event.finish = FinishReason::kStop;
+    } else if (sequence.generated() >= sequence.request.max_tokens) {
+      event.finish = FinishReason::kLength;
+    }
+    if (event.finish == FinishReason::kNone) return sequence.on_token(std::move(event));
+    finish(sequence, std::move(event));
+    sequence.on_token = nullptr;
+  }
+
+  std::unique_ptr<StepModel> model_;
+  const SchedulerOptions& options_;
+  std::vector<RunningPtr> running_;  // oldest first
+  std::deque<RunningPtr> waiting_;   // next first
+};
+
+}  // namespace
+
+struct Scheduler::Impl {
+  SchedulerOptions options;
+  std::vector<std::unique_ptr<Lane>> lanes;
+  std::thread thread;
+  std::mutex mutex;
+  std::condition_variable wake;
+  std::vector<RunningPtr> inbox;   // guarded by mutex
+  bool stopping = false;           // guarded by mutex
+  std::atomic<size_t> waiting{0};  // in the inbox and in the lanes' queues
+
+  bool idle() const {
+    return std::all_of(lanes.begin(), lanes.end(), [](const auto& lane) { return lane->idle(); });
+  }
+
+  /// Waits for work; false at the end.
+  bool collect() {
+    std::unique_lock lock(mutex);
+    wake.wait(lock, [this] { return stopping || !inbox.empty() || !idle(); });
+    for (RunningPtr& sequence : inbox) lanes[sequence->model]->add(std::move(sequence));
+    inbox.clear();
+    return !stopping;
+  }
+
+  void run() {
+    const c10::InferenceMode guard;
+    auto reported = std::chrono::steady_clock::now();
+    int64_t tokens = 0;
+    while (collect()) {
+      size_t queued = 0, running = 0;
+      for (auto& lane : lanes) {
+        if (!lane->idle()) tokens += lane->step();
+        queued += lane->waiting();
+        running += lane->running();
+      }
+      waiting = queued;
+      const auto now = std::chrono::steady_clock::now();
+      const double seconds = std::chrono::duration<double>(now - reported).count();
+      if (seconds < 1) continue;
+      log::debug("{} running, {} waiting, {:.0f} tokens/s", running, queued,
+                 static_cast<double>(tokens) / seconds);
+      reported = now;
+      tokens = 0;
+    }
+    for (auto& lane : lanes) lane->cancel_all();
+  }
+};
+
+Scheduler::Scheduler(SchedulerOptions options) : impl_(std::make_unique<Impl>()) {
+  impl_->options = options;
+}
+Scheduler::~Scheduler() { stop(); }
+
+size_t Scheduler::add_model(std::unique_ptr<StepModel> model) {
+  impl_->lanes.push_back(std::make_unique<Lane>(std::move(model), impl_->options));
+  return impl_->lanes.size() - 1;
+}
+
+void Scheduler::start() {
+  impl_->thread = std::thread([impl = impl_.get()] { impl->run(); });
+}
+
+void Scheduler::stop() {
+  {
+    std::lock_guard lock(impl_->mutex);
+    impl_->stopping = true;
+  }
+  impl_->wake.notify_all();
+  if (impl_->thread.joinable()) impl_->thread.join();
+}
+
+Result<Scheduler::Ticket> Scheduler::submit(size_t model, SequenceRequest request,
+                                            OnToken on_token) {
+  const int64_t capacity = impl_->lanes.at(model)->model().capacity_tokens();
+  const int64_t most = static_cast<int64_t>(request.prompt.size()) + request.max_tokens;
+  if (most > capacity)
+    return invalid_input(fmt::format(
+        "{} tokens do not fit in the cache of {} tokens; raise --kv-cache-tokens", most, capacity));
+  auto sequence = std::make_unique<Running>();
+  sequence->rng.seed(request.seed);
+  sequence->tokens = request.prompt;
+  sequence->tokens.reserve(static_cast<size_t>(most));
+  sequence->request = std::move(request);
+  sequence->on_token = std::move(on_token);
+  sequence->model = model;
+  sequence->cancelled = std::make_shared<std::atomic<bool>>(false);
+  Ticket ticket = sequence->cancelled;
+  {
+    std::lock_guard lock(impl_->mutex);
+    if (impl_->stopping) return unavailable("the server is stopping");
+    if (impl_->waiting + impl_->inbox.size() >= impl_->options.max_waiting)
+      return unavailable(
+          fmt::format("{} requests are waiting already; try again later", impl_->waiting.load()));
+    impl_->inbox.push_back(std::move(sequence));
+  }
+  impl_->wake.notify_one();
+  return ticket;
+}
+
+}  // namespace lorry::serve

@@ -1,0 +1,51 @@
+// Continuous batching: one thread steps the models, sequences join and leave at every step.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "base/result.h"
+#include "serve/generation.h"
+#include "serve/step_model.h"
+
+namespace lorry::serve {
+
+struct SchedulerOptions {
+  int64_t max_num_seqs = 64;
+  /// Tokens of one step: those of running sequences first, the rest for prompts, in chunks.
+  int64_t max_step_tokens = 512;
+  size_t max_waiting = 4096;  ///< more are refused
+};
+
+/// The owner of the models. A step takes all running sequences of a model and chunks of waiting
+/// prompts. Sequences start in the order of their arrival. When the cache is full, the youngest
+/// gives its room back and is computed again later.
+///
+/// `add_model` before `start`; then `submit` and tickets from any thread.
+class Scheduler {
+ public:
+  using OnToken = std::function<void(TokenEvent)>;
+  /// Set to true to give up a sequence.
+  using Ticket = std::shared_ptr<std::atomic<bool>>;
+
+  explicit Scheduler(SchedulerOptions options);
+  ~Scheduler();
+
+  /// The index by which `submit` names it.
+  size_t add_model(std::unique_ptr<StepModel> model);
+  void start();
+  /// Ends all sequences as cancelled, then the thread.
+  void stop();
+
+  /// `on_token` is called on the scheduler's thread, last with a `finish` that is not kNone; it
+  /// must not block. Unavailable if too many wait; invalid input if the sequence could never fit.
+  Result<Ticket> submit(size_t model, SequenceRequest request, OnToken on_token);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace lorry::serve

@@ -1,0 +1,295 @@
+#include "serve/served_models.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "base/log.h"
+#include "serve/step_model.h"
+#include "store/bucket.h"
+#include "store/layout.h"
+
+namespace lorry::serve {
+namespace {
+
+Result<Json> read_json(const store::Bucket& bucket, const std::string& path) {
+  LORRY_ASSIGN(const std::string text, bucket.read(path));
+  return parse_json(text, path);
+}
+
+/// null if there is no such file.
+Result<Json> read_optional_json(const store::Bucket& bucket, const std::string& path) {
+  LORRY_ASSIGN(const bool there, bucket.exists(path));
+  if (!there) return Json();
+  return read_json(bucket, path);
+}
+
+model::SamplingParams sampling_defaults(const Json& generation_config) {
+  model::SamplingParams params;
+  const auto read = [&](const char* name, auto& out) {
+    if (!generation_config.is_object()) return;
+    const auto it = generation_config.find(name);
+    if (it != generation_config.end() && it->is_number()) it->get_to(out);
+  };
+  read("temperature", params.temperature);
+  read("top_p", params.top_p);
+  read("top_k", params.top_k);
+  read("min_p", params.min_p);
+  read("repetition_penalty", params.repetition_penalty);
+  return params;
+}
+
+void add_once(std::vector<int32_t>& ids, int64_t id) {
+  if (std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(static_cast<int32_t>(id));
+}
+
+/// The special token that ends an assistant's turn, as training masks it; models that were trained
+/// from a base checkpoint end with it though their config knows only the end of text.
+std::optional<int32_t> end_of_turn(const text::Chat& chat) {
+  if (!chat.has_template()) return std::nullopt;
+  const Json messages = Json::array(
+      {{{"role", "user"}, {"content", "a"}}, {{"role", "assistant"}, {"content", "b"}}});
+  const auto example = chat.encode_example(messages, Json());
+  if (!example.ok()) return std::nullopt;
+  for (size_t i = example->input_ids.size(); i-- > 0;) {
+    if (!example->assistant_masks[i]) continue;
+    const int32_t id = example->input_ids[i];
+    return chat.tokenizer()->is_special(id) ? std::optional(id) : std::nullopt;
+  }
+  return std::nullopt;
+}
+
+/// The first value of `key` at any depth: stages group what they record in their own ways.
+std::optional<std::string> find_string(const Json& json, const std::string& key) {
+  if (!json.is_structured()) return std::nullopt;
+  if (json.is_object()) {
+    const auto it = json.find(key);
+    if (it != json.end() && it->is_string()) return it->get<std::string>();
+  }
+  for (const Json& child : json) {
+    if (auto found = find_string(child, key)) return found;
+  }
+  return std::nullopt;
+}
+
+Result<> check_digest(const Json& info, const std::string& key, const std::string& now,
+                      const std::string& what, const std::string& where) {
+  const auto recorded = find_string(info, key);
+  if (!recorded || recorded->empty() || *recorded == now) return {};
+  return invalid_input(fmt::format(
+      "{} was trained with another {} than the model has now ({} there, {} here); import the model "
+      "that it was trained with, or run `lorry pretokenize` and `lorry train` again",
+      where, what, recorded->substr(0, 12), now.substr(0, 12)));
+}
+
+/// A directory of weights with its config.
+struct Weights {
+  std::shared_ptr<model::Transformer> transformer;
+  Json generation_config;
+};
+
+}  // namespace
+
+/// The steps of ServedModels::load.
+class ModelLoader {
+ public:
+  ModelLoader(const ServeOptions& options, Scheduler& scheduler)
+      : options_(options), scheduler_(scheduler) {}
+
+  Result<std::unique_ptr<ServedModels>> run() {
+    if (options_.model.empty())
+      return usage_error("no model is named; give --model or set MODEL_NAME");
+    LORRY_ASSIGN(bucket_, store::Bucket::open(options_.bucket, false));
+    LORRY_ASSIGN(device_, model::resolve_device(options_.device));
+    const std::string base_dir = store::model_dir(options_.model);
+    LORRY_ASSIGN(const bool has_base, complete(base_dir));
+    LORRY_TRY(find_fine_tuned());
+    if (!has_base && fused_dir_.empty())
+      return not_found(fmt::format("{} is not in {}; import it with `lorry import-model`", base_dir,
+                                   bucket_->uri()));
+    if (has_base) LORRY_TRY(load_base(base_dir));
+    if (!options_.dataset.empty()) LORRY_TRY(load_fine_tuned());
+    LORRY_TRY(make_caches());
+    for (const std::string& name : options_.served_model_name)
+      models_->further_names_.emplace_back(name, models_->models_.size() - 1);
+    return std::move(models_);
+  }
+
+ private:
+  Result<bool> complete(const std::string& dir) {
+    LORRY_ASSIGN(const auto info, bucket_->read_info(dir));
+    return info.has_value();
+  }
+
+  /// Sets adapter_dir_ or fused_dir_ if a data set is named.
+  Result<> find_fine_tuned() {
+    if (options_.dataset.empty()) return {};
+    const std::string done = store::done_dir(options_.model, options_.dataset);
+    LORRY_ASSIGN(auto info, bucket_->read_info(done));
+    if (!info)
+      return not_found(fmt::format(
+          "{}/info.json is not in {}: the training is not complete; run `lorry train`, or leave "
+          "--dataset out to serve the base model alone",
+          done, bucket_->uri()));
+    done_info_ = std::move(*info);
+    const std::string adapter = store::adapter_dir(options_.model, options_.dataset);
+    LORRY_ASSIGN(const bool has_adapter, bucket_->exists(adapter + "/adapter_config.json"));
+    const std::string fused = store::fused_dir(options_.model, options_.dataset);
+    LORRY_ASSIGN(const bool has_fused, bucket_->exists(fused + "/config.json"));
+    LORRY_ASSIGN(const bool has_base, complete(store::model_dir(options_.model)));
+    if (has_adapter && has_base) {
+      adapter_dir_ = adapter;
+    } else if (has_fused) {
+      fused_dir_ = fused;
+    } else {
+      return not_found(
+          fmt::format("{} holds neither lora_model nor fused; run `lorry train` again", done));
+    }
+    return {};
+  }
+
+  Result<Weights> load_weights(const std::string& dir) {
+    LORRY_ASSIGN(const Json config_json, read_json(*bucket_, dir + "/config.json"));
+    Weights weights;
+    LORRY_ASSIGN(weights.generation_config,
+                 read_optional_json(*bucket_, dir + "/generation_config.json"));
+    LORRY_ASSIGN(const model::ModelConfig config,
+                 model::parse_model_config(config_json, weights.generation_config));
+    LORRY_ASSIGN(const at::ScalarType dtype, model::resolve_dtype(options_.dtype, config, device_));
+    LORRY_ASSIGN(weights.transformer, model::Transformer::load(*bucket_, dir, dtype, device_));
+    return weights;
+  }
+
+  Result<std::shared_ptr<const text::Chat>> load_chat(const std::string& dir) {
+    return text::Chat::load([&](std::string_view name) -> Result<std::optional<std::string>> {
+      const std::string path = store::join_path(dir, name);
+      LORRY_ASSIGN(const bool there, bucket_->exists(path));
+      if (!there) return std::optional<std::string>();
+      LORRY_ASSIGN(std::string text, bucket_->read(path));
+      return std::optional<std::string>(std::move(text));
+    });
+  }
+
+  Result<ServedModel> describe(const std::string& dir, const Weights& weights) {
+    ServedModel served;
+    LORRY_ASSIGN(served.chat, load_chat(dir));
+    served.defaults = sampling_defaults(weights.generation_config);
+    const auto& config = weights.transformer->config();
+    for (int64_t id : config.eos_token_ids) add_once(served.stop_ids, id);
+    if (const auto id = served.chat->tokenizer()->eos_id()) add_once(served.stop_ids, *id);
+    served.chat_stop_ids = served.stop_ids;
+    if (const auto id = end_of_turn(*served.chat)) add_once(served.chat_stop_ids, *id);
+    served.vocab_size = config.vocab_size;
+    served.max_model_len = config.max_position_embeddings;
+    if (options_.max_model_len > served.max_model_len && served.max_model_len > 0)
+      return usage_error(fmt::format("--max-model-len {}: the model's context is {} tokens",
+                                     options_.max_model_len, served.max_model_len));
+    if (options_.max_model_len > 0) served.max_model_len = options_.max_model_len;
+    served.lane = transformers_.size();
+    transformers_.push_back(weights.transformer);
+    return served;
+  }
+
+  Result<> load_base(const std::string& dir) {
+    LORRY_ASSIGN(const Weights weights, load_weights(dir));
+    LORRY_ASSIGN(ServedModel served, describe(dir, weights));
+    served.name = options_.model;
+    models_->models_.push_back(std::move(served));
+    return {};
+  }
+
+  Result<> load_fine_tuned() {
+    ServedModel served;
+    if (!adapter_dir_.empty()) {
+      LORRY_ASSIGN(
+          models_->adapter_,
+          model::LoraAdapter::load(*bucket_, adapter_dir_, transformers_[0]->config(), device_));
+      served = models_->models_[0];
+      served.adapter = models_->adapter_.get();
+    } else {
+      LORRY_ASSIGN(const Weights weights, load_weights(fused_dir_));
+      LORRY_ASSIGN(served, describe(fused_dir_, weights));
+    }
+    served.name = options_.model + "/" + options_.dataset;
+    served.parent = options_.model;
+    const std::string done = store::done_dir(options_.model, options_.dataset);
+    LORRY_TRY(check_digest(done_info_, "template_digest", served.chat->template_digest(),
+                           "chat template", done));
+    LORRY_TRY(check_digest(done_info_, "tokenizer_digest", served.chat->tokenizer_digest(),
+                           "tokenizer", done));
+    models_->models_.push_back(std::move(served));
+    return {};
+  }
+
+  /// A cache for each set of weights, once all of them are in memory.
+  Result<> make_caches() {
+    for (size_t lane = 0; lane < transformers_.size(); ++lane) {
+      int64_t max_len = 0;
+      for (const auto& served : models_->models_) {
+        if (served.lane == lane) max_len = served.max_model_len;
+      }
+      const auto share = static_cast<int64_t>(transformers_.size() - lane);
+      const int64_t tokens = choose_kv_cache_tokens(*transformers_[lane], options_.kv_cache_tokens,
+                                                    options_.max_num_seqs * max_len, share);
+      auto model = make_step_model(transformers_[lane], tokens);
+      const int64_t capacity = model->capacity_tokens();
+      for (auto& served : models_->models_) {
+        if (served.lane != lane || served.max_model_len <= capacity) continue;
+        log::warn("the cache has room for {} tokens, so {} takes that many instead of {}", capacity,
+                  served.name, served.max_model_len);
+        served.max_model_len = capacity;
+      }
+      scheduler_.add_model(std::move(model));
+    }
+    return {};
+  }
+
+  const ServeOptions& options_;
+  Scheduler& scheduler_;
+  std::shared_ptr<store::Bucket> bucket_;
+  at::Device device_{at::kCPU};
+  std::string adapter_dir_, fused_dir_;
+  Json done_info_;
+  std::vector<std::shared_ptr<model::Transformer>> transformers_;  // by lane
+  std::unique_ptr<ServedModels> models_ = std::make_unique<ServedModels>();
+};
+
+Result<std::unique_ptr<ServedModels>> ServedModels::load(const ServeOptions& options,
+                                                         Scheduler& scheduler) {
+  try {
+    return ModelLoader(options, scheduler).run();
+  } catch (const std::exception& e) {
+    const std::string_view what = e.what();
+    return unavailable(
+        fmt::format("{} could not be loaded: {}", options.model, what.substr(0, what.find('\n'))));
+  }
+}
+
+const ServedModel* ServedModels::find(std::string_view name) const {
+  if (name.empty()) return &models_.back();
+  while (name.ends_with('/')) name.remove_suffix(1);
+  for (const auto& [further, index] : further_names_) {
+    if (name == further) return &models_[index];
+  }
+  for (const ServedModel& model : models_) {
+    if (name == model.name) return &model;
+    if (model.parent.empty()) continue;
+    for (const char* leaf : {"/fused", "/lora_model"}) {
+      const std::string path = "done/" + model.name + leaf;
+      if (name == path || name.ends_with("/" + path)) return &model;
+    }
+  }
+  return nullptr;
+}
+
+std::vector<std::string> ServedModels::names() const {
+  std::vector<std::string> names;
+  for (const ServedModel& model : models_) names.push_back(model.name);
+  for (const auto& [name, index] : further_names_) names.push_back(name);
+  return names;
+}
+
+}  // namespace lorry::serve

@@ -1,0 +1,56 @@
+// The models of one server: which names they go by, and what each needs to answer.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "model/lora.h"
+#include "model/sampling.h"
+#include "serve/scheduler.h"
+#include "serve/serve.h"
+#include "text/chat.h"
+
+namespace lorry::serve {
+
+/// One model that requests can name.
+struct ServedModel {
+  std::string name;
+  std::string parent;  ///< of a fine-tuned model: its base
+  size_t lane = 0;     ///< the scheduler's index of its weights
+  const model::LoraAdapter* adapter = nullptr;
+  std::shared_ptr<const text::Chat> chat;
+  model::SamplingParams defaults;      ///< from generation_config.json
+  std::vector<int32_t> stop_ids;       ///< the model's and the tokenizer's end of text
+  std::vector<int32_t> chat_stop_ids;  ///< and the template's end of turn
+  int64_t max_model_len = 0;
+  int64_t vocab_size = 0;
+};
+
+/// Loaded once, then immutable.
+class ServedModels {
+ public:
+  /// Loads the base model, and the fine-tuned one if a data set is named: as an adapter over the
+  /// base's weights, or from `fused` where there is no adapter. Hands the weights to `scheduler`,
+  /// which is not yet started. Refuses artefacts made with another template or tokenizer.
+  static Result<std::unique_ptr<ServedModels>> load(const ServeOptions& options,
+                                                    Scheduler& scheduler);
+
+  /// By name, further name, or a path that ends in done/{model}/{dataset}/fused; empty: the
+  /// fine-tuned model if there is one, else the base. nullptr if there is none.
+  const ServedModel* find(std::string_view name) const;
+  const std::vector<ServedModel>& all() const { return models_; }
+  /// Every name, further names included.
+  std::vector<std::string> names() const;
+
+ private:
+  friend class ModelLoader;
+  std::vector<ServedModel> models_;  // the base first
+  std::vector<std::pair<std::string, size_t>> further_names_;
+  std::shared_ptr<model::LoraAdapter> adapter_;
+};
+
+}  // namespace lorry::serve

@@ -1,0 +1,46 @@
+// The seam between the scheduler and the model: what one step takes and gives.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "model/kv_cache.h"
+#include "model/lora.h"
+#include "model/transformer.h"
+
+namespace lorry::serve {
+
+/// The next tokens of one sequence.
+struct StepRow {
+  const model::KvCache::Sequence* cache = nullptr;  ///< holds what came before, has room for these
+  std::span<const int32_t> tokens;
+  const model::LoraAdapter* adapter = nullptr;
+  bool wants_logits = false;  ///< of the last token
+};
+
+/// One set of weights and its cache. Used by the scheduler's thread alone.
+class StepModel {
+ public:
+  virtual ~StepModel() = default;
+  virtual int64_t capacity_tokens() const = 0;
+  virtual bool reserve(model::KvCache::Sequence& sequence, int64_t tokens) = 0;
+  virtual void release(model::KvCache::Sequence& sequence) = 0;
+  /// Runs all rows at once. Returns (R, vocab_size): the logits of the rows that want them, in
+  /// order. The caller adds the tokens to the sequences' lengths.
+  virtual at::Tensor step(std::span<const StepRow> rows) = 0;
+};
+
+/// A transformer with a paged cache of `kv_cache_tokens`.
+std::unique_ptr<StepModel> make_step_model(std::shared_ptr<model::Transformer> transformer,
+                                           int64_t kv_cache_tokens);
+
+/// Tokens of cache for a model: `wanted` if it is not 0, else what free memory allows (a quarter of
+/// the machine's on CPU, 85 % of what is free on a GPU), at most `useful`.
+/// `shares`: how many caches that memory is for.
+int64_t choose_kv_cache_tokens(const model::Transformer& transformer, int64_t wanted,
+                               int64_t useful, int64_t shares);
+
+}  // namespace lorry::serve

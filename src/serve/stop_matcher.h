@@ -1,0 +1,28 @@
+// Stop strings, found across the borders of tokens and never emitted.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace lorry::serve {
+
+/// Text goes in piece by piece; what comes out can no longer become part of a stop string.
+/// Not thread-safe.
+class StopMatcher {
+ public:
+  explicit StopMatcher(std::vector<std::string> stops);
+
+  /// The text that may be emitted now. Once `stopped`, everything else is swallowed.
+  std::string push(std::string_view text);
+  /// What was held back, when generation ended for another reason.
+  std::string finish();
+  bool stopped() const { return stopped_; }
+
+ private:
+  std::vector<std::string> stops_;
+  std::string held_;
+  bool stopped_ = false;
+};
+
+}  // namespace lorry::serve
