@@ -39,19 +39,19 @@ struct TrainOptions {
   double lora_alpha = 16;
   double lora_dropout = 0;
   std::vector<std::string> target_modules;  ///< empty: all seven
-  std::string adapter;  ///< directory of a PEFT adapter to start from
+  std::string adapter;                      ///< directory of a PEFT adapter to start from
 
   // Machine.
   std::string dtype = "auto";
   std::string device = "auto";
-  int64_t save_steps = 100;     ///< checkpoint every so many steps
-  double save_seconds = 300;    ///< and at least this often
-  bool fresh = false;           ///< ignore checkpoints and finished results
+  int64_t save_steps = 100;   ///< checkpoint every so many steps
+  double save_seconds = 300;  ///< and at least this often
+  bool fresh = false;         ///< ignore checkpoints and finished results
 };
 
 struct TrainReport {
   int64_t steps = 0;
-  int64_t tokens = 0;         ///< trained on by this run and those it resumed
+  int64_t tokens = 0;  ///< trained on by this run and those it resumed
   double last_loss = 0;
   double seconds = 0;         ///< of this run
   bool already_done = false;  ///< nothing had changed

@@ -1,0 +1,72 @@
+// A run as one record: everything that is needed to go on exactly where it stood.
+//
+// checkpoints/{model}/{dataset}/step-NNNNNN/ holds params.safetensors, optimizer.safetensors,
+// metrics.jsonl and state.json; checkpoints/{model}/{dataset}/latest.json, written last, names the
+// directory and so commits it. Random numbers are drawn from (seed, step), so the step is their
+// state.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "base/result.h"
+#include "store/bucket.h"
+#include "train/metrics.h"
+#include "train/optimizer.h"
+#include "train/rows.h"
+#include "train/trainable.h"
+
+namespace lorry::train {
+
+/// Where a run stands, apart from its tensors.
+struct RunState {
+  int64_t step = 0;           ///< optimiser steps behind us
+  int64_t schedule_step = 0;  ///< those that float16 did not skip
+  Cursor cursor;
+  int64_t tokens = 0, targets = 0;
+  int64_t cut_examples = 0, empty_examples = 0;
+  double loss_scale = 1;
+  int64_t loss_scale_good_steps = 0;
+  std::vector<StepMetrics> history;
+};
+
+/// Not thread-safe.
+class CheckpointStore {
+ public:
+  /// `identity` tells what makes a run: digests of base, data and options. A checkpoint of another
+  /// identity is not used.
+  CheckpointStore(std::shared_ptr<store::Bucket> bucket, std::string dir, Json identity);
+
+  struct Found {
+    std::string dir;
+    RunState state;
+  };
+  /// The committed checkpoint, or nullopt. `reason`, if a checkpoint is there but cannot be used,
+  /// says why.
+  Result<std::optional<Found>> find(std::string& reason) const;
+  /// Reads parameters and optimiser state of what `find` gave.
+  Result<> load(const Found& found, Trainable& trainable, AdamW& optimizer) const;
+  /// Writes a record, commits it, then removes those before it.
+  Result<> save(const RunState& state, const Trainable& trainable, const AdamW& optimizer);
+  /// Removes all of them.
+  Result<> clear();
+
+ private:
+  Result<> remove_others(const std::string& keep);
+
+  std::shared_ptr<store::Bucket> bucket_;
+  std::string dir_;
+  Json identity_;
+};
+
+/// metrics.jsonl of a run.
+std::string metrics_jsonl(const std::vector<StepMetrics>& history);
+/// The names of the members in which two identities differ, for a message.
+std::string identity_difference(const Json& before, const Json& now);
+
+}  // namespace lorry::train

@@ -1,0 +1,195 @@
+#include "train/export.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "model/safetensors.h"
+
+namespace lorry::train {
+namespace {
+
+constexpr const char* kTextFiles[] = {"tokenizer.json",
+                                      "tokenizer_config.json",
+                                      "special_tokens_map.json",
+                                      "added_tokens.json",
+                                      "vocab.json",
+                                      "merges.txt",
+                                      "tokenizer.model",
+                                      "chat_template.jinja",
+                                      "chat_template.json"};
+constexpr const char* kModelFiles[] = {"config.json", "generation_config.json"};
+
+template <size_t N>
+Result<> copy_files(const store::Bucket& bucket, const char* const (&names)[N],
+                    const std::string& from, const std::string& to) {
+  for (const char* name : names) {
+    LORRY_ASSIGN(const bool exists, bucket.exists(from + "/" + name));
+    if (!exists) continue;
+    LORRY_ASSIGN(const std::string bytes, bucket.read(from + "/" + name));
+    LORRY_TRY(bucket.write(to + "/" + name, bytes));
+  }
+  return {};
+}
+
+/// "model.layers.0.self_attn.q_proj.weight" and 'A' or 'B' of
+/// "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight".
+std::pair<std::string, char> split_peft_name(const std::string& name) {
+  constexpr std::string_view kPrefix = "base_model.model.";
+  const size_t at = name.rfind(".lora_");
+  const std::string module = name.substr(kPrefix.size(), at - kPrefix.size());
+  return {module + ".weight", name[at + 6]};
+}
+
+/// scale * B A for each weight that the adapter changes, made when it is asked for.
+class Deltas {
+ public:
+  explicit Deltas(const model::LoraAdapter& adapter) : scale_(adapter.config().scale()) {
+    for (const auto& [name, tensor] : adapter.named_parameters()) {
+      const auto [weight, which] = split_peft_name(name);
+      (which == 'A' ? pairs_[weight].a : pairs_[weight].b) =
+          tensor.detach().to(at::kCPU, at::kFloat);
+    }
+  }
+  const std::map<std::string, model::LoraAdapter::Pair>& pairs() const { return pairs_; }
+  at::Tensor apply(const std::string& name, const at::Tensor& weight) const {
+    const auto found = pairs_.find(name);
+    if (found == pairs_.end()) return weight;
+    const auto& [a, b] = found->second;
+    return at::addmm(weight.to(at::kFloat), b, a, 1, scale_).to(weight.scalar_type());
+  }
+
+ private:
+  double scale_;
+  std::map<std::string, model::LoraAdapter::Pair> pairs_;
+};
+
+using Transform = std::function<at::Tensor(const std::string&, const at::Tensor&)>;
+
+/// Names of the checkpoint, cut into files of at most `max_file_bytes`.
+std::vector<std::vector<std::string>> plan_files(const model::SafetensorsReader& reader,
+                                                 int64_t max_file_bytes, int64_t& total_bytes) {
+  std::vector<std::vector<std::string>> files(1);
+  int64_t bytes = 0;
+  total_bytes = 0;
+  for (const std::string& name : reader.names()) {
+    const auto tensor = reader.tensor(name);
+    const int64_t size = tensor.ok() ? static_cast<int64_t>(tensor->nbytes()) : 0;
+    if (bytes > 0 && bytes + size > max_file_bytes) {
+      files.emplace_back();
+      bytes = 0;
+    }
+    files.back().push_back(name);
+    bytes += size;
+    total_bytes += size;
+  }
+  return files;
+}
+
+/// Writes every tensor of the checkpoint in `model_dir`, changed by `transform`, to `out_dir`.
+Result<> rewrite_checkpoint(const store::Bucket& bucket, const std::string& model_dir,
+                            const std::string& out_dir, int64_t max_file_bytes,
+                            const model::SafetensorsReader& reader, const Transform& transform) {
+  const at::NoGradGuard no_grad;
+  LORRY_TRY(bucket.remove(out_dir));
+  int64_t total_bytes = 0;
+  const auto files = plan_files(reader, max_file_bytes, total_bytes);
+  Json weight_map = Json::object();
+  for (size_t i = 0; i < files.size(); ++i) {
+    const std::string file =
+        files.size() == 1 ? "model.safetensors"
+                          : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, files.size());
+    model::NamedTensors tensors;
+    for (const std::string& name : files[i]) {
+      LORRY_ASSIGN(const at::Tensor stored, reader.tensor(name));
+      tensors.emplace_back(name, transform(name, stored));
+      weight_map[name] = file;
+    }
+    LORRY_TRY(model::write_safetensors(bucket, out_dir + "/" + file, tensors));
+  }
+  if (files.size() > 1) {
+    const Json index{{"metadata", {{"total_size", total_bytes}}}, {"weight_map", weight_map}};
+    LORRY_TRY(bucket.write(out_dir + "/model.safetensors.index.json", dump_json(index, 2)));
+  }
+  LORRY_TRY(copy_files(bucket, kModelFiles, model_dir, out_dir));
+  return copy_files(bucket, kTextFiles, model_dir, out_dir);
+}
+
+/// Logits (T, V) of one sequence in float32.
+at::Tensor run(const model::Transformer& model, const model::LoraAdapter* adapter,
+               const std::vector<int64_t>& input_ids) {
+  const auto tokens = static_cast<int64_t>(input_ids.size());
+  const at::Tensor ids = at::tensor(input_ids, at::kLong).to(model.device());
+  const at::Tensor positions = at::arange(tokens, ids.options());
+  model::PackedAttention attention({0, tokens});
+  const auto view = adapter ? model::AdapterView::one(adapter) : model::AdapterView::none();
+  return model.logits(model.forward(ids, positions, attention, view)).to(at::kCPU, at::kFloat);
+}
+
+}  // namespace
+
+Result<> export_adapter(const store::Bucket& bucket, const model::LoraAdapter& adapter,
+                        const std::string& base_name, const std::string& model_dir,
+                        const std::string& out_dir) {
+  LORRY_TRY(bucket.remove(out_dir));
+  LORRY_TRY(adapter.save(bucket, out_dir, base_name));
+  return copy_files(bucket, kTextFiles, model_dir, out_dir);
+}
+
+Result<> export_merged(const store::Bucket& bucket, const model::LoraAdapter& adapter,
+                       const std::string& model_dir, const std::string& out_dir,
+                       int64_t max_file_bytes) {
+  LORRY_ASSIGN(const auto reader, model::SafetensorsReader::open(bucket, model_dir, "model"));
+  const Deltas deltas(adapter);
+  for (const auto& [name, pair] : deltas.pairs()) {
+    if (reader->contains(name)) continue;
+    return corrupt_data(fmt::format(
+        "{}: the adapter changes {}, which the checkpoint does not have", model_dir, name));
+  }
+  return rewrite_checkpoint(bucket, model_dir, out_dir, max_file_bytes, *reader,
+                            [&](const std::string& name, const at::Tensor& weight) {
+                              return deltas.apply(name, weight);
+                            });
+}
+
+Result<> export_full(const store::Bucket& bucket, const std::vector<std::string>& names,
+                     const std::vector<at::Tensor>& params, const std::string& model_dir,
+                     const std::string& out_dir, int64_t max_file_bytes) {
+  LORRY_ASSIGN(const auto reader, model::SafetensorsReader::open(bucket, model_dir, "model"));
+  std::map<std::string, at::Tensor> by_name;
+  for (size_t i = 0; i < names.size(); ++i) by_name[names[i]] = params[i];
+  // A tied head that the checkpoint repeats follows the embedding.
+  constexpr const char* kHead = "lm_head.weight";
+  constexpr const char* kEmbedding = "model.embed_tokens.weight";
+  if (reader->contains(kHead) && !by_name.contains(kHead) && by_name.contains(kEmbedding)) {
+    by_name[kHead] = by_name[kEmbedding];
+  }
+  return rewrite_checkpoint(bucket, model_dir, out_dir, max_file_bytes, *reader,
+                            [&](const std::string& name, const at::Tensor& stored) {
+                              const auto found = by_name.find(name);
+                              if (found == by_name.end()) return stored;
+                              return found->second.detach().to(at::kCPU, stored.scalar_type());
+                            });
+}
+
+ExportCheck compare_logits(const model::Transformer& trained, const model::LoraAdapter* adapter,
+                           const model::Transformer& exported,
+                           const std::vector<int64_t>& input_ids) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor before = run(trained, adapter, input_ids);
+  const at::Tensor difference = run(exported, nullptr, input_ids) - before;
+  const double spread = (before - before.mean(-1, true)).square().mean().sqrt().item<double>();
+  const double rms = difference.square().mean().sqrt().item<double>();
+  return {spread > 0 ? rms / spread : rms, difference.abs().max().item<double>(),
+          static_cast<int64_t>(input_ids.size())};
+}
+
+double allowed_relative_rms(const std::string& stored_dtype) {
+  if (stored_dtype == "float32") return 1e-3;
+  return stored_dtype == "float16" ? 0.03 : 0.1;
+}
+
+}  // namespace lorry::train

@@ -1,0 +1,256 @@
+#include "train/inputs.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "base/digest.h"
+#include "base/log.h"
+#include "store/layout.h"
+#include "text/chat.h"
+#include "train/batch.h"
+#include "train/schedule.h"
+
+namespace lorry::train {
+namespace {
+
+Result<> require(bool holds, std::string_view flag, std::string_view what) {
+  if (holds) return {};
+  return usage_error(fmt::format("{} must be {}", flag, what));
+}
+
+bool in_unit_interval(double value) { return value >= 0 && value < 1; }
+
+/// The options that decide the result, and nothing else.
+Json result_options(const TrainOptions& o) {
+  Json json{{"learning_rate", o.learning_rate},
+            {"lr_scheduler_type", o.lr_scheduler_type},
+            {"warmup_steps", o.warmup_steps},
+            {"weight_decay", o.weight_decay},
+            {"adam_beta1", o.adam_beta1},
+            {"adam_beta2", o.adam_beta2},
+            {"adam_epsilon", o.adam_epsilon},
+            {"max_grad_norm", o.max_grad_norm},
+            {"batch_size", o.batch_size},
+            {"gradient_accumulation_steps", o.gradient_accumulation_steps},
+            {"max_steps", o.max_steps},
+            {"epochs", o.epochs},
+            {"max_length", o.max_length},
+            {"packing", o.packing},
+            {"shuffle", o.shuffle},
+            {"seed", o.seed},
+            {"full", o.full},
+            {"dtype", o.dtype}};
+  if (o.full) return json;
+  json["lora_r"] = o.lora_r;
+  json["lora_alpha"] = o.lora_alpha;
+  json["lora_dropout"] = o.lora_dropout;
+  json["target_modules"] = o.target_modules;
+  return json;
+}
+
+Result<Json> require_info(const store::Bucket& bucket, const std::string& dir,
+                          const std::string& command) {
+  LORRY_ASSIGN(auto info, bucket.read_info(dir));
+  if (!info) {
+    return not_found(
+        fmt::format("{}: no {}/info.json; run `{}` first", bucket.uri(), dir, command));
+  }
+  return std::move(*info);
+}
+
+Result<Json> read_json(const store::Bucket& bucket, const std::string& path) {
+  LORRY_ASSIGN(const std::string text, bucket.read(path));
+  return parse_json(text, path);
+}
+
+Result<model::ModelConfig> read_config(const store::Bucket& bucket, const std::string& dir) {
+  LORRY_ASSIGN(const Json config, read_json(bucket, dir + "/config.json"));
+  Json generation_config;
+  LORRY_ASSIGN(const bool exists, bucket.exists(dir + "/generation_config.json"));
+  if (exists) {
+    LORRY_ASSIGN(generation_config, read_json(bucket, dir + "/generation_config.json"));
+  }
+  return model::parse_model_config(config, generation_config).with_context(dir);
+}
+
+/// A digest that info.json recorded, wherever the stage put it; "" if it did not.
+std::string recorded(const Json& info, const std::string& key) {
+  if (info.contains(key) && info.at(key).is_string()) return info.at(key).get<std::string>();
+  return {};
+}
+
+/// What was tokenized must be what the model's files say today.
+Result<> check_text_digests(const store::Bucket& bucket, const std::string& model_dir,
+                            const std::string& data_dir, const Json& data_info) {
+  const std::string tokenizer = recorded(data_info, "tokenizer_digest");
+  const std::string chat_template = recorded(data_info, "template_digest");
+  if (tokenizer.empty() && chat_template.empty()) return {};
+  const auto read = [&](std::string_view name) -> Result<std::optional<std::string>> {
+    const std::string path = store::join_path(model_dir, name);
+    LORRY_ASSIGN(const bool exists, bucket.exists(path));
+    if (!exists) return std::optional<std::string>();
+    LORRY_ASSIGN(std::string text, bucket.read(path));
+    return std::optional<std::string>(std::move(text));
+  };
+  LORRY_ASSIGN(const auto chat, text::Chat::load(read));
+  const bool overridden =
+      data_info.contains("options") && data_info.at("options").value("template_override", false);
+  const bool same_tokenizer = tokenizer.empty() || tokenizer == chat->tokenizer_digest();
+  const bool same_template =
+      chat_template.empty() || overridden || chat_template == chat->template_digest();
+  if (same_tokenizer && same_template) return {};
+  return invalid_input(
+      fmt::format("{} was made with another {} than {} has now; run "
+                  "`lorry pretokenize` again",
+                  data_dir, same_tokenizer ? "chat template" : "tokenizer", model_dir));
+}
+
+/// The contents of the base model: not when or from where they came, where info.json lists them.
+std::string base_digest(const Json& model_info) {
+  if (!model_info.contains("files") || !model_info.at("files").is_array()) {
+    return sha256_hex(dump_json(model_info));
+  }
+  Json contents = Json::array();
+  for (const Json& file : model_info.at("files")) {
+    if (!file.is_object() || !file.contains("sha256")) return sha256_hex(dump_json(model_info));
+    contents.push_back({file.value("name", ""), file.at("sha256")});
+  }
+  return sha256_hex(dump_json(contents));
+}
+
+Result<AdapterSource> open_adapter(const TrainOptions& options,
+                                   const std::shared_ptr<store::Bucket>& bucket) {
+  if (options.adapter.empty()) return AdapterSource{};
+  std::error_code error;
+  if (std::filesystem::is_directory(options.adapter, error)) {
+    LORRY_ASSIGN(auto local, store::Bucket::open(options.adapter, /*create=*/false));
+    return AdapterSource{std::move(local), ""};
+  }
+  LORRY_ASSIGN(const bool exists, bucket->exists(options.adapter));
+  if (exists) return AdapterSource{bucket, options.adapter};
+  return not_found(fmt::format("--adapter {}: no such directory, here or in {}", options.adapter,
+                               bucket->uri()));
+}
+
+Result<std::string> adapter_digest(const AdapterSource& source) {
+  Sha256 digest;
+  for (const char* name : {"adapter_config.json", "adapter_model.safetensors"}) {
+    LORRY_ASSIGN(const std::string bytes, source.bucket->read(store::join_path(source.dir, name)));
+    digest.update(bytes);
+  }
+  return digest.hex();
+}
+
+Result<std::vector<std::shared_ptr<data::TokenShardReader>>> open_shards(
+    const store::Bucket& bucket, const std::string& dir, const Json& info) {
+  if (!info.contains("count") || !info.at("count").is_number_integer()) {
+    return corrupt_data(
+        fmt::format("{}/info.json: no \"count\"; run `lorry pretokenize` again", dir));
+  }
+  std::vector<std::shared_ptr<data::TokenShardReader>> shards;
+  for (int64_t shard = 0; shard <= info.at("count").get<int64_t>(); ++shard) {
+    LORRY_ASSIGN(auto reader, data::TokenShardReader::open(bucket, store::shard_dir(dir, shard)));
+    shards.push_back(std::move(reader));
+  }
+  return shards;
+}
+
+}  // namespace
+
+Result<> check_options(const TrainOptions& o) {
+  if (o.model.empty()) return usage_error("no model named; give --model or set MODEL_NAME");
+  if (o.dataset.empty())
+    return usage_error("no data set named; give --dataset or set DATASET_NAME");
+  LORRY_TRY(
+      require(std::isfinite(o.learning_rate) && o.learning_rate > 0, "--learning-rate", "above 0"));
+  LORRY_TRY(require(o.warmup_steps >= 0, "--warmup-steps", "0 or more"));
+  LORRY_TRY(
+      require(std::isfinite(o.weight_decay) && o.weight_decay >= 0, "--weight-decay", "0 or more"));
+  LORRY_TRY(require(in_unit_interval(o.adam_beta1), "--adam-beta1", "in [0, 1)"));
+  LORRY_TRY(require(in_unit_interval(o.adam_beta2), "--adam-beta2", "in [0, 1)"));
+  LORRY_TRY(
+      require(std::isfinite(o.adam_epsilon) && o.adam_epsilon > 0, "--adam-epsilon", "above 0"));
+  LORRY_TRY(require(std::isfinite(o.max_grad_norm) && o.max_grad_norm >= 0, "--max-grad-norm",
+                    "0 (no clipping) or more"));
+  LORRY_TRY(require(o.batch_size >= 1, "--batch-size", "1 or more"));
+  LORRY_TRY(
+      require(o.gradient_accumulation_steps >= 1, "--gradient-accumulation-steps", "1 or more"));
+  LORRY_TRY(require(o.max_steps >= 0, "--max-steps", "0 (all epochs) or more"));
+  LORRY_TRY(require(std::isfinite(o.epochs) && o.epochs > 0, "--epochs", "above 0"));
+  LORRY_TRY(require(o.max_length >= 2, "--max-length", "2 or more"));
+  LORRY_TRY(require(o.save_steps >= 0, "--save-steps", "0 (by time alone) or more"));
+  LORRY_TRY(require(o.lora_r >= 1, "--lora-r", "1 or more"));
+  LORRY_TRY(require(std::isfinite(o.lora_alpha) && o.lora_alpha > 0, "--lora-alpha", "above 0"));
+  LORRY_TRY(require(in_unit_interval(o.lora_dropout), "--lora-dropout", "in [0, 1)"));
+  LORRY_TRY(require(!o.full || o.adapter.empty(), "--full", "given without --adapter"));
+  LORRY_TRY(Schedule::create(o.lr_scheduler_type, o.learning_rate, o.warmup_steps, 1));
+  return {};
+}
+
+Result<model::LoraConfig> lora_config(const TrainOptions& options) {
+  model::LoraConfig config;
+  config.r = options.lora_r;
+  config.alpha = options.lora_alpha;
+  config.dropout = options.lora_dropout;
+  const auto& names = options.target_modules;
+  if (names.empty() || (names.size() == 1 && names[0] == "all-linear")) return config;
+  config.targets.clear();
+  for (const auto projection : model::kProjections) {
+    if (std::find(names.begin(), names.end(), model::projection_name(projection)) != names.end()) {
+      config.targets.push_back(projection);
+    }
+  }
+  for (const std::string& name : names) {
+    if (model::projection_from_name(name)) continue;
+    return usage_error(
+        fmt::format("--target-modules: no module '{}'; there are q_proj, k_proj, "
+                    "v_proj, o_proj, gate_proj, up_proj, down_proj",
+                    name));
+  }
+  return config;
+}
+
+Result<Inputs> open_inputs(const TrainOptions& options) {
+  Inputs inputs;
+  LORRY_ASSIGN(inputs.bucket, store::Bucket::open(options.bucket, /*create=*/false));
+  const store::Bucket& bucket = *inputs.bucket;
+  const std::string model_dir = store::model_dir(options.model);
+  const std::string data_dir = store::model_ready_dir(options.model, options.dataset);
+  LORRY_ASSIGN(inputs.model_info,
+               require_info(bucket, model_dir, "lorry import-model " + options.model));
+  LORRY_ASSIGN(inputs.data_info,
+               require_info(bucket, data_dir,
+                            fmt::format("lorry pretokenize --model {} --dataset {}", options.model,
+                                        options.dataset)));
+  LORRY_ASSIGN(inputs.config, read_config(bucket, model_dir));
+  LORRY_TRY(check_text_digests(bucket, model_dir, data_dir, inputs.data_info));
+  LORRY_ASSIGN(inputs.adapter, open_adapter(options, inputs.bucket));
+  LORRY_ASSIGN(inputs.shards, open_shards(bucket, data_dir, inputs.data_info));
+  inputs.identity = Json{{"base", base_digest(inputs.model_info)},
+                         {"data", sha256_hex(dump_json(inputs.data_info))},
+                         {"options", result_options(options)}};
+  if (inputs.adapter.bucket) {
+    LORRY_ASSIGN(inputs.identity["adapter"], adapter_digest(inputs.adapter));
+  }
+  return inputs;
+}
+
+Result<> check_targets(const Inputs& inputs, int64_t max_length) {
+  int64_t rows = 0;
+  for (const auto& shard : inputs.shards) {
+    for (int64_t row = 0; row < shard->rows(); ++row, ++rows) {
+      if (useful_length(shard->row(row), max_length) > 0) return {};
+    }
+  }
+  if (rows == 0) return invalid_input("the data set has no examples; nothing to train on");
+  return invalid_input(fmt::format(
+      "none of {} examples has a token to learn within --max-length {}: every assistant mask is 0 "
+      "there; look at one with `lorry render`, or raise --max-length",
+      rows, max_length));
+}
+
+}  // namespace lorry::train

@@ -1,0 +1,52 @@
+// What a run reads: options, base model and model-ready shards, all checked before any work begins.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "base/result.h"
+#include "data/token_shard.h"
+#include "model/config.h"
+#include "model/lora.h"
+#include "store/bucket.h"
+#include "train/data_order.h"
+#include "train/train.h"
+
+namespace lorry::train {
+
+/// Refuses values that no run can have, naming the flag.
+Result<> check_options(const TrainOptions& options);
+
+/// The adapter that the options ask for; an unknown target module is refused by name.
+Result<model::LoraConfig> lora_config(const TrainOptions& options);
+
+/// Where `--adapter` points: a local directory, or else one in the bucket.
+struct AdapterSource {
+  std::shared_ptr<store::Bucket> bucket;  ///< null: none was given
+  std::string dir;
+};
+
+struct Inputs {
+  std::shared_ptr<store::Bucket> bucket;
+  model::ModelConfig config;
+  AdapterSource adapter;
+  std::vector<std::shared_ptr<data::TokenShardReader>> shards;
+  Json model_info, data_info;  ///< info.json of models/{model} and model-ready/{model}/{dataset}
+  /// Digests of base, data and starting adapter, and the options that decide the result.
+  Json identity;
+
+  data::TokenRow row(Place place) const { return shards[place.shard]->row(place.row); }
+};
+
+/// Opens everything but the weights. Says which command is missing where a stage's output is, and
+/// refuses data that was made with another tokenizer or template than the model has now.
+Result<Inputs> open_inputs(const TrainOptions& options);
+
+/// Fails unless some example has a target within `max_length` tokens.
+Result<> check_targets(const Inputs& inputs, int64_t max_length);
+
+}  // namespace lorry::train

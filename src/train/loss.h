@@ -1,0 +1,22 @@
+// Head and cross-entropy in one, over the rows that have a target, without ever holding all logits.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace lorry::train {
+
+struct HeadLoss {
+  double sum = 0;          ///< of the losses of all rows, in nats
+  at::Tensor hidden_grad;  ///< (N, H) of scale * sum, in the hidden state's dtype
+};
+
+/// Loss and gradient of next-token prediction.
+///
+/// hidden: (N, H), no graph needed; targets: (N) int64; head: (V, H) in hidden's dtype. Logits are
+/// made for a few rows at a time and the softmax runs in float32. `scale` multiplies the gradients
+/// alone: 1 / targets of the step, times the loss scale of float16. `head_grad`, if it is defined,
+/// is (V, H) float32 and has the head's gradient added.
+HeadLoss head_loss(const at::Tensor& hidden, const at::Tensor& targets, const at::Tensor& head,
+                   double scale, const at::Tensor& head_grad = {});
+
+}  // namespace lorry::train

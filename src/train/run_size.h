@@ -1,0 +1,17 @@
+// How many tokens one forward pass takes.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+#include "model/config.h"
+
+namespace lorry::train {
+
+/// Tokens a forward pass lays one behind the other: enough to keep the matrix units busy, few
+/// enough that activations stay within a share of memory. Depends on the arguments alone, never on
+/// what is free at the moment, so that a run that goes on computes the same numbers.
+int64_t run_tokens(const model::ModelConfig& config, at::Device device);
+
+}  // namespace lorry::train

@@ -1,0 +1,46 @@
+#include "train/schedule.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+namespace lorry::train {
+
+const std::vector<std::string>& schedule_types() {
+  static const std::vector<std::string> types = {"linear", "cosine", "constant",
+                                                 "constant_with_warmup"};
+  return types;
+}
+
+Result<Schedule> Schedule::create(const std::string& type, double learning_rate,
+                                  int64_t warmup_steps, int64_t total_steps) {
+  const auto& types = schedule_types();
+  const auto found = std::find(types.begin(), types.end(), type);
+  if (found == types.end()) {
+    return usage_error(
+        fmt::format("no learning-rate schedule '{}'; there are {}", type, fmt::join(types, ", ")));
+  }
+  return Schedule(static_cast<Type>(found - types.begin()), learning_rate, warmup_steps,
+                  total_steps);
+}
+
+double Schedule::learning_rate(int64_t step) const { return learning_rate_ * factor(step); }
+
+double Schedule::factor(int64_t step) const {
+  if (type_ == Type::kConstant) return 1.0;
+  if (step < warmup_steps_) {
+    return static_cast<double>(step) / static_cast<double>(std::max<int64_t>(1, warmup_steps_));
+  }
+  if (type_ == Type::kConstantWithWarmup) return 1.0;
+  const auto decay_steps = static_cast<double>(std::max<int64_t>(1, total_steps_ - warmup_steps_));
+  if (type_ == Type::kLinear) {
+    return std::max(0.0, static_cast<double>(total_steps_ - step) / decay_steps);
+  }
+  const double progress = static_cast<double>(step - warmup_steps_) / decay_steps;
+  return std::max(0.0, 0.5 * (1.0 + std::cos(std::numbers::pi * progress)));
+}
+
+}  // namespace lorry::train

@@ -1,0 +1,336 @@
+// The loop: steps, checkpoints between them, and the export behind the last.
+#include <ATen/ATen.h>
+#include <ATen/Context.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <chrono>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "base/cancel.h"
+#include "base/log.h"
+#include "model/transformer.h"
+#include "store/layout.h"
+#include "train/batch.h"
+#include "train/checkpoint.h"
+#include "train/inputs.h"
+#include "train/loss.h"
+#include "train/optimizer.h"
+#include "train/publish.h"
+#include "train/run_size.h"
+#include "train/schedule.h"
+#include "train/train.h"
+#include "train/trainable.h"
+
+namespace lorry::train {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// One run, from opened inputs to published results.
+class Trainer {
+ public:
+  Trainer(const TrainOptions& options, Inputs inputs)
+      : options_(options),
+        inputs_(std::move(inputs)),
+        rows_(make_rows()),
+        checkpoints_(inputs_.bucket, store::checkpoints_dir(options.model, options.dataset),
+                     inputs_.identity) {}
+
+  Result<TrainReport> run() {
+    LORRY_TRY(check_targets(inputs_, options_.max_length));
+    LORRY_TRY(load_model());
+    LORRY_TRY(resume());
+    LORRY_TRY(train_steps());
+    LORRY_TRY(publish_results());
+    TrainReport report;
+    report.steps = state_.step;
+    report.tokens = state_.tokens;
+    if (!state_.history.empty()) report.last_loss = state_.history.back().loss;
+    report.seconds = seconds_since(start_);
+    return report;
+  }
+
+ private:
+  int64_t rows_per_step() const {
+    return options_.batch_size * options_.gradient_accumulation_steps;
+  }
+
+  RowSource make_rows() const {
+    std::vector<int64_t> shard_rows;
+    for (const auto& shard : inputs_.shards) shard_rows.push_back(shard->rows());
+    const int64_t max_length = options_.max_length;
+    return RowSource(DataOrder(std::move(shard_rows), options_.shuffle, options_.seed),
+                     options_.packing, max_length, [this, max_length](Place place) {
+                       const auto size = inputs_.row(place).input_ids.size();
+                       return std::min<int64_t>(static_cast<int64_t>(size), max_length);
+                     });
+  }
+
+  Result<> load_model() {
+    LORRY_ASSIGN(const at::Device device, model::resolve_device(options_.device));
+    LORRY_ASSIGN(const at::ScalarType dtype,
+                 model::resolve_dtype(options_.dtype, inputs_.config, device));
+    LORRY_ASSIGN(model_, model::Transformer::load(*inputs_.bucket, store::model_dir(options_.model),
+                                                  dtype, device));
+    scaler_ = GradScaler(dtype == at::kHalf);
+    run_tokens_ = run_tokens(inputs_.config, device);
+    if (options_.full) {
+      trainable_ = Trainable::of_model(*model_);
+    } else {
+      LORRY_TRY(make_adapter(device));
+      trainable_ = Trainable::of_adapter(*adapter_);
+    }
+    std::vector<bool> decay;
+    for (const std::string& name : trainable_.names()) decay.push_back(has_weight_decay(name));
+    optimizer_ =
+        std::make_unique<AdamW>(trainable_.params(), std::move(decay),
+                                AdamWOptions{options_.adam_beta1, options_.adam_beta2,
+                                             options_.adam_epsilon, options_.weight_decay});
+    total_steps_ = options_.max_steps > 0 ? options_.max_steps
+                                          : count_steps(rows_, options_.epochs, rows_per_step());
+    LORRY_ASSIGN(schedule_, Schedule::create(options_.lr_scheduler_type, options_.learning_rate,
+                                             options_.warmup_steps, total_steps_));
+    log::info("training {} numbers of {} in {} on {}: {} examples, {} steps of {} rows",
+              trainable_.size(), options_.model, at::toString(dtype), device.str(),
+              rows_.examples(), total_steps_, rows_per_step());
+    return {};
+  }
+
+  Result<> make_adapter(at::Device device) {
+    if (inputs_.adapter.bucket) {
+      LORRY_ASSIGN(adapter_, model::LoraAdapter::load(*inputs_.adapter.bucket, inputs_.adapter.dir,
+                                                      inputs_.config, device));
+      return {};
+    }
+    LORRY_ASSIGN(auto config, lora_config(options_));
+    adapter_ = model::LoraAdapter::create(inputs_.config, std::move(config), options_.seed, device);
+    return {};
+  }
+
+  Result<> resume() {
+    state_.loss_scale = scaler_.scale();
+    if (options_.fresh) return checkpoints_.clear();
+    std::string reason;
+    LORRY_ASSIGN(const auto found, checkpoints_.find(reason));
+    if (!reason.empty()) {
+      log::warn("not going on from the checkpoint in {}: {}; training from the start",
+                store::checkpoints_dir(options_.model, options_.dataset), reason);
+    }
+    if (!found) return checkpoints_.clear();
+    LORRY_TRY(checkpoints_.load(*found, trainable_, *optimizer_));
+    state_ = found->state;
+    saved_step_ = state_.step;
+    scaler_.restore(state_.loss_scale, state_.loss_scale_good_steps);
+    log::info("going on from step {} of {}", state_.step, total_steps_);
+    return {};
+  }
+
+  Result<> train_steps() {
+    last_save_ = Clock::now();
+    const int64_t first_step = state_.step;
+    const Clock::time_point begin = Clock::now();
+    while (state_.step < total_steps_) {
+      if (cancel_requested()) return stop();
+      LORRY_TRY(step());
+      const double per_step = seconds_since(begin) / static_cast<double>(state_.step - first_step);
+      const auto left = static_cast<double>(total_steps_ - state_.step);
+      log::info("{}", progress_line(state_.history.back(), total_steps_, left * per_step));
+      if (save_is_due()) LORRY_TRY(save());
+    }
+    return save();
+  }
+
+  bool save_is_due() const {
+    if (state_.step == total_steps_) return false;
+    if (options_.save_steps > 0 && state_.step % options_.save_steps == 0) return true;
+    return seconds_since(last_save_) >= options_.save_seconds;
+  }
+
+  Result<> save() {
+    if (saved_step_ == state_.step) return {};
+    LORRY_TRY(
+        checkpoints_.save(state_, trainable_, *optimizer_).with_context("saving a checkpoint"));
+    saved_step_ = state_.step;
+    last_save_ = Clock::now();
+    return {};
+  }
+
+  Result<> stop() {
+    LORRY_TRY(save());
+    return cancelled(fmt::format("stopped after step {} of {}; the same command goes on from there",
+                                 state_.step, total_steps_));
+  }
+
+  /// The next step's rows. An epoch's last step may have fewer.
+  std::vector<Row> next_rows() {
+    std::vector<Row> rows;
+    while (rows.empty()) {
+      while (static_cast<int64_t>(rows.size()) < rows_per_step()) {
+        auto row = rows_.next(state_.cursor);
+        if (!row) break;
+        rows.push_back(std::move(*row));
+      }
+      if (rows.empty()) state_.cursor = {state_.cursor.epoch + 1};
+    }
+    return rows;
+  }
+
+  Result<> step() {
+    const Clock::time_point begin = Clock::now();
+    const std::vector<Row> rows = next_rows();
+    const StepBatch batch = make_step_batch(
+        rows, [this](Place place) { return inputs_.row(place); }, options_.max_length, run_tokens_,
+        model_->device());
+    if (batch.max_id >= inputs_.config.vocab_size) {
+      return corrupt_data(
+          fmt::format("token {} in the data, but the model has {} of them; run "
+                      "`lorry pretokenize` again",
+                      batch.max_id, inputs_.config.vocab_size));
+    }
+    if (options_.lora_dropout > 0) at::manual_seed(mix(options_.seed, state_.step) >> 1);
+    StepMetrics metrics;
+    metrics.step = state_.step + 1;
+    metrics.shard = rows.back().back().shard;
+    metrics.tokens = batch.tokens;
+    metrics.learning_rate = schedule_->learning_rate(state_.schedule_step);
+    metrics.loss = gradients(batch);
+    metrics.grad_norm = grad_norm(trainable_.grads());
+    LORRY_TRY(update(metrics, rows));
+
+    ++state_.step;
+    state_.tokens += batch.tokens;
+    state_.targets += batch.targets;
+    state_.cut_examples += batch.cut_examples;
+    state_.empty_examples += batch.empty_examples;
+    metrics.epoch = epochs_done();
+    metrics.tokens_per_second = static_cast<double>(batch.tokens) / seconds_since(begin);
+    state_.history.push_back(metrics);
+    return {};
+  }
+
+  /// Runs the step forward and backward; returns its mean loss and leaves true gradients.
+  double gradients(const StepBatch& batch) {
+    trainable_.zero_grads();
+    if (batch.targets == 0) return 0;
+    const double scale = scaler_.scale() / static_cast<double>(batch.targets);
+    double sum = 0;
+    for (const FlatRun& run : batch.runs) {
+      model::PackedAttention attention(run.cu_seqlens);
+      model::AdapterView view = model::AdapterView::one(adapter_.get());
+      view.dropout = adapter_ ? adapter_->config().dropout : 0;
+      const at::Tensor hidden = model_->forward(run.input_ids, run.positions, attention, view)
+                                    .index_select(0, run.target_rows);  // (N, hidden_size)
+      const HeadLoss loss = head_loss(hidden.detach(), run.targets, model_->head_weight(), scale,
+                                      trainable_.head_grad());
+      sum += loss.sum;
+      torch::autograd::backward({hidden}, {loss.hidden_grad});
+      trainable_.collect_grads();
+    }
+    if (scaler_.scale() != 1) {
+      const at::NoGradGuard no_grad;
+      at::_foreach_mul_(trainable_.grads(), 1 / scaler_.scale());
+    }
+    return sum / static_cast<double>(batch.targets);
+  }
+
+  /// Clips and applies the gradients, unless float16 overflowed.
+  Result<> update(const StepMetrics& metrics, const std::vector<Row>& rows) {
+    const bool overflowed = !std::isfinite(metrics.grad_norm);
+    if (!std::isfinite(metrics.loss) || (overflowed && !scaler_.enabled())) {
+      return not_finite(metrics, rows);
+    }
+    if (!overflowed) {
+      if (options_.max_grad_norm > 0) {
+        clip_grads(trainable_.grads(), metrics.grad_norm, options_.max_grad_norm);
+      }
+      optimizer_->step(trainable_.grads(), metrics.learning_rate);
+      trainable_.write_back();
+      ++state_.schedule_step;
+    }
+    scaler_.update(overflowed);
+    state_.loss_scale = scaler_.scale();
+    state_.loss_scale_good_steps = scaler_.good_steps();
+    if (scaler_.enabled() && scaler_.scale() < 1e-3) return not_finite(metrics, rows);
+    return {};
+  }
+
+  Error not_finite(const StepMetrics& metrics, const std::vector<Row>& rows) const {
+    std::vector<std::string> places;
+    for (const Row& row : rows) {
+      for (const Place& place : row) {
+        if (places.size() < 8) places.push_back(fmt::format("{}/{}", place.shard, place.row));
+      }
+    }
+    return invalid_input(fmt::format(
+        "step {}: the loss is {} and the gradient norm {}, on shard/row {}{}; try a lower "
+        "--learning-rate, more --warmup-steps or --dtype float32",
+        metrics.step, metrics.loss, metrics.grad_norm, fmt::join(places, " "),
+        rows.size() > places.size() ? " ..." : ""));
+  }
+
+  double epochs_done() {
+    const auto batches = [&](int64_t rows) {
+      return (rows + options_.batch_size - 1) / options_.batch_size;
+    };
+    const int64_t in_epoch = batches(rows_.rows_in_epoch(state_.cursor.epoch));
+    return static_cast<double>(state_.cursor.epoch) +
+           static_cast<double>(batches(state_.cursor.rows)) / static_cast<double>(in_epoch);
+  }
+
+  Result<> publish_results() {
+    optimizer_.reset();
+    const RunResult result{options_,   inputs_, *model_,     adapter_.get(),
+                           trainable_, state_,  total_steps_};
+    LORRY_TRY(publish(result));
+    return checkpoints_.clear();
+  }
+
+  const TrainOptions& options_;
+  Inputs inputs_;
+  RowSource rows_;
+  CheckpointStore checkpoints_;
+  Clock::time_point start_ = Clock::now();
+  std::shared_ptr<model::Transformer> model_;
+  std::shared_ptr<model::LoraAdapter> adapter_;  // null in full training
+  Trainable trainable_;
+  std::unique_ptr<AdamW> optimizer_;
+  std::optional<Schedule> schedule_;
+  GradScaler scaler_{false};
+  int64_t run_tokens_ = 0;
+  int64_t total_steps_ = 0;
+  RunState state_;
+  int64_t saved_step_ = 0;
+  Clock::time_point last_save_;
+};
+
+}  // namespace
+
+Result<TrainReport> train(const TrainOptions& options) {
+  try {
+    LORRY_TRY(check_options(options));
+    if (!options.full) LORRY_TRY(lora_config(options));
+    LORRY_ASSIGN(Inputs inputs, open_inputs(options));
+    if (!options.fresh) {
+      LORRY_ASSIGN(const auto done, find_published(options, inputs));
+      if (done) return *done;
+    }
+    return Trainer(options, std::move(inputs)).run();
+  } catch (const c10::OutOfMemoryError& e) {
+    return unavailable("out of memory; try a smaller --max-length or --batch-size");
+  } catch (const c10::Error& e) {
+    return unavailable(fmt::format("training failed in libtorch: {}", e.what_without_backtrace()));
+  } catch (const std::bad_alloc&) {
+    return unavailable("out of memory; try a smaller --max-length or --batch-size");
+  } catch (const std::exception& e) {
+    return unavailable(fmt::format("training failed: {}", e.what()));
+  }
+}
+
+}  // namespace lorry::train
