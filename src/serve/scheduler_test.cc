@@ -1,0 +1,224 @@
+#include "serve/scheduler.h"
+
+#include <ATen/Functions.h>
+#include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <map>
+#include <mutex>
+
+namespace lorry::serve {
+namespace {
+
+constexpr int64_t kVocab = 64;
+
+/// After token t comes t + 1; counts what it was given.
+class CountingModel final : public StepModel {
+ public:
+  CountingModel(int64_t capacity, std::vector<size_t>* batch_sizes)
+      : capacity_(capacity), free_(capacity), batch_sizes_(batch_sizes) {}
+  int64_t capacity_tokens() const override { return capacity_; }
+  bool reserve(model::KvCache::Sequence& sequence, int64_t tokens) override {
+    const int64_t held = static_cast<int64_t>(sequence.blocks.size());
+    if (tokens - held > free_) return false;
+    if (tokens > held) {
+      free_ -= tokens - held;
+      sequence.blocks.resize(static_cast<size_t>(tokens));
+    }
+    return true;
+  }
+  void release(model::KvCache::Sequence& sequence) override {
+    free_ += static_cast<int64_t>(sequence.blocks.size());
+    sequence = {};
+  }
+  at::Tensor step(std::span<const StepRow> rows) override {
+    batch_sizes_->push_back(rows.size());
+    std::vector<at::Tensor> logits;
+    for (const StepRow& row : rows) {
+      EXPECT_FALSE(row.tokens.empty());
+      EXPECT_LE(row.cache->length + static_cast<int64_t>(row.tokens.size()),
+                static_cast<int64_t>(row.cache->blocks.size()));
+      if (!row.wants_logits) continue;
+      at::Tensor one = at::zeros({kVocab});
+      one[(row.tokens.back() + 1) % kVocab] = 20.0F;
+      logits.push_back(one);
+    }
+    return logits.empty() ? at::Tensor() : at::stack(logits);
+  }
+
+ private:
+  int64_t capacity_, free_;
+  std::vector<size_t>* batch_sizes_;
+};
+
+/// Collects the tokens of several sequences and waits for their ends.
+class Collector {
+ public:
+  Scheduler::OnToken on_token(int key) {
+    return [this, key](TokenEvent event) {
+      std::lock_guard lock(mutex_);
+      if (event.id >= 0) tokens_[key].push_back(event.id);
+      if (event.finish != FinishReason::kNone) {
+        finish_[key] = event.finish;
+        order_.push_back(key);
+        wake_.notify_all();
+      }
+    };
+  }
+  void wait(size_t count) {
+    std::unique_lock lock(mutex_);
+    wake_.wait(lock, [&] { return finish_.size() == count; });
+  }
+  std::map<int, std::vector<int32_t>> tokens_;
+  std::map<int, FinishReason> finish_;
+  std::vector<int> order_;
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable wake_;
+};
+
+SequenceRequest greedy(std::vector<int32_t> prompt, int64_t max_tokens) {
+  SequenceRequest request;
+  request.prompt = std::move(prompt);
+  request.max_tokens = max_tokens;
+  request.sampling.temperature = 0;
+  return request;
+}
+
+std::vector<int32_t> counting(int32_t from, int64_t n) {
+  std::vector<int32_t> out;
+  for (int64_t i = 0; i < n; ++i) out.push_back(static_cast<int32_t>((from + i) % kVocab));
+  return out;
+}
+
+struct Fixture {
+  explicit Fixture(SchedulerOptions options, int64_t capacity = 1000) : scheduler(options) {
+    scheduler.add_model(std::make_unique<CountingModel>(capacity, &batch_sizes));
+  }
+  std::vector<size_t> batch_sizes;
+  Collector collector;
+  Scheduler scheduler;
+};
+
+TEST(Scheduler, AnswersUntilMaxTokensOrAStopId) {
+  Fixture f({});
+  SequenceRequest stopping = greedy({5}, 50);
+  stopping.stop_ids = {9};
+  ASSERT_TRUE(f.scheduler.submit(0, greedy({1, 2, 3}, 4), f.collector.on_token(0)).ok());
+  ASSERT_TRUE(f.scheduler.submit(0, std::move(stopping), f.collector.on_token(1)).ok());
+  f.scheduler.start();
+  f.collector.wait(2);
+  EXPECT_EQ(f.collector.tokens_[0], (std::vector<int32_t>{4, 5, 6, 7}));
+  EXPECT_EQ(f.collector.finish_[0], FinishReason::kLength);
+  EXPECT_EQ(f.collector.tokens_[1], (std::vector<int32_t>{6, 7, 8, 9}));
+  EXPECT_EQ(f.collector.finish_[1], FinishReason::kStop);
+}
+
+TEST(Scheduler, StepsAllSequencesTogether) {
+  Fixture f({});
+  for (int i = 0; i < 8; ++i)
+    ASSERT_TRUE(f.scheduler.submit(0, greedy({i}, 10), f.collector.on_token(i)).ok());
+  f.scheduler.start();
+  f.collector.wait(8);
+  EXPECT_EQ(f.batch_sizes, std::vector<size_t>(10, 8));
+}
+
+TEST(Scheduler, LongPromptsGoThroughInChunks) {
+  Fixture f({.max_step_tokens = 16});
+  ASSERT_TRUE(f.scheduler.submit(0, greedy(counting(0, 50), 3), f.collector.on_token(0)).ok());
+  f.scheduler.start();
+  f.collector.wait(1);
+  EXPECT_EQ(f.collector.tokens_[0], (std::vector<int32_t>{50, 51, 52}));
+  EXPECT_EQ(f.batch_sizes.size(), 4u + 2u);
+}
+
+TEST(Scheduler, StartsInTheOrderOfArrival) {
+  Fixture f({.max_num_seqs = 1});
+  for (int i = 0; i < 4; ++i)
+    ASSERT_TRUE(f.scheduler.submit(0, greedy({i}, 3), f.collector.on_token(i)).ok());
+  f.scheduler.start();
+  f.collector.wait(4);
+  EXPECT_EQ(f.collector.order_, (std::vector<int>{0, 1, 2, 3}));
+}
+
+TEST(Scheduler, AFullCacheDelaysTheYoungestWithoutChangingItsAnswer) {
+  Fixture f({}, 40);
+  for (int i = 0; i < 3; ++i)
+    ASSERT_TRUE(f.scheduler.submit(0, greedy(counting(i, 5), 30), f.collector.on_token(i)).ok());
+  f.scheduler.start();
+  f.collector.wait(3);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(f.collector.tokens_[i], counting(i + 5, 30)) << i;
+  EXPECT_EQ(f.collector.order_, (std::vector<int>{0, 1, 2}));
+}
+
+TEST(Scheduler, WhatCanNeverFitIsRefused) {
+  Fixture f({}, 40);
+  const auto ticket = f.scheduler.submit(0, greedy({1}, 40), f.collector.on_token(0));
+  ASSERT_FALSE(ticket.ok());
+  EXPECT_EQ(ticket.error().kind, ErrorKind::kInvalidInput);
+}
+
+TEST(Scheduler, ACancelledSequenceLeavesTheOthersAlone) {
+  Fixture f({});
+  const auto ticket = f.scheduler.submit(0, greedy({1}, 900), f.collector.on_token(0));
+  ASSERT_TRUE(ticket.ok());
+  **ticket = true;
+  ASSERT_TRUE(f.scheduler.submit(0, greedy({1}, 5), f.collector.on_token(1)).ok());
+  f.scheduler.start();
+  f.collector.wait(2);
+  EXPECT_EQ(f.collector.finish_[0], FinishReason::kCancelled);
+  EXPECT_EQ(f.collector.tokens_[1].size(), 5u);
+}
+
+TEST(Scheduler, StoppingEndsWhatWaits) {
+  Fixture f({.max_num_seqs = 1});
+  for (int i = 0; i < 3; ++i)
+    ASSERT_TRUE(f.scheduler.submit(0, greedy({1}, 900), f.collector.on_token(i)).ok());
+  f.scheduler.start();
+  f.scheduler.stop();
+  EXPECT_EQ(f.collector.finish_.size(), 3u);
+  EXPECT_FALSE(f.scheduler.submit(0, greedy({1}, 1), f.collector.on_token(9)).ok());
+}
+
+TEST(Scheduler, TheSameSeedGivesTheSameTokens) {
+  Fixture f({});
+  for (int i = 0; i < 3; ++i) {
+    SequenceRequest request = greedy({1}, 40);
+    request.sampling.temperature = 8;  // flat: the counting model's choice is far from certain
+    request.seed = i < 2 ? 7 : 8;
+    ASSERT_TRUE(f.scheduler.submit(0, std::move(request), f.collector.on_token(i)).ok());
+  }
+  f.scheduler.start();
+  f.collector.wait(3);
+  EXPECT_EQ(f.collector.tokens_[0], f.collector.tokens_[1]);
+  EXPECT_NE(f.collector.tokens_[0], f.collector.tokens_[2]);
+}
+
+TEST(Scheduler, PenaltiesBiasAndLogprobsAreApplied) {
+  Fixture f({});
+  SequenceRequest biased = greedy({1}, 2);
+  biased.logit_bias = {{40, 100.0F}};
+  biased.top_logprobs = 2;
+  std::vector<TokenEvent> events;
+  std::mutex mutex;
+  ASSERT_TRUE(f.scheduler
+                  .submit(0, std::move(biased),
+                          [&, done = f.collector.on_token(0)](TokenEvent event) {
+                            std::lock_guard lock(mutex);
+                            events.push_back(event);
+                            done(std::move(event));
+                          })
+                  .ok());
+  f.scheduler.start();
+  f.collector.wait(1);
+  ASSERT_EQ(events.size(), 2u);
+  EXPECT_EQ(events[0].id, 40);
+  ASSERT_EQ(events[0].top.size(), 2u);
+  EXPECT_EQ(events[0].top[0].id, 2);  // under the model's own distribution
+  EXPECT_NEAR(events[0].logprob, -20, 0.01);
+  EXPECT_NEAR(events[0].top[0].logprob, 0, 0.01);
+}
+
+}  // namespace
+}  // namespace lorry::serve
