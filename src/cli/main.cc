@@ -1,1 +1,194 @@
-int main(){}
+// The program: finds the verb, reads its flags, runs it, and turns the error into words and an exit
+// code. The only place that does.
+#include <fmt/format.h>
+#include <unistd.h>  // isatty
+
+#include <algorithm>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+
+#include "base/cancel.h"
+#include "base/log.h"
+#include "base/progress.h"
+#include "base/version.h"
+#include "cli/bucket_uri.h"
+#include "cli/command.h"
+
+namespace lorry::cli {
+namespace {
+
+int exit_code(const Error& error) {
+  if (error.kind == ErrorKind::kUsage) return 2;
+  if (error.kind != ErrorKind::kCancelled) return 1;
+  if (cancel_signal() == SIGINT) return 130;
+  if (cancel_signal() == SIGTERM) return 143;
+  return 1;
+}
+
+void print(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  if (!text.empty() && text.back() != '\n') std::fputc('\n', stdout);
+  std::fflush(stdout);
+}
+
+std::string overview() {
+  std::string text = fmt::format(
+      "lorry {}: fine-tunes language models on more data than fits in memory, and serves them\n\n"
+      "Usage: lorry VERB [flags]\n\nVerbs:\n",
+      kVersion);
+  for (const auto& verb : verbs()) text += fmt::format("  {:<16}{}\n", verb.name, verb.summary);
+  return text +
+         "\nlorry VERB --help shows a verb's flags and an example. From nothing to a model that "
+         "answers:\n"
+         "  lorry import-dataset data.jsonl && lorry import-model ./model && lorry pretokenize &&\n"
+         "  lorry train && lorry serve\n"
+         "Options are flags, variables of the environment, or lines in .env, in that order.\n";
+}
+
+const Verb* find_verb(const std::string& name) {
+  for (const auto& verb : verbs())
+    if (verb.name == name) return &verb;
+  return nullptr;
+}
+
+Error unknown_verb(const std::string& name) {
+  if (name.starts_with("-"))
+    return usage_error(fmt::format("{} stands before the verb; write lorry VERB {}", name, name));
+  std::vector<std::string> names;
+  for (const auto& verb : verbs()) names.push_back(verb.name);
+  const auto meant = nearest(name, names);
+  return usage_error(
+      fmt::format("there is no verb '{}'; {}", name,
+                  meant ? fmt::format("did you mean {}?", *meant) : "lorry --help lists them"));
+}
+
+/// Says which lines of .env no part of lorry reads: usually a misspelt name.
+void note_ignored_settings(const Settings& settings, const Flags& flags) {
+  static const std::vector<std::string> kKnown = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
+                                                  "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3",
+                                                  "AWS_ENDPOINT_URL",  "AWS_REGION",
+                                                  "BUCKET_NAME",       "DATASET_NAME",
+                                                  "MODEL_NAME",        "HF_TOKEN",
+                                                  "HF_ENDPOINT"};
+  const auto read_here = flags.variables();
+  for (const auto& name : settings.dotenv_names()) {
+    const bool known = std::count(kKnown.begin(), kKnown.end(), name) > 0 ||
+                       std::count(read_here.begin(), read_here.end(), name) > 0;
+    if (known || name.starts_with("LORRY_")) continue;
+    const auto meant = nearest(name, kKnown);
+    log::info("note: .env sets {}, which lorry does not read{}", name,
+              meant ? fmt::format("; did you mean {}?", *meant) : "");
+  }
+  for (const auto& name : kKnown)
+    if ((name.starts_with("AWS_") || name.starts_with("HF_")) && settings.get(name))
+      log::debug("note: {} is set but not used: the bucket and the sources are local", name);
+}
+
+struct Common {
+  std::string bucket, bucket_name;
+  bool json = false, quiet = false, verbose = false;
+
+  void declare(Flags& flags) {
+    flags.text("--bucket", bucket, "DIR",
+               "the bucket, a local directory; BUCKET_NAME=x means s3://x (./bucket)",
+               "BUCKET_NAME");
+    flags.on("--json", json, "results as JSON on stdout");
+    flags.on("--quiet", quiet, "warnings and errors only");
+    flags.on("--verbose", verbose, "more of what happens");
+  }
+};
+
+Result<Context> make_context(const Common& common, Settings settings, const Flags& flags) {
+  Context context;
+  LORRY_ASSIGN(context.bucket,
+               bucket_uri(common.bucket, flags.origin("--bucket").value_or("") == "--bucket"));
+  context.settings = std::move(settings);
+  context.flags = &flags;
+  context.json = common.json;
+  context.quiet = common.quiet;
+  context.verbose = common.verbose;
+  const char* term = std::getenv("TERM");
+  context.colour = isatty(STDOUT_FILENO) != 0 && std::getenv("NO_COLOR") == nullptr &&
+                   !(term != nullptr && std::string_view(term) == "dumb");
+  if (common.quiet)
+    log::set_level(log::Level::kWarn);
+  else if (common.verbose)
+    log::set_level(log::Level::kDebug);
+  if (common.quiet)
+    set_progress_mode(ProgressMode::kOff);
+  else
+    set_progress_mode(isatty(STDERR_FILENO) != 0 ? ProgressMode::kLive : ProgressMode::kPlain);
+  return context;
+}
+
+Result<> run_verb(const Verb& verb, std::vector<std::string> args, bool& json) {
+  LORRY_ASSIGN(auto settings, Settings::load("."));
+  Flags flags(verb.name, verb.summary, verb.example);
+  const auto command = verb.make();
+  command->declare(flags);
+  Common common;
+  common.declare(flags);
+  const auto parsed = flags.parse(std::move(args), settings);
+  json = common.json;
+  if (!parsed.ok()) return parsed.error();
+  if (!*parsed) {
+    print(flags.help());
+    return {};
+  }
+  note_ignored_settings(settings, flags);
+  LORRY_ASSIGN(const auto context, make_context(common, std::move(settings), flags));
+  install_cancel_handlers();
+  LORRY_ASSIGN(const auto outcome, command->run(context));
+  print(json ? dump_json(outcome.json) : outcome.text);
+  return {};
+}
+
+Result<> dispatch(std::vector<std::string> args, bool& json) {
+  if (args.empty()) {
+    print(overview());
+    return {};
+  }
+  std::string first = args.front();
+  if (first == "--version" || first == "-V") {
+    print(fmt::format("lorry {}", kVersion));
+    return {};
+  }
+  if (first == "--help" || first == "-h" || (first == "help" && args.size() == 1)) {
+    print(overview());
+    return {};
+  }
+  args.erase(args.begin());
+  if (first == "help") {
+    first = args.front();
+    args = {"--help"};
+  }
+  const Verb* verb = find_verb(first);
+  if (verb == nullptr) return unknown_verb(first);
+  return run_verb(*verb, std::move(args), json);
+}
+
+int run(int argc, char** argv) {
+  bool json = false;
+  Result<> result;
+  try {
+    result = dispatch({argv + 1, argv + argc}, json);
+  } catch (const std::bad_alloc&) {
+    result = unavailable("out of memory");
+  } catch (const std::exception& e) {
+    result = corrupt_data(fmt::format("unexpected: {}; please report this", e.what()));
+  }
+  if (result.ok()) return 0;
+  const Error& error = result.error();
+  log::error("{}", error.message);
+  if (json)
+    print(dump_json(
+        Json{{"error", {{"kind", error_kind_name(error.kind)}, {"message", error.message}}}}));
+  return exit_code(error);
+}
+
+}  // namespace
+}  // namespace lorry::cli
+
+int main(int argc, char** argv) { return lorry::cli::run(argc, argv); }

@@ -1,0 +1,87 @@
+#include "cli/example.h"
+
+#include <fmt/format.h>
+
+#include <fstream>
+#include <iostream>
+#include <sstream>
+
+#include "base/log.h"
+#include "cli/shared_flags.h"
+#include "data/shard.h"
+#include "pipeline/names.h"
+#include "store/layout.h"
+
+namespace lorry::cli {
+
+void ExampleFlags::declare(Flags& flags) {
+  declare_dataset(flags, dataset_);
+  declare_model(flags, model_);
+  flags.integer("--row", row_, at_least(0), "row of the standardized data set, counted from 0");
+  flags.text("--messages", messages_, "FILE",
+             "JSON instead: a list of messages, or {messages, tools}; - is stdin");
+  flags.text("--text", text_, "TEXT", "plain text instead");
+}
+
+Result<> ExampleFlags::load(const Context& context) {
+  LORRY_ASSIGN(const auto bucket, context.open_bucket(false));
+  const bool given = !model_.empty();
+  LORRY_ASSIGN(model_, pipeline::choose_model(*bucket, model_));
+  if (!given) log::info("model: {}", model_);
+  LORRY_ASSIGN(chat_, pipeline::load_chat(*bucket, model_));
+  if (context.flags->given("--text")) {
+    example_.text = text_;
+    example_.is_text = true;
+    return {};
+  }
+  if (!messages_.empty()) return load_messages();
+  return load_row(*bucket);
+}
+
+Result<> ExampleFlags::load_messages() {
+  std::ostringstream text;
+  if (messages_ == "-") {
+    text << std::cin.rdbuf();
+  } else {
+    std::ifstream file(messages_, std::ios::binary);
+    if (!file) return not_found(fmt::format("cannot read {}", messages_));
+    text << file.rdbuf();
+  }
+  const std::string what = messages_ == "-" ? "stdin" : messages_;
+  LORRY_ASSIGN(Json json, parse_json(text.str(), what));
+  if (json.is_object() && json.contains("messages")) {
+    if (json.contains("tools")) example_.tools = json["tools"];
+    json = Json(json["messages"]);
+  }
+  if (!json.is_array())
+    return invalid_input(
+        fmt::format("{} is neither a list of messages nor {{\"messages\": [...]}}", what));
+  example_.messages = std::move(json);
+  return {};
+}
+
+Result<> ExampleFlags::load_row(const store::Bucket& bucket) {
+  const bool given = !dataset_.empty();
+  LORRY_ASSIGN(dataset_,
+               pipeline::choose(bucket, "standardized", dataset_, "data set", "--dataset"));
+  if (!given) log::info("data set: {}", dataset_);
+  const std::string dir = store::standardized_dir(dataset_);
+  LORRY_ASSIGN(const auto info, bucket.read_info(dir));
+  const int64_t last = info ? info->value("count", int64_t{-1}) : -1;
+  int64_t row = row_;
+  for (int64_t shard = 0; shard <= last; ++shard) {
+    LORRY_ASSIGN(const auto reader, data::ShardReader::open(bucket, store::shard_dir(dir, shard)));
+    if (row >= reader->rows()) {
+      row -= reader->rows();
+      continue;
+    }
+    const auto [batch, at] = reader->locate(row);
+    auto example = pipeline::example_from_row(data::row_to_json(*batch, at));
+    if (!example.ok()) return example.error().with_context(fmt::format("{} row {}", dir, row_));
+    example_ = *std::move(example);
+    return {};
+  }
+  return usage_error(fmt::format("--row {}: {} has {} rows", row_, dir, row_ - row));
+}
+
+}  // namespace lorry::cli

@@ -1,0 +1,33 @@
+// Which example `render` and `tokenize` show: a row of the bucket, messages from a file, or a text.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "cli/command.h"
+#include "pipeline/messages.h"
+#include "text/chat.h"
+
+namespace lorry::cli {
+
+class ExampleFlags {
+ public:
+  void declare(Flags& flags);
+  /// Reads the model's text side and the example. Without --messages and --text: row --row of the
+  /// data set, counted over all shards.
+  Result<> load(const Context& context);
+
+  const text::Chat& chat() const { return *chat_; }
+  const pipeline::Example& example() const { return example_; }
+
+ private:
+  Result<> load_row(const store::Bucket& bucket);
+  Result<> load_messages();
+
+  std::string model_, dataset_, messages_, text_;
+  int64_t row_ = 0;
+  std::shared_ptr<const text::Chat> chat_;
+  pipeline::Example example_;
+};
+
+}  // namespace lorry::cli

@@ -1,0 +1,60 @@
+#include "pipeline/import_dataset.h"
+
+#include "base/log.h"
+#include "cli/command.h"
+#include "cli/shared_flags.h"
+#include "pipeline/run.h"
+
+namespace lorry::cli {
+namespace {
+
+class ImportDataset final : public Command {
+ public:
+  void declare(Flags& flags) override {
+    flags.positional(
+        "SOURCE", options_.sources, true,
+        "files, directories or globs: .jsonl .json .csv .parquet .arrow, also .gz .zst");
+    flags.text("--dataset", options_.dataset, "NAME",
+               "name in the bucket (the first file's stem; DATASET_NAME)", "DATASET_NAME");
+    declare_import_flags(flags, options_);
+    flags.integer("--shard-examples", options_.shard_examples, between(1, 5e6),
+                  "rows a shard at most");
+    flags.toggle("--standardize", options_.standardize, "go on to standardized/");
+    flags.bytes("--memory", options_.memory, at_least(16 << 20), "memory that the stage may hold");
+    flags.integer("--threads", threads_, between(0, 1024), "workers; 0: the machine's cores");
+    flags.on("--fresh", options_.fresh, "import again even if nothing changed");
+  }
+
+  Result<Outcome> run(const Context& context) override {
+    LORRY_ASSIGN(options_.bucket, context.open_bucket(true));
+    options_.threads = static_cast<int>(threads_);
+    const auto bytes = progress_line("import-dataset", "bytes");
+    options_.progress = [bytes](int64_t, int64_t done, int64_t total) { bytes(done, total); };
+    options_.standardize_progress = progress_line("standardize", "rows");
+    LORRY_ASSIGN(const auto report, pipeline::import_dataset(options_));
+    options_.progress = nullptr;  // takes the lines off the screen
+    options_.standardize_progress = nullptr;
+    log::info("{}", pipeline::describe(report));
+    if (options_.standardize) log::info("{}", pipeline::describe(report.standardized));
+    Json json = {{"dataset", report.dataset}, {"rows", report.rows},
+                 {"shards", report.shards},   {"bytes", report.bytes},
+                 {"dropped", report.dropped}, {"up_to_date", report.up_to_date},
+                 {"seconds", report.seconds}};
+    if (options_.standardize)
+      json["standardized"] = {{"rows", report.standardized.rows},
+                              {"format", report.standardized.format},
+                              {"dropped", report.standardized.dropped},
+                              {"up_to_date", report.standardized.up_to_date}};
+    return Outcome{json, ""};
+  }
+
+ private:
+  pipeline::ImportDatasetOptions options_;
+  int64_t threads_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_import_dataset() { return std::make_unique<ImportDataset>(); }
+
+}  // namespace lorry::cli

@@ -1,0 +1,58 @@
+#include "pipeline/pretokenize.h"
+
+#include "base/log.h"
+#include "cli/command.h"
+#include "cli/shared_flags.h"
+#include "pipeline/names.h"
+#include "pipeline/run.h"
+
+namespace lorry::cli {
+namespace {
+
+class Pretokenize final : public Command {
+ public:
+  void declare(Flags& flags) override {
+    declare_dataset(flags, dataset_);
+    declare_model(flags, model_);
+    flags.on("--with-text", options_.with_text, "keep the rendered text in a column `text`");
+    flags.integer("--skip-bad-rows", options_.skip_bad_rows, at_least(0),
+                  "rows that the template refuses to leave out and record before giving up");
+    flags.integer("--threads", threads_, between(0, 1024), "workers; 0: the machine's cores");
+    flags.on("--fresh", options_.fresh, "again, even if nothing changed");
+  }
+
+  Result<Outcome> run(const Context& context) override {
+    LORRY_ASSIGN(options_.bucket, context.open_bucket(false));
+    LORRY_ASSIGN(options_.model, pipeline::choose_model(*options_.bucket, model_));
+    LORRY_ASSIGN(options_.dataset, pipeline::choose_dataset(*options_.bucket, dataset_));
+    if (model_.empty()) log::info("model: {}", options_.model);
+    if (dataset_.empty()) log::info("data set: {}", options_.dataset);
+    options_.threads = static_cast<int>(threads_);
+    options_.progress = progress_line("pretokenize", "rows");
+    LORRY_ASSIGN(const auto report, pipeline::pretokenize(options_));
+    options_.progress = nullptr;
+    log::info("{}", pipeline::describe(report));
+    return Outcome{{{"model", options_.model},
+                    {"dataset", options_.dataset},
+                    {"shards", report.shards},
+                    {"rows", report.rows},
+                    {"tokens", report.tokens},
+                    {"target_tokens", report.target_tokens},
+                    {"rows_without_target", report.rows_without_target},
+                    {"dropped", report.dropped},
+                    {"longest", report.longest},
+                    {"up_to_date", report.up_to_date}},
+                   ""};
+  }
+
+ private:
+  std::string dataset_, model_;
+  pipeline::PretokenizeOptions options_;
+  int64_t threads_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_pretokenize() { return std::make_unique<Pretokenize>(); }
+
+}  // namespace lorry::cli

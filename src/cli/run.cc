@@ -1,0 +1,92 @@
+#include "pipeline/run.h"
+
+#include <fmt/format.h>
+
+#include "base/log.h"
+#include "cli/command.h"
+#include "cli/shared_flags.h"
+#include "pipeline/names.h"
+#include "store/layout.h"
+
+namespace lorry::cli {
+namespace {
+
+class Run final : public Command {
+ public:
+  void declare(Flags& flags) override {
+    flags.positional(
+        "SOURCES", sources_, false,
+        "the data set's source and the model's directory; none: what is in the bucket");
+    flags.text("--dataset", dataset_, "NAME", "name in the bucket (DATASET_NAME)", "DATASET_NAME");
+    flags.text("--model", model_, "NAME", "name in the bucket (MODEL_NAME)", "MODEL_NAME");
+    declare_import_flags(flags, import_);
+    declare_train_flags(flags, train_);
+  }
+
+  Result<Outcome> run(const Context& context) override {
+    if (!sources_.empty() && sources_.size() != 2)
+      return usage_error(
+          fmt::format("run takes two sources, the data set's and the model's, or none; {} given",
+                      sources_.size()));
+    LORRY_TRY(check_train_options(train_));
+    pipeline::RunOptions options;
+    LORRY_ASSIGN(const auto bucket, context.open_bucket(!sources_.empty()));
+    LORRY_TRY(fill_sources(bucket, options));
+    options.pretokenize.bucket = bucket;
+    options.pretokenize.skip_bad_rows = import_.skip_bad_rows;
+    options.pretokenize.progress = progress_line("pretokenize", "rows");
+    options.train = train_;
+    options.train.bucket = context.bucket;
+    options.on_stage = [](const std::string& stage, const std::string& sentence) {
+      log::info("{}: {}", stage, sentence);
+    };
+    LORRY_ASSIGN(const auto report, pipeline::run(std::move(options)));
+    log::info("the merged model is {}; lorry serve --model {} --dataset {} answers with it",
+              store::fused_dir(report.model, report.dataset), report.model, report.dataset);
+    return Outcome{{{"model", report.model},
+                    {"dataset", report.dataset},
+                    {"rows", report.pretokenize.rows},
+                    {"tokens", report.pretokenize.tokens},
+                    {"steps", report.train.steps},
+                    {"loss", report.train.last_loss},
+                    {"seconds", report.train.seconds},
+                    {"fused", store::fused_dir(report.model, report.dataset)}},
+                   ""};
+  }
+
+ private:
+  Result<> fill_sources(const std::shared_ptr<store::Bucket>& bucket,
+                        pipeline::RunOptions& options) {
+    if (sources_.empty()) {
+      LORRY_ASSIGN(options.pretokenize.model, pipeline::choose_model(*bucket, model_));
+      LORRY_ASSIGN(options.pretokenize.dataset, pipeline::choose_dataset(*bucket, dataset_));
+      if (model_.empty()) log::info("model: {}", options.pretokenize.model);
+      if (dataset_.empty()) log::info("data set: {}", options.pretokenize.dataset);
+      return {};
+    }
+    import_.bucket = bucket;
+    import_.sources = {sources_[0]};
+    import_.dataset = dataset_;
+    const auto bytes = progress_line("import-dataset", "bytes");
+    import_.progress = [bytes](int64_t, int64_t done, int64_t total) { bytes(done, total); };
+    import_.standardize_progress = progress_line("standardize", "rows");
+    options.dataset = std::move(import_);
+    options.model = pipeline::ImportModelOptions{};
+    options.model->bucket = bucket;
+    options.model->source = sources_[1];
+    options.model->model = model_;
+    options.model->progress = progress_line("import-model", "bytes");
+    return {};
+  }
+
+  std::vector<std::string> sources_;
+  std::string dataset_, model_;
+  pipeline::ImportDatasetOptions import_;
+  train::TrainOptions train_;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_run() { return std::make_unique<Run>(); }
+
+}  // namespace lorry::cli

@@ -1,0 +1,147 @@
+#include "cli/shared_flags.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+
+#include "base/log.h"
+#include "base/progress.h"
+#include "pipeline/names.h"
+#include "store/layout.h"
+
+namespace lorry::cli {
+
+void declare_dataset(Flags& flags, std::string& target) {
+  flags.text("--dataset", target, "NAME", "data set in the bucket (the only one; DATASET_NAME)",
+             "DATASET_NAME");
+}
+
+void declare_model(Flags& flags, std::string& target) {
+  flags.text("--model", target, "NAME", "model in the bucket (the only one; MODEL_NAME)",
+             "MODEL_NAME");
+}
+
+void declare_import_flags(Flags& flags, pipeline::ImportDatasetOptions& options) {
+  flags.choice("--format", options.format,
+               {"auto", "sharegpt", "messages", "openai", "alpaca", "prompt-completion", "text"},
+               "how rows are understood (recognised by their columns)");
+  flags.pairs("--columns", options.columns, true, "ROLE=COLUMN,...",
+              "which column plays which role, e.g. prompt=question,completion=answer");
+  flags.pairs("--set", options.placeholders, false, "NAME=VALUE",
+              "fills {{NAME}} in the data; may be repeated");
+  flags.integer("--skip-bad-rows", options.skip_bad_rows, at_least(0),
+                "malformed rows to leave out and report before giving up");
+}
+
+void declare_train_flags(Flags& flags, train::TrainOptions& o) {
+  flags.real("--learning-rate", o.learning_rate, above(0), "peak learning rate");
+  flags.choice("--lr-scheduler-type", o.lr_scheduler_type,
+               {"linear", "cosine", "constant", "constant_with_warmup"},
+               "schedule over all shards");
+  flags.integer("--warmup-steps", o.warmup_steps, at_least(0), "steps until the peak rate");
+  flags.real("--weight-decay", o.weight_decay, at_least(0), "AdamW weight decay");
+  flags.real("--max-grad-norm", o.max_grad_norm, at_least(0), "gradient clipping; 0: none");
+  flags.integer("--batch-size", o.batch_size, at_least(1), "rows a micro-batch");
+  flags.integer("--gradient-accumulation-steps", o.gradient_accumulation_steps, at_least(1),
+                "micro-batches a step");
+  flags.integer("--max-steps", o.max_steps, at_least(0), "stop after N steps; 0: --epochs decides");
+  flags.real("--epochs", o.epochs, above(0), "passes over the data");
+  flags.integer("--max-length", o.max_length, at_least(2), "tokens; longer examples are cut");
+  flags.toggle("--packing", o.packing, "several examples in a row of --max-length");
+  flags.toggle("--shuffle", o.shuffle, "a seeded shuffle of each epoch; off: data order");
+  flags.unsigned_integer("--seed", o.seed, "seed of shuffle, dropout and fresh adapters");
+  flags.on("--full", o.full, "train all weights instead of an adapter");
+  flags.integer("--lora-r", o.lora_r, between(1, 65536), "rank of the adapter");
+  flags.real("--lora-alpha", o.lora_alpha, above(0), "adapter scale is alpha / r");
+  flags.real("--lora-dropout", o.lora_dropout, between(0, 0.999), "dropout before the adapter");
+  flags.list("--target-modules", o.target_modules, "A,B,...",
+             "projections that get an adapter (q,k,v,o,gate,up,down _proj)");
+  flags.text("--adapter", o.adapter, "DIR", "PEFT adapter to start from");
+  flags.choice("--dtype", o.dtype, {"auto", "float32", "bfloat16", "float16"},
+               "type of the frozen weights and of the arithmetic");
+  flags.text("--device", o.device, "auto|cpu|cuda", "where to train");
+  flags.integer("--save-steps", o.save_steps, at_least(1), "steps between checkpoints");
+  flags.on("--fresh", o.fresh, "start over: ignore checkpoints and finished results");
+}
+
+void declare_engine_flags(Flags& flags, serve::ServeOptions& options) {
+  flags.integer("--max-model-len", options.max_model_len, at_least(0),
+                "context in tokens; 0: the model's own");
+  flags.choice("--dtype", options.dtype, {"auto", "float32", "bfloat16", "float16"},
+               "type of the weights and of the arithmetic");
+  flags.text("--device", options.device, "auto|cpu|cuda", "where to run");
+}
+
+Result<> check_device(const std::string& device) {
+  const bool known = device == "auto" || device == "cpu" || device == "cuda" ||
+                     (device.starts_with("cuda:") && device.size() > 5 &&
+                      std::all_of(device.begin() + 5, device.end(), ::isdigit));
+  if (known) return {};
+  return usage_error(fmt::format("--device: '{}' is not one of auto, cpu, cuda, cuda:N", device));
+}
+
+Result<> check_train_options(const train::TrainOptions& options) {
+  LORRY_TRY(check_device(options.device));
+  static const std::vector<std::string> kModules = {"q_proj",    "k_proj",  "v_proj",   "o_proj",
+                                                    "gate_proj", "up_proj", "down_proj"};
+  for (const auto& module : options.target_modules)
+    if (std::count(kModules.begin(), kModules.end(), module) == 0)
+      return usage_error(fmt::format("--target-modules: '{}' is not one of {}", module,
+                                     fmt::join(kModules, ", ")));
+  if (options.full && !options.adapter.empty())
+    return usage_error("--full trains no adapter, so it cannot start from --adapter");
+  std::error_code error;
+  if (!options.adapter.empty() && !std::filesystem::is_directory(options.adapter, error))
+    return not_found(fmt::format("--adapter: there is no directory {}", options.adapter));
+  return {};
+}
+
+std::function<void(int64_t, int64_t)> progress_line(const std::string& stage,
+                                                    const std::string& unit) {
+  const auto line = std::make_shared<std::unique_ptr<Progress>>();
+  return [line, stage, unit](int64_t done, int64_t total) {
+    if (*line == nullptr) {
+      *line = std::make_unique<Progress>(stage, unit, total);
+      (*line)->set_start(done);
+      return;
+    }
+    if (total > 0) (*line)->set_total(total);
+    (*line)->set(done);
+    if (total > 0 && done >= total) (*line)->finish();
+  };
+}
+
+Result<> choose_served(const Context& context, bool base, serve::ServeOptions& options) {
+  options.bucket = context.bucket;
+  LORRY_TRY(check_device(options.device));
+  LORRY_ASSIGN(const auto bucket, context.open_bucket(false));
+  const bool model_given = !options.model.empty();
+  LORRY_ASSIGN(options.model, pipeline::choose_model(*bucket, options.model));
+  if (!model_given) log::info("model: {}", options.model);
+  if (base) {
+    options.dataset.clear();
+    return {};
+  }
+  LORRY_ASSIGN(const auto trained, pipeline::trained_datasets(*bucket, options.model));
+  if (!options.dataset.empty()) {
+    if (std::count(trained.begin(), trained.end(), options.dataset) > 0) return {};
+    return not_found(fmt::format(
+        "{} is not complete in bucket {}; run lorry train first, or give --base for the base model",
+        store::done_dir(options.model, options.dataset), bucket->uri()));
+  }
+  if (trained.size() > 1)
+    return usage_error(fmt::format("{} was trained on several data sets; choose with --dataset: {}",
+                                   options.model, fmt::join(trained, ", ")));
+  if (trained.empty()) {
+    log::info("no fine-tuned {} yet: the base model alone", options.model);
+    return {};
+  }
+  options.dataset = trained.front();
+  log::info("fine-tuned on: {}", options.dataset);
+  return {};
+}
+
+}  // namespace lorry::cli

@@ -1,0 +1,37 @@
+// Flags that several verbs share, and the progress lines of the stages.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "cli/command.h"
+#include "cli/flags.h"
+#include "pipeline/import_dataset.h"
+#include "serve/serve.h"
+#include "train/train.h"
+
+namespace lorry::cli {
+
+void declare_dataset(Flags& flags, std::string& target);
+void declare_model(Flags& flags, std::string& target);
+
+/// --format, --columns, --set, --skip-bad-rows, --threads and so on of import-dataset.
+void declare_import_flags(Flags& flags, pipeline::ImportDatasetOptions& options);
+/// The options of training but its names and bucket.
+void declare_train_flags(Flags& flags, train::TrainOptions& options);
+/// --dtype, --device, --max-model-len.
+void declare_engine_flags(Flags& flags, serve::ServeOptions& options);
+
+Result<> check_device(const std::string& device);
+/// What no single flag can see.
+Result<> check_train_options(const train::TrainOptions& options);
+
+/// A progress line that appears when it is first called. Its first count is where the work began.
+std::function<void(int64_t done, int64_t total)> progress_line(const std::string& stage,
+                                                               const std::string& unit);
+
+/// Fills in `model` and, unless `base`, `dataset` (the trained one) for serve and chat.
+Result<> choose_served(const Context& context, bool base, serve::ServeOptions& options);
+
+}  // namespace lorry::cli

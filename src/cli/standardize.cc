@@ -1,0 +1,59 @@
+#include "pipeline/standardize.h"
+
+#include "base/log.h"
+#include "cli/command.h"
+#include "cli/shared_flags.h"
+#include "pipeline/names.h"
+#include "pipeline/run.h"
+
+namespace lorry::cli {
+namespace {
+
+class Standardize final : public Command {
+ public:
+  void declare(Flags& flags) override {
+    declare_dataset(flags, dataset_);
+    declare_import_flags(flags, import_);
+    flags.integer("--threads", threads_, between(0, 1024), "workers; 0: the machine's cores");
+    flags.on("--fresh", fresh_, "standardise again even if nothing changed");
+  }
+
+  Result<Outcome> run(const Context& context) override {
+    pipeline::StandardizeOptions options;
+    LORRY_ASSIGN(options.bucket, context.open_bucket(false));
+    LORRY_ASSIGN(options.dataset,
+                 pipeline::choose(*options.bucket, "raw", dataset_, "data set", "--dataset"));
+    if (dataset_.empty()) log::info("data set: {}", options.dataset);
+    options.format = import_.format;
+    options.columns = import_.columns;
+    options.placeholders = import_.placeholders;
+    options.skip_bad_rows = import_.skip_bad_rows;
+    options.fresh = fresh_;
+    options.threads = static_cast<int>(threads_);
+    options.progress = progress_line("standardize", "rows");
+    LORRY_ASSIGN(const auto report, pipeline::standardize(options));
+    options.progress = nullptr;
+    log::info("{}", pipeline::describe(report));
+    return Outcome{{{"dataset", options.dataset},
+                    {"rows", report.rows},
+                    {"rows_in", report.rows_in},
+                    {"shards", report.shards},
+                    {"format", report.format},
+                    {"dropped", report.dropped},
+                    {"up_to_date", report.up_to_date},
+                    {"seconds", report.seconds}},
+                   ""};
+  }
+
+ private:
+  std::string dataset_;
+  pipeline::ImportDatasetOptions import_;  // the part about rows
+  bool fresh_ = false;
+  int64_t threads_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_standardize() { return std::make_unique<Standardize>(); }
+
+}  // namespace lorry::cli

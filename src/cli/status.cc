@@ -1,0 +1,24 @@
+#include "pipeline/status.h"
+
+#include "cli/command.h"
+
+namespace lorry::cli {
+namespace {
+
+class Status final : public Command {
+ public:
+  void declare(Flags&) override {}
+
+  Result<Outcome> run(const Context& context) override {
+    LORRY_ASSIGN(const auto bucket, context.open_bucket(false));
+    LORRY_ASSIGN(Json status, pipeline::read_status(*bucket));
+    std::string text = pipeline::format_status(status);
+    return Outcome{std::move(status), std::move(text)};
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_status() { return std::make_unique<Status>(); }
+
+}  // namespace lorry::cli

@@ -1,0 +1,71 @@
+#include "train/train.h"
+
+#include <fmt/format.h>
+
+#include "base/log.h"
+#include "cli/command.h"
+#include "cli/shared_flags.h"
+#include "pipeline/engine.h"
+#include "pipeline/names.h"
+#include "pipeline/run.h"
+#include "store/layout.h"
+
+namespace lorry::cli {
+namespace {
+
+class Train final : public Command {
+ public:
+  void declare(Flags& flags) override {
+    declare_dataset(flags, options_.dataset);
+    declare_model(flags, options_.model);
+    declare_train_flags(flags, options_);
+  }
+
+  Result<Outcome> run(const Context& context) override {
+    LORRY_TRY(check_train_options(options_));
+    LORRY_TRY(choose_names(context));
+    options_.bucket = context.bucket;
+    LORRY_ASSIGN(const auto* engine, pipeline::load_engine());
+    LORRY_ASSIGN(const auto report, engine->train(options_));
+    log::info("{}", pipeline::describe(report));
+    return Outcome{{{"model", options_.model},
+                    {"dataset", options_.dataset},
+                    {"steps", report.steps},
+                    {"tokens", report.tokens},
+                    {"loss", report.last_loss},
+                    {"seconds", report.seconds},
+                    {"up_to_date", report.already_done}},
+                   ""};
+  }
+
+ private:
+  Result<> choose_names(const Context& context) {
+    auto bucket = context.open_bucket(false);
+    if (!bucket.ok()) {
+      Error error = bucket.error();
+      error.message += "; run lorry import-dataset, import-model and pretokenize first";
+      return error;
+    }
+    // Asked for by both names, the run's own input is the one to miss.
+    if (options_.model.empty() || options_.dataset.empty()) {
+      const bool model = !options_.model.empty(), dataset = !options_.dataset.empty();
+      LORRY_ASSIGN(options_.model, pipeline::choose_model(**bucket, options_.model));
+      LORRY_ASSIGN(options_.dataset, pipeline::choose_dataset(**bucket, options_.dataset));
+      if (!model) log::info("model: {}", options_.model);
+      if (!dataset) log::info("data set: {}", options_.dataset);
+    }
+    const std::string ready = store::model_ready_dir(options_.model, options_.dataset);
+    LORRY_ASSIGN(const auto info, (*bucket)->read_info(ready));
+    if (info) return {};
+    return not_found(fmt::format("{} is not complete in bucket {}; run lorry pretokenize first",
+                                 ready, (*bucket)->uri()));
+  }
+
+  train::TrainOptions options_;
+};
+
+}  // namespace
+
+std::unique_ptr<Command> make_train() { return std::make_unique<Train>(); }
+
+}  // namespace lorry::cli

@@ -1,0 +1,35 @@
+// A row of a standardized shard as the messages that a chat template takes.
+#pragma once
+
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "base/json.h"
+#include "base/result.h"
+#include "store/bucket.h"
+#include "text/chat.h"
+
+namespace lorry::pipeline {
+
+/// What there is to encode: a conversation, or text on its own.
+struct Example {
+  Json messages;  ///< array of {role, content, ...}; null for plain text
+  Json tools;     ///< array or null
+  std::string text;
+  bool is_text = false;
+};
+
+/// From a row as data::row_to_json gives it: columns `conversations` (and `tools`, a JSON string)
+/// or `text`. Absent fields (null) leave the message; `tool_calls`, stored as a JSON string, is
+/// parsed; a null `content` stays null where there are tool calls.
+Result<Example> example_from_row(const Json& row);
+
+/// Ids and mask as training sees them. `with_text` false may leave `text` empty.
+Result<text::EncodedExample> encode(const text::Chat& chat, const Example& example);
+
+/// Tokenizer and template of a model in the bucket.
+Result<std::shared_ptr<const text::Chat>> load_chat(const store::Bucket& bucket,
+                                                    const std::string& model);
+
+}  // namespace lorry::pipeline

@@ -1,0 +1,131 @@
+#include "pipeline/run.h"
+
+#include <fmt/format.h>
+
+#include <mutex>
+#include <thread>
+
+#include "base/cancel.h"
+#include "base/progress.h"
+#include "pipeline/engine.h"
+
+namespace lorry::pipeline {
+namespace {
+
+/// Stands for "the other import failed" where a signal's number is expected.
+constexpr int kOtherFailed = -1;
+
+/// The first error of stages that run side by side.
+class FirstError {
+ public:
+  void record(const char* stage, const Error& error) {
+    std::lock_guard lock(mutex_);
+    if (error_) return;
+    error_ = error.with_context(stage);
+    if (!cancel_requested()) request_cancel(kOtherFailed);
+  }
+  /// After all have ended: the error, and no request to stop left behind but a user's.
+  Result<> take() {
+    if (cancel_signal() == kOtherFailed) reset_cancel();
+    if (error_) return *error_;
+    return {};
+  }
+
+ private:
+  std::mutex mutex_;
+  std::optional<Error> error_;
+};
+
+Result<> run_imports(RunOptions& options, RunReport& report) {
+  FirstError first;
+  const auto import_data = [&] {
+    auto done = import_dataset(*options.dataset);
+    if (!done.ok()) return first.record("import-dataset", done.error());
+    report.dataset_import = *std::move(done);
+    options.on_stage("import-dataset", describe(report.dataset_import));
+  };
+  const auto import_weights = [&] {
+    auto done = import_model(*options.model);
+    if (!done.ok()) return first.record("import-model", done.error());
+    report.model_import = *std::move(done);
+    options.on_stage("import-model", describe(report.model_import));
+  };
+  {
+    std::jthread model_thread;
+    if (options.model) model_thread = std::jthread(import_weights);
+    if (options.dataset) import_data();
+  }
+  LORRY_TRY(first.take());
+  if (options.dataset) options.pretokenize.dataset = report.dataset_import.dataset;
+  if (options.model) options.pretokenize.model = report.model_import.model;
+  return {};
+}
+
+}  // namespace
+
+Result<RunReport> run(RunOptions options) {
+  RunReport report;
+  if (!options.on_stage) options.on_stage = [](const auto&, const auto&) {};
+  LORRY_ASSIGN(const Engine* engine, load_engine());
+  LORRY_TRY(run_imports(options, report));
+  report.dataset = options.pretokenize.dataset;
+  report.model = options.pretokenize.model;
+
+  LORRY_ASSIGN(report.pretokenize, pretokenize(options.pretokenize).with_context("pretokenize"));
+  options.on_stage("pretokenize", describe(report.pretokenize));
+
+  options.train.dataset = report.dataset;
+  options.train.model = report.model;
+  LORRY_ASSIGN(report.train, engine->train(options.train).with_context("train"));
+  options.on_stage("train", describe(report.train));
+  return report;
+}
+
+std::string describe(const ImportDatasetReport& report) {
+  std::string text =
+      fmt::format("data set {}: {} rows in {} shard{}", report.dataset, format_count(report.rows),
+                  report.shards, report.shards == 1 ? "" : "s");
+  if (report.dropped > 0) text += fmt::format(", {} skipped", format_count(report.dropped));
+  if (report.up_to_date) text += ", nothing to do";
+  return text;
+}
+
+std::string describe(const ImportModelReport& report) {
+  return fmt::format("model {}: {}, {} files, {}{}", report.model, report.architecture,
+                     report.files, format_bytes(static_cast<double>(report.bytes)),
+                     report.up_to_date ? ", nothing to do" : "");
+}
+
+std::string describe(const StandardizeReport& report) {
+  std::string text = fmt::format("standardized {} of {} rows as {}", format_count(report.rows),
+                                 format_count(report.rows_in), report.format);
+  for (const auto& [reason, rows] : report.dropped)
+    text += fmt::format("; {} dropped: {}", format_count(rows), reason);
+  if (report.up_to_date) text += ", nothing to do";
+  return text;
+}
+
+std::string describe(const PretokenizeReport& report) {
+  std::string text = fmt::format("{} rows, {} tokens, {} to learn", format_count(report.rows),
+                                 format_count(report.tokens), format_count(report.target_tokens));
+  if (report.dropped > 0) text += fmt::format("; {} rows left out", format_count(report.dropped));
+  if (report.rows_without_target > 0)
+    text +=
+        fmt::format("; {} rows have nothing to learn", format_count(report.rows_without_target));
+  if (report.rows_over_4096 > 0)
+    text += fmt::format("; {} rows are longer than 4,096 tokens, the longest {}",
+                        format_count(report.rows_over_4096), format_count(report.longest));
+  if (report.up_to_date) text += ", nothing to do";
+  return text;
+}
+
+std::string describe(const train::TrainReport& report) {
+  if (report.already_done)
+    return fmt::format("trained: {} steps, loss {:.4f}, nothing to do", format_count(report.steps),
+                       report.last_loss);
+  return fmt::format("trained: {} steps, {} tokens, loss {:.4f}, {}", format_count(report.steps),
+                     format_count(report.tokens), report.last_loss,
+                     format_duration(report.seconds));
+}
+
+}  // namespace lorry::pipeline

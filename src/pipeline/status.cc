@@ -1,0 +1,166 @@
+#include "pipeline/status.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <vector>
+
+#include "base/progress.h"
+#include "pipeline/names.h"
+#include "store/layout.h"
+
+namespace lorry::pipeline {
+namespace {
+
+constexpr char kDone[] = "done", kPartial[] = "partial", kMissing[] = "missing";
+
+struct StageState {
+  std::string state = kMissing;
+  Json info;
+};
+
+Result<StageState> stage_state(const store::Bucket& bucket, const std::string& dir) {
+  LORRY_ASSIGN(auto info, bucket.read_info(dir));
+  if (info) return StageState{kDone, *std::move(info)};
+  LORRY_ASSIGN(const auto children, bucket.list(dir));
+  return StageState{children.empty() ? kMissing : kPartial, nullptr};
+}
+
+/// Copies numbers of info.json that are there.
+void copy_fields(const Json& info, const std::vector<std::pair<std::string, std::string>>& fields,
+                 Json& to) {
+  if (!info.is_object()) return;
+  for (const auto& [from, name] : fields)
+    if (const auto value = info.find(from); value != info.end() && value->is_primitive())
+      to[name] = *value;
+}
+
+Result<Json> dataset_status(const store::Bucket& bucket) {
+  std::map<std::string, Json> by_name;
+  for (const char* root : {"raw", "standardized"}) {
+    LORRY_ASSIGN(const auto entries, list_entries(bucket, root));
+    for (const auto& entry : entries) {
+      Json& row = by_name[entry.name];
+      if (row.is_null())
+        row = {{"name", entry.name}, {"raw", kMissing}, {"standardized", kMissing}};
+      row[root] = entry.info ? kDone : kPartial;
+      if (entry.info) copy_fields(*entry.info, {{"rows", "rows"}, {"format", "format"}}, row);
+    }
+  }
+  Json rows = Json::array();
+  for (auto& [name, row] : by_name) rows.push_back(std::move(row));
+  return rows;
+}
+
+Result<Json> model_status(const store::Bucket& bucket) {
+  Json rows = Json::array();
+  LORRY_ASSIGN(const auto entries, list_entries(bucket, "models"));
+  for (const auto& entry : entries) {
+    Json row = {{"name", entry.name}, {"state", entry.info ? kDone : kPartial}};
+    if (entry.info)
+      copy_fields(*entry.info, {{"architecture", "architecture"}, {"bytes", "bytes"}}, row);
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+Result<Json> run_status(const store::Bucket& bucket, const std::string& model,
+                        const std::string& dataset) {
+  LORRY_ASSIGN(const auto tokens, stage_state(bucket, store::model_ready_dir(model, dataset)));
+  LORRY_ASSIGN(auto trained, stage_state(bucket, store::done_dir(model, dataset)));
+  if (trained.state == kMissing) {
+    LORRY_ASSIGN(const auto checkpoints, bucket.list(store::checkpoints_dir(model, dataset)));
+    if (!checkpoints.empty()) trained.state = kPartial;
+  }
+  Json row = {{"model", model},
+              {"dataset", dataset},
+              {"pretokenize", tokens.state},
+              {"train", trained.state}};
+  copy_fields(tokens.info,
+              {{"rows", "rows"}, {"tokens", "tokens"}, {"target_tokens", "target_tokens"}}, row);
+  copy_fields(trained.info, {{"steps", "steps"}, {"last_loss", "loss"}, {"loss", "loss"}}, row);
+  const std::string verb = tokens.state != kDone    ? "pretokenize"
+                           : trained.state != kDone ? "train"
+                                                    : "serve";
+  row["next"] = fmt::format("lorry {} --model {} --dataset {}", verb, model, dataset);
+  return row;
+}
+
+std::string count_or_dash(const Json& row, const char* field) {
+  const auto value = row.find(field);
+  if (value == row.end() || !value->is_number()) return "-";
+  if (value->is_number_float()) return fmt::format("{:.4f}", value->get<double>());
+  return format_count(value->get<int64_t>());
+}
+
+/// Columns as wide as their widest cell; numbers stand to the right.
+std::string table(const std::vector<std::string>& head,
+                  const std::vector<std::vector<std::string>>& rows, size_t first_number) {
+  std::vector<size_t> width(head.size());
+  for (size_t i = 0; i < head.size(); ++i) {
+    width[i] = head[i].size();
+    for (const auto& row : rows) width[i] = std::max(width[i], row[i].size());
+  }
+  std::string out;
+  const auto line = [&](const std::vector<std::string>& cells) {
+    std::string text = " ";
+    for (size_t i = 0; i < cells.size(); ++i)
+      text += i >= first_number ? fmt::format(" {:>{}}", cells[i], width[i])
+                                : fmt::format(" {:<{}}", cells[i], width[i]);
+    out += text.substr(0, text.find_last_not_of(' ') + 1) + "\n";
+  };
+  line(head);
+  for (const auto& row : rows) line(row);
+  return out;
+}
+
+}  // namespace
+
+Result<Json> read_status(const store::Bucket& bucket) {
+  Json status = {{"bucket", bucket.uri()}};
+  LORRY_ASSIGN(status["datasets"], dataset_status(bucket));
+  LORRY_ASSIGN(status["models"], model_status(bucket));
+  status["runs"] = Json::array();
+  for (const auto& model : status["models"]) {
+    for (const auto& dataset : status["datasets"]) {
+      if (model["state"] != kDone || dataset["standardized"] != kDone) continue;
+      LORRY_ASSIGN(Json row, run_status(bucket, model["name"], dataset["name"]));
+      status["runs"].push_back(std::move(row));
+    }
+  }
+  return status;
+}
+
+std::string format_status(const Json& status) {
+  std::string out = fmt::format("bucket {}\n", status["bucket"].get<std::string>());
+  const auto text = [](const Json& row, const char* field) {
+    return row.contains(field) && row[field].is_string() ? row[field].get<std::string>()
+                                                         : std::string("-");
+  };
+  std::vector<std::vector<std::string>> rows;
+  for (const auto& row : status["datasets"])
+    rows.push_back({text(row, "name"), text(row, "raw"), text(row, "standardized"),
+                    count_or_dash(row, "rows")});
+  out += rows.empty() ? "\nno data sets yet: lorry import-dataset brings one\n"
+                      : "\n" + table({"data set", "raw", "standardized", "rows"}, rows, 3);
+  rows.clear();
+  for (const auto& row : status["models"])
+    rows.push_back({text(row, "name"), text(row, "state"), text(row, "architecture"),
+                    row.contains("bytes") ? format_bytes(row["bytes"].get<double>()) : "-"});
+  out += rows.empty() ? "\nno models yet: lorry import-model brings one\n"
+                      : "\n" + table({"model", "import", "architecture", "size"}, rows, 3);
+  if (status["runs"].empty()) return out;
+  rows.clear();
+  for (const auto& row : status["runs"])
+    rows.push_back({text(row, "model"), text(row, "dataset"), text(row, "pretokenize"),
+                    text(row, "train"), count_or_dash(row, "rows"), count_or_dash(row, "tokens"),
+                    count_or_dash(row, "steps"), count_or_dash(row, "loss")});
+  out +=
+      "\n" + table({"model", "data set", "pretokenize", "train", "rows", "tokens", "steps", "loss"},
+                   rows, 4);
+  if (status["runs"].size() == 1) out += "\nnext: " + text(status["runs"][0], "next") + "\n";
+  return out;
+}
+
+}  // namespace lorry::pipeline

@@ -1,0 +1,22 @@
+// `lorry status`: what a bucket holds, told by its manifests alone.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "base/json.h"
+#include "base/result.h"
+#include "store/bucket.h"
+
+namespace lorry::pipeline {
+
+/// {bucket, datasets: [{name, raw, standardized, rows}], models: [{name, state, architecture,
+/// bytes}], runs: [{model, dataset, pretokenize, train, rows, tokens, target_tokens, steps, loss,
+/// next}]}. A stage is "done", "partial" or "missing"; a run is a model and a data set that are
+/// both there. Numbers that are not known are left out.
+Result<Json> read_status(const store::Bucket& bucket);
+
+/// The same as a table for people.
+std::string format_status(const Json& status);
+
+}  // namespace lorry::pipeline
