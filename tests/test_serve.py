@@ -1,0 +1,319 @@
+"""The server as a user meets it: the `openai` client against `lorry serve` on the example model."""
+
+import concurrent.futures
+import json
+import socket
+import time
+import urllib.error
+import urllib.request
+
+import openai
+import pytest
+import torch
+from conftest import EXAMPLE_MODEL, find_free_port
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+QUESTIONS = [
+    "Who are you?",
+    "What is 2+2?",
+    "Tom has 5 apples and eats 2. How many are left?",
+    "A book costs 8 dollars. How much do 7 books cost?",
+    "Tell me a story.",
+    "Wer bist du? 你是谁？ 🙂",
+    "Explain rain in one line.",
+    "Anna runs 3 miles a day. How far does she run in 2 weeks?",
+]
+CONTEXT = 2048  # of the example model
+
+
+@pytest.fixture(scope="module")
+def bucket_with_model(lorry, tmp_path_factory):
+    bucket = tmp_path_factory.mktemp("serve") / "bucket"
+    lorry("import-model", EXAMPLE_MODEL, "--bucket", bucket, "--model", "org/demo")
+    return bucket
+
+
+@pytest.fixture(scope="module")
+def server(bucket_with_model, serve):
+    flags = ("--model", "org/demo", "--base", "--dtype", "float32", "--served-model-name", "gpt")
+    with serve("--bucket", bucket_with_model, *flags) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    return openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(EXAMPLE_MODEL)
+
+
+@pytest.fixture(scope="module")
+def reference(tokenizer):
+    model = AutoModelForCausalLM.from_pretrained(EXAMPLE_MODEL, dtype=torch.float32).eval()
+
+    def generate(ids, max_new_tokens):
+        out = model.generate(
+            torch.tensor([ids]), do_sample=False, max_new_tokens=max_new_tokens
+        )
+        return out[0, len(ids) :].tolist()
+
+    return generate
+
+
+def ask(client, question, **options):
+    options = {"temperature": 0, "max_tokens": 80} | options
+    return client.chat.completions.create(
+        model="org/demo", messages=[{"role": "user", "content": question}], **options
+    )
+
+
+def text_of(response):
+    return response.choices[0].message.content
+
+
+def test_models_are_listed_and_found_by_name(client):
+    assert [m.id for m in client.models.list().data] == ["org/demo", "gpt"]
+    assert client.models.retrieve("org/demo").id == "org/demo"
+    with pytest.raises(openai.NotFoundError, match="org/demo"):
+        client.models.retrieve("nothing")
+
+
+def test_greedy_chat_equals_transformers(client, tokenizer, reference):
+    for question in QUESTIONS:
+        ids = tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}], add_generation_prompt=True, return_dict=False
+        )
+        wanted = reference(ids, 80)
+        response = ask(client, question)
+        assert text_of(response) == tokenizer.decode(wanted, skip_special_tokens=True)
+        assert response.usage.prompt_tokens == len(ids)
+        assert response.usage.completion_tokens == len(wanted)
+        assert response.choices[0].finish_reason == ("length" if len(wanted) == 80 else "stop")
+
+
+def test_eight_at_once_equal_one_at_a_time(client):
+    alone = [text_of(ask(client, question)) for question in QUESTIONS]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda question: text_of(ask(client, question)), QUESTIONS))
+    assert together == alone
+
+
+def test_a_stream_holds_the_same_text_and_the_usage(client):
+    for question in QUESTIONS:
+        whole = ask(client, question)
+        chunks = list(ask(client, question, stream=True, stream_options={"include_usage": True}))
+        assert chunks[0].choices[0].delta.role == "assistant"
+        pieces = [c.choices[0].delta.content or "" for c in chunks if c.choices]
+        assert "".join(pieces) == text_of(whole)
+        assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
+        assert chunks[-1].choices == [] and chunks[-1].usage == whole.usage
+
+
+def test_completions_take_text_lists_and_ids(client, tokenizer, reference):
+    prompts = ["Question: What is 3+4?\nAnswer:", "Once upon"]
+    ids = [tokenizer(prompt)["input_ids"] for prompt in prompts]
+    wanted = [tokenizer.decode(reference(i, 12), skip_special_tokens=True) for i in ids]
+    for prompt in (prompts, ids):
+        response = client.completions.create(
+            model="org/demo", prompt=prompt, temperature=0, max_tokens=12
+        )
+        assert [choice.text for choice in response.choices] == wanted
+    response = client.completions.create(
+        model="org/demo", prompt=prompts[0], temperature=0, max_tokens=12, echo=True
+    )
+    assert response.choices[0].text == prompts[0] + wanted[0]
+    stream = client.completions.create(
+        model="org/demo", prompt=prompts[1], temperature=0, max_tokens=12, stream=True
+    )
+    assert "".join(chunk.choices[0].text for chunk in stream) == wanted[1]
+
+
+def test_the_same_seed_gives_the_same_text(client):
+    def sampled(seed):
+        return text_of(ask(client, QUESTIONS[2], temperature=2.0, seed=seed, max_tokens=40))
+
+    first = sampled(1)
+    assert sampled(1) == first
+    assert any(sampled(seed) != first for seed in range(2, 6))
+
+
+def test_top_k_one_is_greedy_at_any_temperature(client):
+    greedy = text_of(ask(client, QUESTIONS[2]))
+    assert text_of(ask(client, QUESTIONS[2], temperature=5, extra_body={"top_k": 1})) == greedy
+    assert text_of(ask(client, QUESTIONS[2], temperature=5, top_p=1e-6)) == greedy
+
+
+def test_max_tokens_ends_the_answer(client):
+    response = ask(client, QUESTIONS[0], max_tokens=3)
+    assert response.choices[0].finish_reason == "length"
+    assert response.usage.completion_tokens == 3
+    response = ask(client, QUESTIONS[0], max_tokens=None, max_completion_tokens=2)
+    assert response.usage.completion_tokens == 2
+
+
+def test_stop_strings_are_found_across_tokens_and_not_emitted(client):
+    full = text_of(ask(client, QUESTIONS[0]))
+    stop = full[5:12]
+    before = full[: full.index(stop)]
+    response = ask(client, QUESTIONS[0], stop=["never", stop])
+    assert text_of(response) == before
+    assert response.choices[0].finish_reason == "stop"
+    chunks = list(ask(client, QUESTIONS[0], stop=stop, stream=True))
+    assert "".join(c.choices[0].delta.content or "" for c in chunks) == before
+    # A stop string that never completes holds nothing back at the end.
+    assert text_of(ask(client, QUESTIONS[0], stop=full[-3:] + "?")) == full
+
+
+def test_several_choices_differ_and_have_their_places(client):
+    response = ask(client, QUESTIONS[2], n=3, temperature=1.5, seed=5)
+    assert [choice.index for choice in response.choices] == [0, 1, 2]
+    assert len({choice.message.content for choice in response.choices}) > 1
+
+
+def test_logprobs_agree_with_the_text(client):
+    choice = ask(client, QUESTIONS[0], logprobs=True, top_logprobs=2).choices[0]
+    assert "".join(entry.token for entry in choice.logprobs.content) == choice.message.content
+    for entry in choice.logprobs.content:
+        assert entry.top_logprobs[0].logprob == pytest.approx(entry.logprob)
+        assert entry.top_logprobs[0].token == entry.token
+
+
+@pytest.mark.parametrize(
+    "fields, named",
+    [
+        ({"temperature": "hot"}, "temperature"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"messages": "hello"}, "messages"),
+        ({"messages": []}, "messages"),
+        ({"stop": 5}, "stop"),
+        ({"top_p": 3}, "top_p"),
+        ({"n": 0}, "n"),
+    ],
+)
+def test_a_bad_field_is_a_400_that_names_it(server, fields, named):
+    body = {"model": "org/demo", "messages": [{"role": "user", "content": "hi"}]} | fields
+    error = post_error(server, "/v1/chat/completions", json.dumps(body).encode())
+    assert error.code == 400
+    inner = json.loads(error.read())["error"]
+    assert inner["param"] == named and named in inner["message"]
+    assert inner["type"] == "invalid_request_error"
+
+
+def post_error(server, path, data, headers=None, method="POST"):
+    request = urllib.request.Request(server.url + path, data, headers or {}, method=method)
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=60)
+    return caught.value
+
+
+def test_what_is_not_there_or_not_allowed(server, client):
+    assert post_error(server, "/v1/chat/completions", b"{broken").code == 400
+    assert post_error(server, "/v1/chat/completions", b"[" * 100_000).code == 400
+    assert post_error(server, "/v1/nothing", b"{}").code == 404
+    assert post_error(server, "/v1/models", b"{}").code == 405
+    assert post_error(server, "/v1/chat/completions", None, method="GET").code == 405
+    assert post_error(server, "/v1/completions", b" " * (33 << 20)).code == 413
+    with pytest.raises(openai.NotFoundError, match="org/demo, gpt"):
+        client.chat.completions.create(model="other", messages=[{"role": "user", "content": "x"}])
+
+
+def test_a_prompt_that_is_too_long_names_both_lengths(client, tokenizer):
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(client, "word " * 5000)
+    assert caught.value.code == "context_length_exceeded"
+    assert str(CONTEXT) in str(caught.value)
+    # max_tokens beyond the context is cut, not refused.
+    assert text_of(ask(client, QUESTIONS[0], max_tokens=100_000))
+
+
+def test_without_a_model_the_served_one_answers(server):
+    body = {"messages": [{"role": "user", "content": QUESTIONS[0]}], "temperature": 0}
+    answer = server.post("/v1/chat/completions", body)
+    assert answer["model"] == "org/demo"
+
+
+def test_content_may_be_a_list_of_parts(client):
+    parts = [{"type": "text", "text": QUESTIONS[0]}]
+    assert text_of(ask(client, parts)) == text_of(ask(client, QUESTIONS[0]))
+
+
+def test_more_requests_than_fit_in_the_cache_all_get_their_answers(bucket_with_model, serve):
+    flags = ("--model", "org/demo", "--base", "--dtype", "float32", "--kv-cache-tokens", 256)
+    with serve("--bucket", bucket_with_model, *flags) as server:
+        client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+
+        def long_answer(question):
+            options = {"max_tokens": 100, "extra_body": {"ignore_eos": True}}
+            return text_of(ask(client, question, **options))
+
+        alone = [long_answer(question) for question in QUESTIONS]
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(long_answer, QUESTIONS)) == alone
+
+
+def test_a_client_that_leaves_frees_its_place(bucket_with_model, serve):
+    flags = ("--model", "org/demo", "--base", "--max-num-seqs", 1)
+    with serve("--bucket", bucket_with_model, *flags) as server:
+        client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+        endless = {"max_tokens": 1900, "extra_body": {"ignore_eos": True}}
+        stream = ask(client, QUESTIONS[0], stream=True, **endless)
+        next(iter(stream))
+        stream.close()
+        begin = time.monotonic()
+        assert text_of(ask(client, QUESTIONS[0], max_tokens=2))
+        waited = time.monotonic() - begin
+        begin = time.monotonic()
+        ask(client, QUESTIONS[0], **endless)
+        assert waited < time.monotonic() - begin  # than the whole of the abandoned answer
+
+
+def test_an_api_key_is_asked_for(bucket_with_model, serve):
+    flags = ("--model", "org/demo", "--base", "--api-key", "secret")
+    with serve("--bucket", bucket_with_model, *flags) as server:
+        assert server.get("/health") == {"status": "ok"}
+        url = server.url + "/v1"
+        with pytest.raises(openai.AuthenticationError):
+            openai.OpenAI(base_url=url, api_key="wrong", max_retries=0).models.list()
+        assert post_error(server, "/v1/models", None, method="GET").code == 401
+        assert openai.OpenAI(base_url=url, api_key="secret").models.list().data[0].id == "org/demo"
+
+
+def test_a_port_in_use_is_one_clear_line(bucket_with_model, lorry):
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        flags = ("--bucket", bucket_with_model, "--model", "org/demo", "--base", "--port", port)
+        done = lorry("serve", *flags, code=1)
+    assert f"127.0.0.1:{port} is already in use" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_signal_lets_a_running_answer_end(bucket_with_model, lorry):
+    port = find_free_port()
+    flags = ("--bucket", bucket_with_model, "--model", "org/demo", "--base", "--port", port)
+    process = lorry.start("serve", *flags)
+    try:
+        assert "ready" in process.stderr.readline()
+        client = openai.OpenAI(
+            base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0
+        )
+        stream = iter(ask(client, QUESTIONS[0], stream=True))
+        next(stream)
+        process.terminate()
+        rest = list(stream)
+        assert rest[-1].choices[0].finish_reason == "stop"
+        process.communicate(timeout=30)
+    finally:
+        process.kill()
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", port), timeout=5)
+
+
+def test_the_page_at_the_root(server):
+    with urllib.request.urlopen(server.url + "/") as response:
+        assert "text/html" in response.headers["Content-Type"]
+        assert b"/v1/chat/completions" in response.read()
