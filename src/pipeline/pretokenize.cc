@@ -137,8 +137,9 @@ std::shared_ptr<arrow::Array> list_column(const std::shared_ptr<arrow::DataType>
     values.insert(values.end(), (row->*field).begin(), (row->*field).end());
     offsets.push_back(static_cast<int32_t>(values.size()));
   }
+  const auto length = static_cast<int64_t>(values.size());
   auto flat = std::make_shared<arrow::NumericArray<ArrowType>>(
-      static_cast<int64_t>(values.size()), arrow::Buffer::FromVector(std::move(values)));
+      length, arrow::Buffer::FromVector(std::move(values)));
   return std::make_shared<arrow::ListArray>(type, static_cast<int64_t>(rows.size()),
                                             arrow::Buffer::FromVector(std::move(offsets)), flat);
 }
