@@ -22,6 +22,14 @@ struct Encoding {
   std::vector<std::pair<uint32_t, uint32_t>> offsets;
 };
 
+/// The contents of the files that decide ids; "" for one that is not there.
+struct TokenizerFiles {
+  std::string_view tokenizer_json;
+  std::string_view tokenizer_config_json;
+  std::string_view special_tokens_map_json;  ///< older models name their special tokens here
+  std::string_view model_config_json;        ///< config.json: `model_type` can choose a class
+};
+
 /// Immutable after loading, hence thread-safe.
 class Tokenizer {
  public:
@@ -29,10 +37,11 @@ class Tokenizer {
   /// A component that is not supported is named in the error, before any text is touched.
   static Result<std::shared_ptr<const Tokenizer>> load(std::string_view tokenizer_json,
                                                        std::string_view tokenizer_config_json);
+  static Result<std::shared_ptr<const Tokenizer>> load(const TokenizerFiles& files);
   ~Tokenizer();
 
   /// `add_special_tokens` runs the post-processor (BOS, EOS), as in `transformers`. Special tokens
-  /// that stand in the text are recognised either way.
+  /// that stand in the text are recognised either way. Bytes that are not UTF-8 count as U+FFFD.
   std::vector<int32_t> encode(std::string_view text, bool add_special_tokens) const;
   void encode_append(std::string_view text, bool add_special_tokens,
                      std::vector<int32_t>& ids) const;
@@ -78,7 +87,9 @@ class StreamDecoder {
  private:
   std::shared_ptr<const Tokenizer> tokenizer_;
   bool skip_special_tokens_;
-  std::string pending_;  // bytes of an unfinished character
+  std::string pending_;       // bytes of an unfinished character
+  std::vector<int32_t> ids_;  // all so far, where tokens do not decode one by one
+  size_t emitted_ = 0;        // bytes of their text that were handed out
 };
 
 }  // namespace lorry::text

@@ -1,0 +1,53 @@
+// The regular expressions of tokenizer.json, with Oniguruma's meaning (its Ruby syntax), since that
+// is what the peer `tokenizers` runs: a backtracking matcher made for split patterns, which are
+// mostly runs of character classes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string_view>
+
+#include "base/result.h"
+
+namespace lorry::text {
+
+/// A compiled pattern. Immutable, hence thread-safe.
+class Regex {
+ public:
+  struct Match {
+    size_t begin, end;  ///< bytes of the text
+  };
+
+  /// A construct that is not supported (back references, \K, \X, ...) is named in the error.
+  static Result<Regex> compile(std::string_view pattern);
+  Regex(Regex&&) noexcept;
+  Regex& operator=(Regex&&) noexcept;
+  ~Regex();
+
+  /// The leftmost match at or behind byte `from` of valid UTF-8. The work for one start position is
+  /// bounded; where the bound is met there is no match.
+  bool find(std::string_view text, size_t from, Match& match) const;
+
+  /// Goes through all matches as `tokenizers` does: an empty match right behind the last match does
+  /// not count.
+  class Iterator {
+   public:
+    Iterator(const Regex& regex, std::string_view text) : regex_(regex), text_(text) {}
+    bool next(Match& match);
+
+   private:
+    const Regex& regex_;
+    std::string_view text_;
+    size_t from_ = 0;
+    size_t last_end_ = SIZE_MAX;
+  };
+
+ private:
+  struct Program;
+  friend class RegexCompiler;
+  explicit Regex(std::unique_ptr<const Program> program);
+  std::unique_ptr<const Program> program_;
+};
+
+}  // namespace lorry::text
