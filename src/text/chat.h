@@ -12,6 +12,7 @@
 
 #include "base/json.h"
 #include "base/result.h"
+#include "text/chat_capabilities.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
@@ -37,7 +38,7 @@ class Chat {
                                                   std::string template_override = {});
 
   const std::shared_ptr<const Tokenizer>& tokenizer() const { return tokenizer_; }
-  bool has_template() const { return template_ != nullptr; }
+  bool has_template() const { return format_.tmpl != nullptr || tool_format_.tmpl != nullptr; }
 
   /// The text of a conversation. messages: array of {role, content, ...}; tools: array or null;
   /// `extra` (object or null): further template variables (`enable_thinking`).
@@ -61,9 +62,23 @@ class Chat {
   const std::string& tokenizer_digest() const { return tokenizer_->digest(); }
 
  private:
+  /// A template and what it was found to take.
+  struct Format {
+    std::shared_ptr<const ChatTemplate> tmpl;
+    ChatCapabilities capabilities;
+  };
+
   Chat() = default;
+  Result<Format> make_format(std::string source) const;
+  /// The template for a conversation with or without tools, as `transformers` chooses.
+  Result<const Format*> format_for(const Json& tools) const;
+  Result<ChatTemplate::Rendered> render_prepared(const ChatTemplate& tmpl, const Json& messages,
+                                                 const Json& tools, bool add_generation_prompt,
+                                                 const Json& extra) const;
+
   std::shared_ptr<const Tokenizer> tokenizer_;
-  std::shared_ptr<const ChatTemplate> template_;
+  Format format_;       ///< without a template: tmpl is null
+  Format tool_format_;  ///< the template named "tool_use", if there is one
   std::string template_digest_;
 };
 

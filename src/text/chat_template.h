@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/json.h"
@@ -30,6 +31,9 @@ class ChatTemplate {
   /// Renders with the variables of `context` (an object: messages, tools, add_generation_prompt,
   /// bos_token, ...). `raise_exception` and type errors give invalid input with template line.
   Result<Rendered> render(const Json& context) const;
+  /// The same with variables that stand in several places; none is copied.
+  using Variables = std::vector<std::pair<std::string_view, const Json*>>;
+  Result<Rendered> render(const Variables& variables) const;
 
   const std::string& source() const;
   /// Whether the source has a `{% generation %}` block.

@@ -1,0 +1,218 @@
+#include "text/chat.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/digest.h"
+#include "text/chat_spans.h"
+
+namespace lorry::text {
+
+namespace {
+
+struct Sources {
+  std::string plain;  ///< "" if there is none
+  std::string tool_use;
+};
+
+// A template as configurations write it: a string, or a list of {name, template}, or {name:
+// source}.
+void read_named(const Json& value, Sources& out) {
+  if (value.is_string()) {
+    out.plain = value.get<std::string>();
+  } else if (value.is_object()) {
+    out.plain = value.value("default", "");
+    out.tool_use = value.value("tool_use", "");
+  } else if (value.is_array()) {
+    for (const Json& item : value) {
+      if (!item.is_object()) continue;
+      const Json name = item.value("name", Json());
+      const Json source = item.value("template", Json());
+      if (!source.is_string()) continue;
+      if (name == "default") out.plain = source;
+      if (name == "tool_use") out.tool_use = source;
+    }
+  }
+}
+
+Result<Sources> from_json_file(const Chat::ReadFile& read_file, std::string_view name) {
+  Sources out;
+  LORRY_ASSIGN(const auto text, read_file(name));
+  if (!text) return out;
+  LORRY_ASSIGN(const Json json, parse_json(*text, name));
+  if (json.is_object() && json.contains("chat_template")) read_named(json["chat_template"], out);
+  return out;
+}
+
+// As `transformers` looks: the .jinja files, else tokenizer_config.json; then the processor's file.
+Result<Sources> find_sources(const Chat::ReadFile& read_file) {
+  Sources out;
+  LORRY_ASSIGN(auto plain, read_file("chat_template.jinja"));
+  LORRY_ASSIGN(auto tool_use, read_file("additional_chat_templates/tool_use.jinja"));
+  if (plain) out.plain = std::move(*plain);
+  if (tool_use) out.tool_use = std::move(*tool_use);
+  if (plain || tool_use) return out;
+  for (const char* name : {"tokenizer_config.json", "chat_template.json"}) {
+    LORRY_ASSIGN(out, from_json_file(read_file, name));
+    if (!out.plain.empty() || !out.tool_use.empty()) break;
+  }
+  return out;
+}
+
+const Json& null_json() {
+  static const Json kNull;
+  return kNull;
+}
+
+}  // namespace
+
+Result<Chat::Format> Chat::make_format(std::string source) const {
+  Format out;
+  LORRY_ASSIGN(out.tmpl, ChatTemplate::parse(std::move(source)));
+  out.capabilities = probe_capabilities([&](const Json& messages,
+                                            const Json& tools) -> Result<std::string> {
+    LORRY_ASSIGN(auto rendered, render_prepared(*out.tmpl, messages, tools, false, null_json()));
+    return std::move(rendered.text);
+  });
+  return out;
+}
+
+Result<std::shared_ptr<const Chat>> Chat::load(const ReadFile& read_file,
+                                               std::string template_override) {
+  LORRY_ASSIGN(const auto tokenizer_json, read_file("tokenizer.json"));
+  if (!tokenizer_json) {
+    return not_found(
+        "the model has no tokenizer.json; save it with a fast tokenizer (transformers: "
+        "AutoTokenizer.from_pretrained(...).save_pretrained(dir))");
+  }
+  LORRY_ASSIGN(const auto config, read_file("tokenizer_config.json"));
+  std::shared_ptr<Chat> chat(new Chat);
+  LORRY_ASSIGN(chat->tokenizer_,
+               Tokenizer::load(*tokenizer_json, config ? std::string_view(*config) : ""));
+  Sources sources;
+  if (!template_override.empty()) {
+    sources.plain = std::move(template_override);
+  } else {
+    LORRY_ASSIGN(sources, find_sources(read_file));
+  }
+  std::string all = sources.plain;
+  if (!sources.tool_use.empty()) all += '\0' + sources.tool_use;
+  if (!all.empty()) chat->template_digest_ = sha256_hex(all);
+  if (!sources.plain.empty()) {
+    LORRY_ASSIGN(chat->format_, chat->make_format(std::move(sources.plain)));
+  }
+  if (!sources.tool_use.empty()) {
+    LORRY_ASSIGN(chat->tool_format_, chat->make_format(std::move(sources.tool_use)));
+  }
+  return std::shared_ptr<const Chat>(std::move(chat));
+}
+
+Result<const Chat::Format*> Chat::format_for(const Json& tools) const {
+  if (!tools.is_null() && tool_format_.tmpl != nullptr) return &tool_format_;
+  if (format_.tmpl != nullptr) return &format_;
+  return invalid_input(
+      "the model has no chat template; put a chat_template.jinja into its directory or give one "
+      "with --chat-template FILE");
+}
+
+Result<ChatTemplate::Rendered> Chat::render_prepared(const ChatTemplate& tmpl, const Json& messages,
+                                                     const Json& tools, bool add_generation_prompt,
+                                                     const Json& extra) const {
+  const Json prompt = add_generation_prompt;
+  ChatTemplate::Variables variables = {
+      {"messages", &messages}, {"tools", &tools}, {"add_generation_prompt", &prompt}};
+  if (extra.is_object()) {
+    for (const auto& [name, value] : extra.get_ref<const Json::object_t&>()) {
+      variables.emplace_back(name, &value);
+    }
+  }
+  variables.emplace_back("documents", &null_json());
+  const Json& special = tokenizer_->special_tokens_map();
+  if (special.is_object()) {
+    for (const auto& [name, value] : special.get_ref<const Json::object_t&>()) {
+      variables.emplace_back(name, &value);
+    }
+  }
+  return tmpl.render(variables);
+}
+
+Result<std::string> Chat::render(const Json& messages, const Json& tools,
+                                 bool add_generation_prompt, const Json& extra) const {
+  LORRY_ASSIGN(const Format* format, format_for(tools));
+  LORRY_ASSIGN(const Json prepared, prepare_messages(messages, format->capabilities));
+  LORRY_ASSIGN(auto rendered,
+               render_prepared(*format->tmpl, prepared, tools, add_generation_prompt, extra));
+  return std::move(rendered.text);
+}
+
+Result<std::vector<int32_t>> Chat::encode_prompt(const Json& messages, const Json& tools,
+                                                 const Json& extra) const {
+  LORRY_ASSIGN(const std::string text, render(messages, tools, true, extra));
+  return tokenizer_->encode(text, false);
+}
+
+namespace {
+
+// Sets the mask of the tokens that begin inside a span.
+void mark(const Encoding& encoding, const std::vector<Span>& spans, std::vector<int8_t>& mask) {
+  size_t t = 0;
+  for (const auto& [begin, end] : spans) {
+    while (t < encoding.ids.size() && encoding.offsets[t].first < begin) ++t;
+    for (; t < encoding.ids.size() && encoding.offsets[t].first < end; ++t) {
+      if (encoding.offsets[t].second > encoding.offsets[t].first) mask[t] = 1;
+    }
+  }
+}
+
+// `{% generation %}` as `transformers` maps it: from the token that holds the first character to
+// the one that holds the last.
+std::vector<Span> whole_tokens(const Encoding& encoding, const std::vector<Span>& spans) {
+  std::vector<Span> out;
+  for (const auto& [begin, end] : spans) {
+    if (begin == end) continue;
+    size_t from = begin;
+    for (const auto& [b, e] : encoding.offsets) {
+      if (b <= begin && begin < e) from = b;
+      if (b > begin) break;
+    }
+    out.emplace_back(from, end);
+  }
+  return out;
+}
+
+}  // namespace
+
+Result<EncodedExample> Chat::encode_example(const Json& messages, const Json& tools) const {
+  LORRY_ASSIGN(const Format* format, format_for(tools));
+  LORRY_ASSIGN(const Json prepared, prepare_messages(messages, format->capabilities));
+  LORRY_ASSIGN(auto rendered, render_prepared(*format->tmpl, prepared, tools, false, null_json()));
+  EncodedExample out;
+  out.text = std::move(rendered.text);
+  Encoding encoding = tokenizer_->encode_with_offsets(out.text, false);
+  out.assistant_masks.assign(encoding.ids.size(), 0);
+  if (!rendered.generation.empty()) {
+    mark(encoding, whole_tokens(encoding, rendered.generation), out.assistant_masks);
+  } else {
+    const SpanRender again = [&](const Json& part, bool prompt) -> Result<std::string> {
+      LORRY_ASSIGN(auto text, render_prepared(*format->tmpl, part, tools, prompt, null_json()));
+      return std::move(text.text);
+    };
+    mark(encoding, assistant_spans(prepared, out.text, encoding, *tokenizer_, again),
+         out.assistant_masks);
+  }
+  out.input_ids = std::move(encoding.ids);
+  return out;
+}
+
+EncodedExample Chat::encode_text(std::string_view text) const {
+  EncodedExample out;
+  out.text = std::string(text);
+  out.input_ids = tokenizer_->encode(text, true);
+  const auto eos = tokenizer_->eos_id();
+  if (eos && (out.input_ids.empty() || out.input_ids.back() != *eos)) out.input_ids.push_back(*eos);
+  out.assistant_masks.assign(out.input_ids.size(), 1);
+  return out;
+}
+
+}  // namespace lorry::text

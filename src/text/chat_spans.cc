@@ -1,0 +1,237 @@
+// Spans are found from the messages' structure alone. Most templates are monotone: the conversation
+// up to a message renders to a prefix of the whole, and a turn lies between two such prefixes. For
+// those that are not (Qwen3 drops earlier thinking, Mistral moves the system prompt to the last
+// user message), one message of the whole conversation is changed, and what changes with it in the
+// text is that message's.
+#include "text/chat_spans.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+namespace lorry::text {
+
+namespace {
+
+// Private-use code points: no text begins or ends with these.
+constexpr const char* kOther = "\xEE\xA3\xB1lorry\xEE\xA3\xB2";
+
+bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+
+bool blank(std::string_view s) { return std::all_of(s.begin(), s.end(), is_space); }
+
+size_t trimmed_end(std::string_view s, size_t begin, size_t end) {
+  while (end > begin && is_space(s[end - 1])) --end;
+  return end;
+}
+
+std::string_view content_of(const Json& message) {
+  const auto it = message.find("content");
+  if (it == message.end() || !it->is_string()) return {};
+  return it->get_ref<const std::string&>();
+}
+
+bool has_calls(const Json& message) {
+  const auto it = message.find("tool_calls");
+  return it != message.end() && it->is_array() && !it->empty();
+}
+
+class Finder {
+ public:
+  Finder(const Json& messages, const std::string& text, const Encoding& encoding,
+         const Tokenizer& tokenizer, const SpanRender& render)
+      : messages_(messages),
+        text_(text),
+        encoding_(encoding),
+        tokenizer_(tokenizer),
+        render_(render) {}
+
+  std::vector<Span> run() {
+    std::vector<Span> out;
+    for (size_t i = 0; i < messages_.size(); ++i) {
+      if (messages_[i].value("role", Json()) == "assistant") {
+        auto span = by_prefix(i);
+        if (!span) span = by_difference(i);
+        if (span && span->first >= last_end_) {
+          last_end_ = span->second;
+          out.push_back(*span);
+        }
+      }
+      prefix_.push_back(messages_[i]);
+    }
+    return out;
+  }
+
+ private:
+  // The turn of message i if all before it, and all up to it, render to prefixes of the text.
+  std::optional<Span> by_prefix(size_t i) {
+    if (i == 0) return std::nullopt;  // an empty conversation is nothing that templates expect
+    const auto before = render_(prefix_, true);
+    if (!before.ok() || !text_.starts_with(*before)) return std::nullopt;
+    const size_t begin = before->size();
+    size_t end = text_.size();
+    if (i + 1 < messages_.size()) {
+      Json through_message = prefix_;
+      through_message.push_back(messages_[i]);
+      const auto through = render_(through_message, false);
+      if (!through.ok() || !text_.starts_with(*through)) return std::nullopt;
+      end = through->size();
+    }
+    if (end < begin || begin < last_end_) return std::nullopt;
+    return Span{begin, end_of_turn(i, begin, end)};
+  }
+
+  bool special(size_t token) const {
+    const int32_t id = encoding_.ids[token];
+    return tokenizer_.is_special(id) || tokenizer_.eos_id() == id;
+  }
+
+  // First token that begins at or behind a byte.
+  size_t token_at(size_t byte) const {
+    const auto& offsets = encoding_.offsets;
+    const auto it = std::lower_bound(offsets.begin(), offsets.end(), byte,
+                                     [](const auto& range, size_t b) { return range.first < b; });
+    return static_cast<size_t>(it - offsets.begin());
+  }
+
+  // The end of the turn in [begin, end): behind its end-of-turn token, in front of what the
+  // template adds after that; without such a token, the end of what the message said.
+  size_t end_of_turn(size_t i, size_t begin, size_t end) const {
+    std::string_view content = content_of(messages_[i]);
+    content = content.substr(0, trimmed_end(content, 0, content.size()));
+    const bool known = !content.empty() && !has_calls(messages_[i]);
+    const std::string_view all(text_);
+    size_t found = 0;
+    for (size_t t = token_at(end); t > token_at(begin);) {
+      const auto [from, to] = encoding_.offsets[--t];
+      if (to > end) continue;
+      if (special(t)) {
+        if (found != 0) {  // two in a row: the first ends the turn, if the message stands before it
+          const size_t said = trimmed_end(all, begin, from);
+          if (!known || !all.substr(begin, said - begin).ends_with(content)) break;
+        }
+        found = to;
+      } else if (!blank(all.substr(from, to - from))) {
+        break;
+      }
+    }
+    if (found != 0) return found;
+    return said_end(i, begin, end);
+  }
+
+  size_t said_end(size_t i, size_t begin, size_t end) const {
+    const std::string_view content = content_of(messages_[i]);
+    const std::string_view turn = std::string_view(text_).substr(begin, end - begin);
+    if (!has_calls(messages_[i]) && !content.empty() && turn.ends_with(content)) return end;
+    return trimmed_end(text_, begin, end);
+  }
+
+  // The whole conversation with message i saying something else.
+  std::optional<std::string> other_text(size_t i) const {
+    Json all = messages_;
+    Json& message = all[i];
+    for (const char* key : {"reasoning_content", "thinking", "reasoning"}) message.erase(key);
+    if (!message.contains("content") || !message["content"].is_array())
+      message["content"] = kOther;
+    else
+      message["content"] = Json::array({Json{{"type", "text"}, {"text", kOther}}});
+    if (has_calls(message)) {
+      const Json calls = message["tool_calls"];
+      message.erase("tool_calls");
+      if (auto text = render_(all, false); text.ok()) return *text;
+      message["tool_calls"] = calls;
+      for (Json& call : message["tool_calls"]) {
+        Json& function = call.contains("function") ? call["function"] : call;
+        function["name"] = kOther;
+      }
+      if (auto text = render_(all, false); text.ok()) return *text;
+      message["content"] = messages_[i].value("content", Json());
+      if (message["content"].is_null() && !messages_[i].contains("content"))
+        message.erase("content");
+    }
+    auto text = render_(all, false);
+    if (!text.ok()) return std::nullopt;
+    return *text;
+  }
+
+  std::optional<Span> by_difference(size_t i) {
+    const auto other = other_text(i);
+    if (!other) return std::nullopt;
+    const std::string& a = text_;
+    const std::string& b = *other;
+    const size_t shorter = std::min(a.size(), b.size());
+    size_t begin = 0;
+    while (begin < shorter && a[begin] == b[begin]) ++begin;
+    size_t tail = 0;
+    while (tail < shorter - begin && a[a.size() - 1 - tail] == b[b.size() - 1 - tail]) ++tail;
+    // Not in the middle of a character.
+    while (begin > 0 && begin < a.size() && (static_cast<uint8_t>(a[begin]) & 0xC0) == 0x80)
+      --begin;
+    size_t end = a.size() - tail;
+    if (begin == a.size() && begin == b.size()) return std::nullopt;  // the message is not shown
+    const size_t start = behind_header(i, begin);
+    return Span{start, end_behind(i, start, std::max(begin, end))};
+  }
+
+  // The end of a turn whose words end at `said`: behind the end-of-turn token, if only blanks lie
+  // between.
+  size_t end_behind(size_t i, size_t start, size_t said) const {
+    const std::string_view all(text_);
+    const size_t t = token_at(said);
+    for (size_t k = t; k < encoding_.ids.size(); ++k) {
+      const auto [from, to] = encoding_.offsets[k];
+      if (special(k) && from >= said) return to;
+      if (!blank(all.substr(from, to - from))) break;
+    }
+    // The end-of-turn token may have counted as part of the difference (calls that close with it).
+    return end_of_turn(i, start, said);
+  }
+
+  // Where the header ends: behind the text of the generation prompt, looked for in front of what
+  // the message said.
+  size_t behind_header(size_t i, size_t said) {
+    const std::string& prompt = generation_prompt(i);
+    if (prompt.empty()) return said;
+    const size_t floor = last_end_;
+    const std::string_view region = std::string_view(text_).substr(floor, said - floor);
+    if (const size_t at = region.rfind(prompt); at != std::string_view::npos) {
+      return floor + at + prompt.size();
+    }
+    return said;
+  }
+
+  const std::string& generation_prompt(size_t i) {
+    if (prompt_) return *prompt_;
+    prompt_.emplace();
+    Json before = Json::array();
+    for (size_t k = 0; k < i; ++k) before.push_back(messages_[k]);
+    for (const Json* part : {static_cast<const Json*>(&before), &messages_}) {
+      if (part->empty()) continue;
+      const auto with = render_(*part, true);
+      const auto without = render_(*part, false);
+      if (!with.ok() || !without.ok() || !with->starts_with(*without)) continue;
+      prompt_ = with->substr(without->size());
+      break;
+    }
+    return *prompt_;
+  }
+
+  const Json& messages_;
+  const std::string& text_;
+  const Encoding& encoding_;
+  const Tokenizer& tokenizer_;
+  const SpanRender& render_;
+  Json prefix_ = Json::array();  // the messages before the one that is looked at
+  size_t last_end_ = 0;
+  std::optional<std::string> prompt_;
+};
+
+}  // namespace
+
+std::vector<Span> assistant_spans(const Json& messages, const std::string& text,
+                                  const Encoding& encoding, const Tokenizer& tokenizer,
+                                  const SpanRender& render) {
+  return Finder(messages, text, encoding, tokenizer, render).run();
+}
+
+}  // namespace lorry::text

@@ -1,0 +1,60 @@
+#include "text/chat_template.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "text/jinja_interp.h"
+
+namespace lorry::text {
+
+struct ChatTemplate::Impl {
+  std::string source;
+  std::unique_ptr<jinja::Template> parsed;
+};
+
+ChatTemplate::ChatTemplate(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+ChatTemplate::~ChatTemplate() = default;
+
+const std::string& ChatTemplate::source() const { return impl_->source; }
+bool ChatTemplate::has_generation() const { return impl_->parsed->has_generation; }
+
+Result<std::shared_ptr<const ChatTemplate>> ChatTemplate::parse(std::string source) {
+  auto impl = std::make_unique<Impl>();
+  try {
+    impl->parsed = jinja::parse_template(source);
+  } catch (const jinja::TemplateError& e) {
+    return invalid_input(fmt::format("chat template, line {}: {}", e.line, e.message));
+  } catch (const std::exception& e) {
+    return invalid_input(fmt::format("chat template: {}", e.what()));
+  }
+  impl->source = std::move(source);
+  return std::shared_ptr<const ChatTemplate>(new ChatTemplate(std::move(impl)));
+}
+
+Result<ChatTemplate::Rendered> ChatTemplate::render(const Json& context) const {
+  if (!context.is_object()) return invalid_input("chat template: the variables are not an object");
+  Variables variables;
+  for (const auto& [name, value] : context.get_ref<const Json::object_t&>()) {
+    variables.emplace_back(name, &value);
+  }
+  return render(variables);
+}
+
+Result<ChatTemplate::Rendered> ChatTemplate::render(const Variables& variables) const {
+  static const jinja::Limits kLimits;
+  jinja::Interp interp(*impl_->parsed, kLimits);
+  try {
+    Rendered out;
+    out.text = interp.render(variables);
+    if (!interp.generation_lost()) out.generation = interp.generation();
+    return out;
+  } catch (const jinja::TemplateError& e) {
+    const int line = e.line > 0 ? e.line : interp.line();
+    return invalid_input(fmt::format("chat template, line {}: {}", line, e.message));
+  } catch (const std::exception& e) {
+    return invalid_input(fmt::format("chat template, line {}: {}", interp.line(), e.what()));
+  }
+}
+
+}  // namespace lorry::text

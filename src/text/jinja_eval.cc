@@ -1,0 +1,592 @@
+// Expressions.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "text/jinja_interp.h"
+#include "text/jinja_unicode.h"
+
+namespace lorry::text::jinja {
+
+Value Interp::eval(const Expr& e) {
+  switch (e.kind) {
+    case ExprKind::kConst:
+      return e.value;
+    case ExprKind::kName:
+      return eval_name(e);
+    default:
+      break;
+  }
+  charge(1);
+  line_ = e.line;
+  if (++depth_ > limits_.depth) raise("evaluation goes too deep");
+  Value v = eval_at_depth(e);
+  --depth_;
+  return v;
+}
+
+Value Interp::eval_name(const Expr& e) {
+  for (const SlotRef& ref : e.slots) {
+    const Frame* frame = frame_;
+    for (int i = 0; i < ref.hops; ++i) frame = frame->parent;
+    const Value& v = frame->slots[static_cast<size_t>(ref.slot)];
+    if (!v.is_missing()) return v;
+  }
+  if (e.global >= 0) {
+    const Value& v = globals_[static_cast<size_t>(e.global)];
+    if (!v.is_missing()) return v;
+  }
+  line_ = e.line;
+  return Value::undefined(e.value);
+}
+
+Value Interp::eval_at_depth(const Expr& e) {
+  switch (e.kind) {
+    case ExprKind::kConst:
+    case ExprKind::kName:
+    case ExprKind::kNamespaceRef:
+      return e.value;
+    case ExprKind::kAttribute:
+      return get_attribute(eval(*e.a), e.value);
+    case ExprKind::kItem:
+      return eval_item(e);
+    case ExprKind::kSlice:
+      raise("a slice stands alone");
+    case ExprKind::kList:
+    case ExprKind::kTuple: {
+      std::vector<Value> items;
+      items.reserve(e.args.size());
+      for (const auto& arg : e.args) items.push_back(eval(*arg));
+      return e.kind == ExprKind::kList ? Value::list(std::move(items))
+                                       : Value::tuple(std::move(items));
+    }
+    case ExprKind::kDict: {
+      auto* dict = new DictObj;
+      Value out = Value::object(Type::kDict, dict);
+      for (size_t i = 0; i < e.args.size(); i += 2) {
+        Value key = eval(*e.args[i]);
+        if (key.is_list() || key.is_dict()) {
+          raise(fmt::format("unhashable type: '{}'", type_name(key.type())));
+        }
+        dict->set(std::move(key), eval(*e.args[i + 1]));
+      }
+      return out;
+    }
+    case ExprKind::kNot:
+      return Value::boolean(!truthy(eval(*e.a)));
+    case ExprKind::kAnd: {
+      Value left = eval(*e.a);
+      return truthy(left) ? eval(*e.b) : left;
+    }
+    case ExprKind::kOr: {
+      Value left = eval(*e.a);
+      return truthy(left) ? left : eval(*e.b);
+    }
+    case ExprKind::kConcat:
+      return eval_concat(e);
+    case ExprKind::kCompare:
+      return eval_compare(e);
+    case ExprKind::kConditional:
+      if (truthy(eval(*e.a))) return eval(*e.b);
+      if (e.c) return eval(*e.c);
+      return Value::undefined_message(
+          "the inline if-expression evaluated to false and no else section was defined");
+    case ExprKind::kCall:
+      return eval_call(e);
+    case ExprKind::kFilter: {
+      Value input = e.a ? eval(*e.a) : std::move(filter_input_);
+      CallArgs args;
+      eval_args(e, args);
+      if (e.filter == nullptr) raise(fmt::format("there is no filter '{}'", e.value.str()));
+      line_ = e.line;
+      return e.filter(*this, input, args);
+    }
+    case ExprKind::kTest: {
+      const Value input = eval(*e.a);
+      CallArgs args;
+      eval_args(e, args);
+      if (e.test == nullptr) raise(fmt::format("there is no test '{}'", e.value.str()));
+      return Value::boolean(e.test(*this, input, args));
+    }
+    default:
+      return eval_arithmetic(e);
+  }
+}
+
+Value Interp::eval_concat(const Expr& e) {
+  std::string out;
+  for (const auto& arg : e.args) append_str(eval(*arg), out);
+  return make_string(std::move(out));
+}
+
+Value Interp::eval_compare(const Expr& e) {
+  Value left = eval(*e.a);
+  for (size_t i = 0; i < e.ops.size(); ++i) {
+    Value right = eval(*e.args[i]);
+    bool holds = false;
+    switch (e.ops[i]) {
+      case CompareOp::kEq:
+        holds = equals(left, right);
+        break;
+      case CompareOp::kNe:
+        holds = !equals(left, right);
+        break;
+      case CompareOp::kLt:
+        holds = compare(left, right, "<") == -1;
+        break;
+      case CompareOp::kGt:
+        holds = compare(left, right, ">") == 1;
+        break;
+      case CompareOp::kLe: {
+        const int c = compare(left, right, "<=");
+        holds = c == -1 || c == 0;
+        break;
+      }
+      case CompareOp::kGe: {
+        const int c = compare(left, right, ">=");
+        holds = c == 1 || c == 0;
+        break;
+      }
+      case CompareOp::kIn:
+        holds = contains(right, left);
+        break;
+      case CompareOp::kNotIn:
+        holds = !contains(right, left);
+        break;
+    }
+    if (!holds) return Value::boolean(false);
+    left = std::move(right);
+  }
+  return Value::boolean(true);
+}
+
+bool Interp::contains(const Value& container, const Value& item) {
+  switch (container.type()) {
+    case Type::kStr:
+      if (!item.is_str()) {
+        raise(fmt::format("'in <string>' requires string as left operand, not {}",
+                          type_name(item.type())));
+      }
+      charge(static_cast<int64_t>(container.str().size() / 64));
+      return container.str().find(item.str()) != std::string_view::npos;
+    case Type::kDict:
+      if (item.is_list() || item.is_dict()) {
+        raise(fmt::format("unhashable type: '{}'", type_name(item.type())));
+      }
+      return container.as<DictObj>()->find(item) != nullptr;
+    case Type::kUndefined:
+      return false;
+    default:
+      if (!is_iterable(container)) {
+        raise(fmt::format("argument of type '{}' is not iterable", type_name(container.type())));
+      }
+      const Value all = elements(container);
+      for (const Value& v : all.items()) {
+        if (equals(v, item)) return true;
+      }
+      return false;
+  }
+}
+
+Value Interp::eval_item(const Expr& e) {
+  const Value object = eval(*e.a);
+  if (e.b->kind == ExprKind::kSlice) return eval_slice(object, *e.b);
+  return get_item(object, eval(*e.b));
+}
+
+Value Interp::eval_slice(const Value& object, const Expr& slice) {
+  const Value begin = slice.b ? eval(*slice.b) : Value::none();
+  const Value end = slice.c ? eval(*slice.c) : Value::none();
+  const Value step = slice.d ? eval(*slice.d) : Value::none();
+  return slice_value(*this, object, begin, end, step);
+}
+
+Value Interp::get_item(const Value& object, const Value& key) {
+  require_defined(object);
+  if (object.is_dict()) {
+    if (const Value* found = object.as<DictObj>()->find(key)) return *found;
+  } else if (key.is_integral() && object.is_sequence_obj()) {
+    const auto n = static_cast<int64_t>(object.items().size());
+    const int64_t i = key.as_int() < 0 ? key.as_int() + n : key.as_int();
+    if (i >= 0 && i < n) return object.items()[static_cast<size_t>(i)];
+  } else if (key.is_integral() && object.is_str()) {
+    const int64_t n = length_of(object);
+    const int64_t i = key.as_int() < 0 ? key.as_int() + n : key.as_int();
+    if (i >= 0 && i < n) {
+      const std::string_view s = object.str();
+      const bool ascii = static_cast<size_t>(n) == s.size();
+      const size_t at = ascii ? static_cast<size_t>(i) : byte_offset(s, static_cast<size_t>(i));
+      if (!ascii) charge(static_cast<int64_t>(at / 64));
+      size_t behind = at;
+      next_code_point(s, behind);
+      return make_string(std::string(s.substr(at, behind - at)));
+    }
+  }
+  if (key.is_str() && (object.is(Type::kNamespace) || object.is(Type::kLoop) ||
+                       object.is(Type::kCycler) || has_method(object.type(), key.str()))) {
+    return get_attribute(object, key);
+  }
+  return Value::undefined(key, object.type());
+}
+
+namespace {
+
+Value loop_attribute(LoopObj& loop, const Value& name) {
+  const std::string_view n = name.str();
+  const auto& items = loop.items.items();
+  const auto count = static_cast<int64_t>(items.size());
+  const auto at = static_cast<size_t>(loop.index0);
+  if (n == "index") return Value::integer(loop.index0 + 1);
+  if (n == "index0") return Value::integer(loop.index0);
+  if (n == "first") return Value::boolean(loop.index0 == 0);
+  if (n == "last") return Value::boolean(loop.index0 + 1 == count);
+  if (n == "length") return Value::integer(count);
+  if (n == "revindex") return Value::integer(count - loop.index0);
+  if (n == "revindex0") return Value::integer(count - loop.index0 - 1);
+  if (n == "depth") return Value::integer(loop.depth0 + 1);
+  if (n == "depth0") return Value::integer(loop.depth0);
+  if (n == "previtem") {
+    if (loop.index0 > 0) return items[at - 1];
+    return Value::undefined_message("there is no previous item");
+  }
+  if (n == "nextitem") {
+    if (loop.index0 + 1 < count) return items[at + 1];
+    return Value::undefined_message("there is no next item");
+  }
+  return Value::undefined(name, Type::kLoop);
+}
+
+Value bound_method(const Value& self, const Value& name) {
+  auto* method = new MethodObj;
+  Value out = Value::object(Type::kMethod, method);
+  method->self = self;
+  method->name = name;
+  method->depth = depth_above(self);
+  return out;
+}
+
+}  // namespace
+
+Value Interp::get_attribute(const Value& object, const Value& name) {
+  const std::string_view n = name.str();
+  switch (object.type()) {
+    case Type::kUndefined:
+      raise(undefined_text(object));
+    case Type::kNamespace: {
+      const Value* found = object.as<NamespaceObj>()->attributes.find(n);
+      return found != nullptr ? *found : Value::undefined(name, Type::kNamespace);
+    }
+    case Type::kLoop:
+      if (n != "cycle" && n != "changed") return loop_attribute(*object.as<LoopObj>(), name);
+      return bound_method(object, name);
+    case Type::kCycler:
+      if (n == "current") {
+        const auto* cycler = object.as<CyclerObj>();
+        return cycler->items[cycler->at];
+      }
+      break;
+    case Type::kMacro:
+      if (n == "name") return object.as<MacroObj>()->def->name;
+      break;
+    case Type::kTuple: {
+      const auto* t = object.as<ListObj>();
+      if (t->first_name.is_str() && t->first_name.str() == n) return t->items[0];
+      if (t->second_name.is_str() && t->second_name.str() == n) return t->items[1];
+      break;
+    }
+    default:
+      break;
+  }
+  if (has_method(object.type(), n)) {
+    if (!is_mutating(object.type(), n)) return bound_method(object, name);
+    return Value::undefined_message(fmt::format(
+        "access to attribute '{}' of '{}' object is unsafe.", n, type_name(object.type())));
+  }
+  if (n.starts_with("__")) {
+    return Value::undefined_message(fmt::format(
+        "access to attribute '{}' of '{}' object is unsafe.", n, type_name(object.type())));
+  }
+  if (object.is_dict()) {
+    if (const Value* found = object.as<DictObj>()->find(n)) return *found;
+  }
+  return Value::undefined(name, object.type());
+}
+
+Value Interp::eval_call(const Expr& e) {
+  CallArgs args;
+  if (e.a->kind == ExprKind::kAttribute) {  // object.method(...), without making the method a value
+    const Value object = eval(*e.a->a);
+    const std::string_view name = e.a->value.str();
+    if (has_method(object.type(), name) && !is_mutating(object.type(), name)) {
+      eval_args(e, args);
+      line_ = e.line;
+      return call_method(object, name, args);
+    }
+    const Value callee = get_attribute(object, e.a->value);
+    eval_args(e, args);
+    return call(callee, args);
+  }
+  const Value callee = eval(*e.a);
+  eval_args(e, args);
+  line_ = e.line;
+  return call(callee, args);
+}
+
+// ---- arithmetic
+
+namespace {
+
+[[noreturn]] void unsupported_operands(const char* op, const Value& a, const Value& b) {
+  raise(fmt::format("unsupported operand type(s) for {}: '{}' and '{}'", op, type_name(a.type()),
+                    type_name(b.type())));
+}
+
+const char* op_name(ExprKind op) {
+  switch (op) {
+    case ExprKind::kAdd:
+      return "+";
+    case ExprKind::kSub:
+      return "-";
+    case ExprKind::kMul:
+      return "*";
+    case ExprKind::kDiv:
+      return "/";
+    case ExprKind::kFloorDiv:
+      return "//";
+    case ExprKind::kMod:
+      return "%";
+    default:
+      return "** or pow()";
+  }
+}
+
+[[noreturn]] void overflow() { raise("an integer is too large"); }
+
+int64_t floor_div(int64_t a, int64_t b) {
+  const int64_t q = a / b;
+  return (a % b != 0 && (a < 0) != (b < 0)) ? q - 1 : q;
+}
+
+Value int_power(int64_t base, int64_t exponent) {
+  if (exponent < 0)
+    return Value::real(std::pow(static_cast<double>(base), static_cast<double>(exponent)));
+  int64_t out = 1;
+  while (exponent > 0) {
+    if ((exponent & 1) != 0 && __builtin_mul_overflow(out, base, &out)) overflow();
+    exponent >>= 1;
+    if (exponent > 0 && __builtin_mul_overflow(base, base, &base)) overflow();
+  }
+  return Value::integer(out);
+}
+
+Value int_arithmetic(ExprKind op, int64_t a, int64_t b) {
+  int64_t out = 0;
+  switch (op) {
+    case ExprKind::kAdd:
+      if (__builtin_add_overflow(a, b, &out)) overflow();
+      return Value::integer(out);
+    case ExprKind::kSub:
+      if (__builtin_sub_overflow(a, b, &out)) overflow();
+      return Value::integer(out);
+    case ExprKind::kMul:
+      if (__builtin_mul_overflow(a, b, &out)) overflow();
+      return Value::integer(out);
+    case ExprKind::kPow:
+      return int_power(a, b);
+    default:
+      break;
+  }
+  if (b == 0) {
+    raise(op == ExprKind::kDiv ? "division by zero" : "integer division or modulo by zero");
+  }
+  if (op == ExprKind::kDiv) return Value::real(static_cast<double>(a) / static_cast<double>(b));
+  if (b == -1) {
+    if (op == ExprKind::kMod) return Value::integer(0);
+    if (a == INT64_MIN) overflow();
+    return Value::integer(-a);
+  }
+  const int64_t q = floor_div(a, b);
+  return Value::integer(op == ExprKind::kFloorDiv ? q : a - q * b);
+}
+
+double float_mod(double a, double b) {
+  const double r = std::fmod(a, b);
+  return r != 0 && (r < 0) != (b < 0) ? r + b : r;
+}
+
+Value float_arithmetic(ExprKind op, double a, double b) {
+  switch (op) {
+    case ExprKind::kAdd:
+      return Value::real(a + b);
+    case ExprKind::kSub:
+      return Value::real(a - b);
+    case ExprKind::kMul:
+      return Value::real(a * b);
+    case ExprKind::kPow:
+      return Value::real(std::pow(a, b));
+    default:
+      break;
+  }
+  if (b == 0) raise("float division by zero");
+  if (op == ExprKind::kDiv) return Value::real(a / b);
+  if (op == ExprKind::kMod) return Value::real(float_mod(a, b));
+  return Value::real(std::floor((a - float_mod(a, b)) / b + 0.5));
+}
+
+Value repeated(Interp& interp, const Value& what, int64_t times) {
+  const auto n = static_cast<size_t>(std::max<int64_t>(times, 0));
+  if (what.is_str()) {
+    const std::string_view s = what.str();
+    if (!s.empty() && n > (size_t{1} << 40) / s.size()) interp.check_size(SIZE_MAX);
+    interp.check_size(s.size() * n);
+    std::string out;
+    out.reserve(s.size() * n);
+    for (size_t i = 0; i < n && !s.empty(); ++i) out += s;
+    return interp.make_string(std::move(out));
+  }
+  const auto& items = what.items();
+  if (!items.empty() && n > (size_t{1} << 24) / items.size()) interp.check_size(SIZE_MAX);
+  interp.charge(static_cast<int64_t>(items.size() * n));
+  std::vector<Value> out;
+  for (size_t i = 0; i < n && !items.empty(); ++i)
+    out.insert(out.end(), items.begin(), items.end());
+  return what.is_list() ? Value::list(std::move(out)) : Value::tuple(std::move(out));
+}
+
+bool repeatable(const Value& v) { return v.is_str() || v.is_list() || v.is(Type::kTuple); }
+
+Value joined_items(Interp& interp, const Value& a, const Value& b) {
+  interp.charge(static_cast<int64_t>(a.items().size() + b.items().size()));
+  std::vector<Value> out = a.items();
+  out.insert(out.end(), b.items().begin(), b.items().end());
+  return a.is_list() ? Value::list(std::move(out)) : Value::tuple(std::move(out));
+}
+
+}  // namespace
+
+Value Interp::add(const Value& a, const Value& b) {
+  if (a.is_str() && b.is_str()) {
+    if (a.is_markup() || b.is_markup()) {
+      const auto part = [](const Value& v) {
+        return v.is_markup() ? std::string(v.str()) : escape_html(v.str());
+      };
+      return Value::markup(part(a) + part(b));
+    }
+    auto* left = a.as<StrObj>();
+    check_size(left->view.size() + b.str().size());
+    if (left->refs == 1 && !left->own.empty() && a.obj() != b.obj()) {
+      charge(static_cast<int64_t>(b.str().size() / 64));
+      left->own += b.str();  // nobody else sees the left side
+      left->view = left->own;
+      left->ascii = -1;
+      return a;
+    }
+    std::string out;
+    out.reserve(a.str().size() + b.str().size() + 64);
+    out += a.str();
+    out += b.str();
+    return make_string(std::move(out));
+  }
+  if (a.type() == b.type() && (a.is_list() || a.is(Type::kTuple))) return joined_items(*this, a, b);
+  return binary(ExprKind::kAdd, a, b);
+}
+
+Value Interp::binary(ExprKind op, const Value& a, const Value& b) {
+  if (a.is_number() && b.is_number()) {
+    if (a.is_integral() && b.is_integral()) return int_arithmetic(op, a.as_int(), b.as_int());
+    return float_arithmetic(op, a.as_double(), b.as_double());
+  }
+  if (op == ExprKind::kMod && a.is_str()) return percent_format(*this, a.str(), b);
+  require_defined(a);
+  require_defined(b);
+  if (op == ExprKind::kMul && repeatable(a) && b.is_integral()) {
+    return repeated(*this, a, b.as_int());
+  }
+  if (op == ExprKind::kMul && repeatable(b) && a.is_integral()) {
+    return repeated(*this, b, a.as_int());
+  }
+  if (op == ExprKind::kAdd && repeatable(a)) {
+    raise(fmt::format("can only concatenate {0} (not \"{1}\") to {0}", type_name(a.type()),
+                      type_name(b.type())));
+  }
+  unsupported_operands(op_name(op), a, b);
+}
+
+Value Interp::eval_arithmetic(const Expr& e) {
+  Value a = eval(*e.a);
+  if (e.kind == ExprKind::kNegative || e.kind == ExprKind::kPositive) {
+    require_defined(a);
+    if (!a.is_number()) {
+      raise(fmt::format("bad operand type for unary {}: '{}'",
+                        e.kind == ExprKind::kNegative ? "-" : "+", type_name(a.type())));
+    }
+    const int sign = e.kind == ExprKind::kNegative ? -1 : 1;
+    if (!a.is_integral()) return Value::real(sign * a.as_double());
+    if (a.as_int() == INT64_MIN && sign < 0) overflow();
+    return Value::integer(sign * a.as_int());
+  }
+  const Value b = eval(*e.b);
+  line_ = e.line;
+  return e.kind == ExprKind::kAdd ? add(a, b) : binary(e.kind, a, b);
+}
+
+// ---- slices
+
+namespace {
+
+int64_t slice_index(const Value& v, int64_t fallback) {
+  if (v.is_none()) return fallback;
+  require_defined(v);
+  if (!v.is_integral()) raise("slice indices must be integers or None");
+  return v.as_int();
+}
+
+}  // namespace
+
+Value slice_value(Interp& interp, const Value& object, const Value& begin, const Value& end,
+                  const Value& step_value) {
+  require_defined(object);
+  if (!object.is_str() && !object.is_sequence_obj()) {
+    raise(fmt::format("'{}' object cannot be sliced", type_name(object.type())));
+  }
+  const int64_t n = length_of(object);
+  const int64_t step = std::clamp(slice_index(step_value, 1), -n - 1, n + 1);
+  if (step == 0) raise("slice step cannot be zero");
+  const int64_t low = step > 0 ? 0 : -1;
+  const int64_t high = step > 0 ? n : n - 1;
+  const auto place = [&](const Value& v, int64_t fallback) {
+    if (v.is_none()) return fallback;
+    int64_t i = slice_index(v, 0);
+    if (i < 0) i += n;
+    return std::clamp(i, low, high);
+  };
+  const int64_t from = place(begin, step > 0 ? low : high);
+  const int64_t to = place(end, step > 0 ? high : low);
+  if (object.is_str()) {
+    const std::string_view s = object.str();
+    const bool ascii = static_cast<size_t>(n) == s.size();
+    if (step == 1) {
+      if (from >= to) return Value::string("");
+      const size_t b =
+          ascii ? static_cast<size_t>(from) : byte_offset(s, static_cast<size_t>(from));
+      const auto count = static_cast<size_t>(to - from);
+      const size_t size = ascii ? count : byte_offset(s.substr(b), count);
+      return interp.make_string(std::string(s.substr(b, size)));
+    }
+    const Value parts = interp.elements(object);
+    std::string out;
+    for (int64_t i = from; step > 0 ? i < to : i > to; i += step) {
+      out += parts.items()[static_cast<size_t>(i)].str();
+    }
+    return interp.make_string(std::move(out));
+  }
+  std::vector<Value> out;
+  for (int64_t i = from; step > 0 ? i < to : i > to; i += step) {
+    out.push_back(object.items()[static_cast<size_t>(i)]);
+  }
+  interp.charge(static_cast<int64_t>(out.size()));
+  return object.is(Type::kTuple) ? Value::tuple(std::move(out)) : Value::list(std::move(out));
+}
+
+}  // namespace lorry::text::jinja

@@ -1,0 +1,239 @@
+// Values of the template language: Python's, as far as chat templates see them.
+//
+// A Value is 16 bytes and counts references without atomics: values live inside one render, on one
+// thread. Constants of a parsed template are shared between renders and are therefore immortal
+// (their count is never touched). Strings of the context are looked at, not copied.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "base/json.h"
+
+namespace lorry::text::jinja {
+
+enum class Type : uint8_t {
+  kMissing,  ///< an unset variable slot; never reaches a template
+  kUndefined,
+  kNone,
+  kBool,
+  kInt,
+  kFloat,
+  kStr,
+  kList,
+  kTuple,
+  kDict,
+  kNamespace,
+  kRange,
+  kGenerator,  ///< what select, map, ... give: can be run through once
+  kView,       ///< dict.keys(), values(), items()
+  kMacro,
+  kFunction,  ///< range, namespace, raise_exception, ...
+  kMethod,    ///< "text".strip without the call
+  kLoop,
+  kCycler,
+  kJoiner,
+};
+
+/// Raised inside the engine; ChatTemplate turns it into an Error with the line.
+struct TemplateError {
+  std::string message;
+  int line = 0;  ///< 0: not known yet
+};
+[[noreturn]] void raise(std::string message);
+
+/// Nesting of lists in lists and the like, so that no recursion over a value is deep.
+inline constexpr int kMaxValueDepth = 400;
+
+struct Obj {
+  int32_t refs = 0;  ///< negative: immortal
+  int16_t depth = 1;
+  Obj() = default;
+  Obj(const Obj&) = delete;
+  Obj& operator=(const Obj&) = delete;
+  virtual ~Obj() = default;
+};
+
+struct StrObj;
+struct ListObj;
+struct DictObj;
+
+class Value {
+ public:
+  Value() : type_(Type::kUndefined) { u_.obj = nullptr; }
+  Value(const Value& o) : type_(o.type_), aux_(o.aux_), u_(o.u_) { retain(); }
+  Value(Value&& o) noexcept : type_(o.type_), aux_(o.aux_), u_(o.u_) {
+    o.type_ = Type::kMissing;
+    o.u_.obj = nullptr;
+  }
+  Value& operator=(Value o) noexcept {
+    std::swap(type_, o.type_);
+    std::swap(aux_, o.aux_);
+    std::swap(u_, o.u_);
+    return *this;
+  }
+  ~Value() { release(); }
+
+  static Value none() { return Value(Type::kNone); }
+  static Value missing() { return Value(Type::kMissing); }
+  static Value boolean(bool b) {
+    Value v(Type::kBool);
+    v.u_.i = b;
+    return v;
+  }
+  static Value integer(int64_t i) {
+    Value v(Type::kInt);
+    v.u_.i = i;
+    return v;
+  }
+  static Value real(double d) {
+    Value v(Type::kFloat);
+    v.u_.d = d;
+    return v;
+  }
+  /// Takes a share of `obj`.
+  static Value object(Type type, Obj* obj) {
+    Value v(type);
+    v.u_.obj = obj;
+    v.retain();
+    return v;
+  }
+  static Value string(std::string s);
+  /// A string that stands elsewhere and outlives the render.
+  static Value string_view(std::string_view s);
+  static Value markup(std::string s);
+  static Value list(std::vector<Value> items);
+  static Value tuple(std::vector<Value> items);
+  static Value generator(std::vector<Value> items);
+  /// "x is undefined"; `owner` kMissing for a variable, else the type that has no such attribute.
+  static Value undefined(const Value& name, Type owner = Type::kMissing);
+  /// Undefined with its whole sentence.
+  static Value undefined_message(std::string message);
+
+  Type type() const { return type_; }
+  bool is(Type t) const { return type_ == t; }
+  bool is_undefined() const { return type_ == Type::kUndefined; }
+  bool is_missing() const { return type_ == Type::kMissing; }
+  bool is_none() const { return type_ == Type::kNone; }
+  bool is_str() const { return type_ == Type::kStr; }
+  bool is_list() const { return type_ == Type::kList; }
+  bool is_dict() const { return type_ == Type::kDict; }
+  /// bool counts as a number, as in Python.
+  bool is_integral() const { return type_ == Type::kInt || type_ == Type::kBool; }
+  bool is_number() const { return is_integral() || type_ == Type::kFloat; }
+  bool is_sequence_obj() const {
+    return type_ == Type::kList || type_ == Type::kTuple || type_ == Type::kRange;
+  }
+
+  bool as_bool() const { return u_.i != 0; }
+  int64_t as_int() const { return u_.i; }
+  double as_double() const { return type_ == Type::kFloat ? u_.d : static_cast<double>(u_.i); }
+  Obj* obj() const { return u_.obj; }
+  template <typename T>
+  T* as() const {
+    return static_cast<T*>(u_.obj);
+  }
+  inline std::string_view str() const;
+  inline const std::vector<Value>& items() const;
+  inline bool is_markup() const;
+  uint8_t aux() const { return aux_; }
+  void set_aux(uint8_t aux) { aux_ = aux; }
+
+ private:
+  explicit Value(Type t) : type_(t) { u_.obj = nullptr; }
+  bool counted() const { return (type_ >= Type::kStr || type_ == Type::kUndefined) && u_.obj; }
+  void retain() const {
+    if (counted() && u_.obj->refs >= 0) ++u_.obj->refs;
+  }
+  void release() {
+    if (counted() && u_.obj->refs > 0 && --u_.obj->refs == 0) delete u_.obj;
+  }
+
+  Type type_;
+  uint8_t aux_ = 0;
+  union {
+    int64_t i;
+    double d;
+    Obj* obj;
+  } u_;
+};
+
+struct StrObj : Obj {
+  std::string own;
+  std::string_view view;
+  bool markup = false;  ///< made by `safe` or `escape`
+  int8_t ascii = -1;    ///< 1, 0, or -1 for not looked yet
+  explicit StrObj(std::string s) : own(std::move(s)), view(own) {}
+  explicit StrObj(std::string_view s, int) : view(s) {}
+};
+
+/// Lists, tuples, ranges, and generators (which are emptied by being run through).
+struct ListObj : Obj {
+  std::vector<Value> items;
+  Value first_name, second_name;          ///< names of a groupby tuple's fields, else undefined
+  int64_t start = 0, stop = 0, step = 1;  ///< of a range
+  explicit ListObj(std::vector<Value> v);
+};
+
+struct DictObj : Obj {
+  std::vector<std::pair<Value, Value>> items;
+  std::unordered_map<std::string_view, size_t> index;  ///< of string keys, once there are many
+
+  const Value* find(const Value& key) const;
+  const Value* find(std::string_view key) const;
+  /// Inserts or replaces; the key keeps its place.
+  void set(Value key, Value value);
+};
+
+/// A namespace() object: the one thing a template can change.
+struct NamespaceObj : Obj {
+  DictObj attributes;
+};
+
+struct ViewObj : Obj {
+  Value dict;
+  enum Kind { kKeys, kValues, kItems } kind = kKeys;
+};
+
+inline std::string_view Value::str() const { return as<StrObj>()->view; }
+inline const std::vector<Value>& Value::items() const { return as<ListObj>()->items; }
+inline bool Value::is_markup() const { return is_str() && as<StrObj>()->markup; }
+
+/// Raises if the depth of `child` under one more container is too great; returns that depth.
+int16_t depth_above(const Value& child);
+
+/// Python's name of a type: "str", "NoneType", ...
+std::string_view type_name(Type type);
+
+/// What using an undefined value says.
+std::string undefined_text(const Value& value);
+/// Raises that, if `value` is undefined.
+void require_defined(const Value& value);
+
+bool truthy(const Value& value);
+bool equals(const Value& a, const Value& b);
+/// -1, 0, 1; raises for types that have no order. `op` is for the message ("<").
+int compare(const Value& a, const Value& b, const char* op);
+
+/// str() and repr().
+void append_str(const Value& value, std::string& out);
+std::string to_str(const Value& value);
+void append_repr(const Value& value, std::string& out);
+std::string repr(const Value& value);
+/// repr() of a float: shortest digits that read back the same.
+std::string float_repr(double d);
+
+/// A value of the context. Strings are looked at where they stand.
+Value from_json(const Json& json, int depth = 0);
+
+/// The elements that a `for` would see; raises for what cannot be iterated.
+Value iterate(const Value& value);
+bool is_iterable(const Value& value);
+/// len(); -1 for what has none.
+int64_t length_of(const Value& value);
+
+}  // namespace lorry::text::jinja
