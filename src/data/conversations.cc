@@ -1,0 +1,429 @@
+#include "data/conversations.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+
+namespace lorry::data {
+namespace {
+
+enum class Role { kSystem, kUser, kAssistant, kTool, kCall };
+
+std::optional<Role> role_of(std::string name) {
+  for (char& c : name) c = char(std::tolower(static_cast<unsigned char>(c)));
+  static const std::map<std::string, Role> kRoles = {{"system", Role::kSystem},
+                                                     {"developer", Role::kSystem},
+                                                     {"user", Role::kUser},
+                                                     {"human", Role::kUser},
+                                                     {"prompter", Role::kUser},
+                                                     {"assistant", Role::kAssistant},
+                                                     {"gpt", Role::kAssistant},
+                                                     {"chatgpt", Role::kAssistant},
+                                                     {"model", Role::kAssistant},
+                                                     {"bing", Role::kAssistant},
+                                                     {"bard", Role::kAssistant},
+                                                     {"bot", Role::kAssistant},
+                                                     {"ai", Role::kAssistant},
+                                                     {"tool", Role::kTool},
+                                                     {"function", Role::kTool},
+                                                     {"observation", Role::kTool},
+                                                     {"function_response", Role::kTool},
+                                                     {"function-response", Role::kTool},
+                                                     {"tool_response", Role::kTool},
+                                                     {"tool_result", Role::kTool},
+                                                     {"ipython", Role::kTool},
+                                                     {"function_call", Role::kCall},
+                                                     {"function-call", Role::kCall},
+                                                     {"tool_call", Role::kCall},
+                                                     {"tool_calls", Role::kCall}};
+  const auto found = kRoles.find(name);
+  if (found == kRoles.end()) return std::nullopt;
+  return found->second;
+}
+
+const char* role_name(Role role) {
+  switch (role) {
+    case Role::kSystem:
+      return "system";
+    case Role::kUser:
+      return "user";
+    case Role::kTool:
+      return "tool";
+    case Role::kAssistant:
+    case Role::kCall:
+      break;
+  }
+  return "assistant";
+}
+
+const Json& field(const Json& object, const std::string& key) {
+  static const Json kNull;
+  if (key.empty() || !object.is_object()) return kNull;
+  const auto found = object.find(key);
+  return found == object.end() ? kNull : *found;
+}
+
+void remove_nulls(Json& value) {
+  if (value.is_object()) {
+    Json kept = Json::object();
+    for (auto& [key, inner] : value.items()) {
+      if (inner.is_null()) continue;
+      remove_nulls(inner);
+      kept[key] = std::move(inner);
+    }
+    value = std::move(kept);
+  } else if (value.is_array()) {
+    for (auto& inner : value) remove_nulls(inner);
+  }
+}
+
+/// A string that holds JSON, parsed; anything else as it is. Discarded if it is no JSON.
+Json parsed(const Json& value) {
+  if (!value.is_string()) return value;
+  return Json::parse(value.get_ref<const std::string&>(), nullptr, false);
+}
+
+/// {"type": "function", "function": {"name", "arguments": object}} from what data sets write:
+/// OpenAI's form, or {"name", "arguments"}; arguments as an object or a JSON string of one.
+std::optional<Json> tool_call(const Json& given) {
+  if (!given.is_object()) return std::nullopt;
+  Json call = given;
+  if (!call.contains("function")) {
+    if (!call.contains("name") || !call["name"].is_string()) return std::nullopt;
+    Json function = std::move(call);
+    call = Json{{"type", "function"}, {"function", std::move(function)}};
+  }
+  Json& function = call["function"];
+  if (!function.is_object() || !field(function, "name").is_string()) return std::nullopt;
+  if (!function.contains("arguments") && function.contains("parameters")) {
+    function["arguments"] = function["parameters"];
+    function.erase("parameters");
+  }
+  if (!function.contains("arguments")) function["arguments"] = Json::object();
+  Json arguments = parsed(function["arguments"]);
+  if (arguments.is_object()) function["arguments"] = std::move(arguments);
+  return call;
+}
+
+/// A list of calls, from one or several, as objects or JSON strings.
+std::optional<Json> tool_calls(const Json& given) {
+  const Json value = parsed(given);
+  Json calls = Json::array();
+  if (value.is_array()) {
+    for (const auto& each : value) {
+      auto call = tool_call(parsed(each));
+      if (!call) return std::nullopt;
+      calls.push_back(std::move(*call));
+    }
+  } else {
+    auto call = tool_call(value);
+    if (!call) return std::nullopt;
+    calls.push_back(std::move(*call));
+  }
+  if (calls.empty()) return std::nullopt;
+  return calls;
+}
+
+class RowStandardizer {
+ public:
+  RowStandardizer(const RowRules& rules, const Json& row) : rules_(rules), row_(row) {}
+
+  Result<StandardRow> run() {
+    LORRY_TRY(read_row());
+    if (out_.dropped.empty() && rules_.format != RowFormat::kText) {
+      LORRY_TRY(add_system());
+      LORRY_TRY(add_tools());
+      judge();
+    }
+    return std::move(out_);
+  }
+
+ private:
+  Result<> read_row() {
+    switch (rules_.format) {
+      case RowFormat::kShareGpt:
+      case RowFormat::kMessages:
+        return add_turns(parsed(field(row_, rules_.conversation)), rules_.conversation);
+      case RowFormat::kAlpaca:
+        return read_alpaca();
+      case RowFormat::kPromptCompletion:
+        LORRY_TRY(add_side(rules_.prompt, "user"));
+        return add_side(rules_.completion, "assistant");
+      case RowFormat::kText:
+        return read_text();
+    }
+    return {};
+  }
+
+  Result<> read_text() {
+    const Json& text = field(row_, rules_.text);
+    if (text.is_null() || text == "") {
+      out_.dropped = "empty text";
+      return {};
+    }
+    if (!text.is_string()) return not_text(rules_.text);
+    out_.text = fill(text.get<std::string>());
+    return {};
+  }
+
+  Result<> read_alpaca() {
+    for (const auto& pair : field(row_, rules_.history)) {
+      if (!pair.is_array() || pair.size() != 2 || !pair[0].is_string() || !pair[1].is_string()) {
+        return invalid_input(
+            fmt::format("column {}: history must be pairs of strings", rules_.history));
+      }
+      add("user", pair[0].get<std::string>());
+      add("assistant", pair[1].get<std::string>());
+    }
+    LORRY_ASSIGN(std::string user, text_of(rules_.instruction));
+    LORRY_ASSIGN(const std::string input, text_of(rules_.input));
+    if (!input.empty()) user += user.empty() ? input : "\n" + input;
+    if (user.empty()) {
+      out_.dropped = "empty prompt";
+      return {};
+    }
+    add("user", std::move(user));
+    return add_side(rules_.output, "assistant");
+  }
+
+  /// A column of a pair: a string is one turn, a list is turns.
+  Result<> add_side(const std::string& column, const char* role) {
+    const Json& value = field(row_, column);
+    if (value.is_array()) return add_turns(value, column);
+    if (value.is_object()) return add_turns(Json::array({value}), column);
+    LORRY_ASSIGN(std::string text, text_of(column));
+    if (text.empty() && out_.dropped.empty()) {
+      out_.dropped = role == std::string_view("user") ? "empty prompt" : "empty completion";
+    }
+    add(role, std::move(text));
+    return {};
+  }
+
+  /// A column's text; numbers and booleans as JSON writes them.
+  Result<std::string> text_of(const std::string& column) const {
+    const Json& value = field(row_, column);
+    if (value.is_null()) return std::string();
+    if (value.is_string()) return value.get<std::string>();
+    if (value.is_number() || value.is_boolean()) return dump_json(value);
+    return not_text(column);
+  }
+
+  static Error not_text(const std::string& column) {
+    return invalid_input(fmt::format("column {} is not text", column));
+  }
+
+  Turn& add(const char* role, std::string content) {
+    out_.turns.push_back(Turn{role, fill(std::move(content))});
+    return out_.turns.back();
+  }
+
+  Result<> add_turns(const Json& turns, const std::string& column) {
+    if (turns.is_null()) return {};
+    if (!turns.is_array()) return invalid_input(fmt::format("column {} is not a list", column));
+    for (size_t i = 0; i < turns.size(); ++i) {
+      LORRY_TRY(add_turn(turns[i]).with_context(fmt::format("column {}, turn {}", column, i)));
+    }
+    return {};
+  }
+
+  const Json& role_field(const Json& turn) const {
+    if (!rules_.role_key.empty()) return field(turn, rules_.role_key);
+    const Json& role = field(turn, "role");
+    return role.is_null() ? field(turn, "from") : role;
+  }
+
+  const Json& content_field(const Json& turn) const {
+    if (!rules_.content_key.empty()) return field(turn, rules_.content_key);
+    const Json& content = field(turn, "content");
+    return content.is_null() ? field(turn, "value") : content;
+  }
+
+  Result<> add_turn(const Json& turn) {
+    if (!turn.is_object()) return invalid_input("not an object with a role and a content");
+    const Json& role = role_field(turn);
+    if (!role.is_string()) return invalid_input("no role (\"role\" or \"from\")");
+    const auto known = role_of(role.get<std::string>());
+    if (!known) {
+      return invalid_input(fmt::format("unknown role \"{}\"", role.get<std::string>()));
+    }
+    const Json& content = content_field(turn);
+    if (*known == Role::kCall) return add_call(content);
+    Turn& added = add(role_name(*known), "");
+    if (content.is_string()) {
+      added.content = fill(content.get<std::string>());
+    } else if (content.is_array()) {
+      LORRY_TRY(add_parts(added, content));
+    } else if (!content.is_null()) {
+      return invalid_input("the content is neither text nor a list of parts");
+    }
+    return add_extras(added, turn);
+  }
+
+  /// ShareGPT's function_call: a turn of the assistant's whose text is the call.
+  Result<> add_call(const Json& content) {
+    if (content.is_null()) return invalid_input("a function call without text");
+    Turn& added = add("assistant", "");
+    if (auto calls = tool_calls(content)) {
+      added.tool_calls = dump_json(*calls);
+    } else {
+      added.content = fill(content.is_string() ? content.get<std::string>() : dump_json(content));
+    }
+    return {};
+  }
+
+  Result<> add_parts(Turn& turn, const Json& parts) {
+    std::string text, reasoning;
+    Json calls = Json::array();
+    for (const Json& part : parts) {
+      if (part.is_null()) continue;
+      if (part.is_string()) {
+        text += part.get<std::string>();
+        continue;
+      }
+      const Json& type = field(part, "type");
+      const std::string kind = type.is_string() ? type.get<std::string>() : "text";
+      const Json& value = part_value(part, kind);
+      if (kind == "tool_call" || kind == "tool_calls" || kind == "function_call") {
+        auto more = tool_calls(value.is_null() ? part : value);
+        if (!more) return invalid_input("a tool call that is not {\"name\", \"arguments\"}");
+        for (auto& call : *more) calls.push_back(std::move(call));
+      } else if (kind == "text" || kind == "input_text" || kind == "output_text") {
+        if (!value.is_string()) return invalid_input("a text part without text");
+        text += value.get<std::string>();
+      } else if (kind == "reasoning" || kind == "thinking") {
+        if (!value.is_string()) return invalid_input("a reasoning part without text");
+        reasoning += value.get<std::string>();
+      } else {
+        return invalid_input(
+            fmt::format("parts of type \"{}\" are not supported, only text", kind));
+      }
+    }
+    turn.content = fill(std::move(text));
+    if (!reasoning.empty()) turn.reasoning_content = fill(std::move(reasoning));
+    if (!calls.empty()) turn.tool_calls = dump_json(calls);
+    return {};
+  }
+
+  static const Json& part_value(const Json& part, const std::string& kind) {
+    for (const std::string& key : {kind, std::string("text"), std::string("value")}) {
+      const Json& value = field(part, key);
+      if (!value.is_null()) return value;
+    }
+    return field(part, "value");
+  }
+
+  Result<> add_extras(Turn& turn, const Json& given) {
+    Json calls = parsed(field(given, "tool_calls"));
+    if (calls.is_discarded()) return invalid_input("tool_calls is a string, but not JSON");
+    if (calls.is_null() || calls.empty()) calls = parsed(field(given, "function_call"));
+    if (calls.is_discarded()) return invalid_input("function_call is a string, but not JSON");
+    if (!calls.is_null() && !calls.empty()) {
+      if (rules_.nulls_are_absent) remove_nulls(calls);
+      auto known = tool_calls(calls);
+      if (!known) return invalid_input("a tool call without a function's name");
+      turn.tool_calls = dump_json(*known);
+    }
+    turn.tool_call_id = string_field(given, "tool_call_id");
+    turn.name = string_field(given, "name");
+    for (const char* key : {"reasoning_content", "thinking", "reasoning"}) {
+      auto reasoning = string_field(given, key);
+      if (!reasoning || turn.reasoning_content) continue;
+      turn.reasoning_content = fill(std::move(*reasoning));
+    }
+    return {};
+  }
+
+  static std::optional<std::string> string_field(const Json& object, const char* key) {
+    const Json& value = field(object, key);
+    if (!value.is_string() || value == "") return std::nullopt;
+    return value.get<std::string>();
+  }
+
+  Result<> add_system() {
+    LORRY_ASSIGN(std::string system, text_of(rules_.system));
+    if (system.empty() || (!out_.turns.empty() && out_.turns[0].role == "system")) return {};
+    out_.turns.insert(out_.turns.begin(), Turn{"system", fill(std::move(system))});
+    return {};
+  }
+
+  Result<> add_tools() {
+    const Json& given = field(row_, rules_.tools);
+    if (given.is_null() || given == "") return {};
+    Json tools = parsed(given);
+    if (tools.is_discarded()) {
+      return invalid_input(fmt::format("column {} is a string, but not JSON", rules_.tools));
+    }
+    if (tools.is_object()) tools = Json::array({tools});
+    if (!tools.is_array()) {
+      return invalid_input(fmt::format("column {} is not a list of tools", rules_.tools));
+    }
+    if (!given.is_string()) remove_nulls(tools);
+    for (Json& tool : tools) {
+      tool = parsed(tool);
+      // The bare function, as older data sets write it.
+      if (!tool.is_object() || tool.contains("function") || !tool.contains("name")) continue;
+      Json function = std::move(tool);
+      tool = Json{{"type", "function"}, {"function", std::move(function)}};
+    }
+    if (!tools.empty()) out_.tools = dump_json(tools);
+    return {};
+  }
+
+  void judge() {
+    if (out_.turns.empty()) {
+      out_.dropped = "empty conversation";
+    } else if (std::none_of(out_.turns.begin(), out_.turns.end(),
+                            [](const Turn& turn) { return turn.role == "assistant"; })) {
+      out_.dropped = "no assistant turn";
+    }
+  }
+
+  /// Replaces {{name}}, spaces inside the braces allowed.
+  std::string fill(std::string text) {
+    size_t open = text.find("{{");
+    if (open == std::string::npos) return text;
+    std::string filled;
+    size_t done = 0;
+    for (; open != std::string::npos; open = text.find("{{", std::max(done, open + 1))) {
+      const size_t close = text.find("}}", open);
+      if (close == std::string::npos) break;
+      const auto name = placeholder_name(std::string_view(text).substr(open + 2, close - open - 2));
+      if (name.empty()) continue;
+      const auto known = std::find_if(rules_.placeholders.begin(), rules_.placeholders.end(),
+                                      [&](const auto& pair) { return pair.first == name; });
+      if (known == rules_.placeholders.end()) {
+        out_.placeholders.emplace(name);
+        continue;
+      }
+      out_.filled.emplace(name);
+      filled.append(text, done, open - done).append(known->second);
+      done = close + 2;
+    }
+    return filled.append(text, done);
+  }
+
+  static std::string_view placeholder_name(std::string_view inside) {
+    while (!inside.empty() && inside.front() == ' ') inside.remove_prefix(1);
+    while (!inside.empty() && inside.back() == ' ') inside.remove_suffix(1);
+    const bool word = std::all_of(inside.begin(), inside.end(), [](unsigned char c) {
+      return std::isalnum(c) || c == '_' || c == '-' || c == '.';
+    });
+    return word && !inside.empty() && !std::isdigit(static_cast<unsigned char>(inside[0]))
+               ? inside
+               : std::string_view();
+  }
+
+  const RowRules& rules_;
+  const Json& row_;
+  StandardRow out_;
+};
+
+}  // namespace
+
+Result<StandardRow> standardize_row(const RowRules& rules, const Json& row) {
+  return RowStandardizer(rules, row).run();
+}
+
+}  // namespace lorry::data

@@ -1,0 +1,68 @@
+// One raw row, whatever its data set calls things, as a conversation (or a text).
+#pragma once
+
+#include <arrow/type_fwd.h>
+
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/json.h"
+#include "base/result.h"
+
+namespace lorry::data {
+
+using NamedValues = std::vector<std::pair<std::string, std::string>>;
+
+/// How rows are understood.
+enum class RowFormat { kShareGpt, kMessages, kAlpaca, kPromptCompletion, kText };
+std::string_view row_format_name(RowFormat format);
+
+/// Which columns play which part. Empty names are parts that the data set does not have.
+struct RowRules {
+  RowFormat format = RowFormat::kMessages;
+  std::string conversation;  ///< ShareGPT, messages: list of turns
+  std::string role_key, content_key;
+  std::string instruction, input, output, history;  ///< Alpaca
+  std::string prompt, completion;
+  std::string text;
+  std::string system;  ///< a system message for any of them
+  std::string tools;   ///< JSON string or list
+  /// Nulls inside tool calls and tools are absent keys (columns of structs have no other way).
+  bool nulls_are_absent = false;
+  NamedValues placeholders;
+};
+
+/// Finds the rules for rows like `sample` (the first few). `format` is "" or "auto" or a name of
+/// docs/bucket.md; `columns` says {part, column}. Fails with invalid input, naming the columns
+/// that there are, if they are not understood or one is missing.
+Result<RowRules> find_rules(const arrow::Schema& schema, const std::vector<Json>& sample,
+                            const std::string& format, const NamedValues& columns,
+                            NamedValues placeholders);
+
+struct Turn {
+  std::string role;  ///< system, user, assistant or tool
+  std::string content;
+  std::optional<std::string> tool_calls;  ///< JSON list
+  std::optional<std::string> tool_call_id;
+  std::optional<std::string> name;
+  std::optional<std::string> reasoning_content;
+};
+
+struct StandardRow {
+  std::vector<Turn> turns;
+  std::optional<std::string> tools;  ///< JSON list
+  std::string text;
+  std::string dropped;                 ///< why the row is left out; empty if it is not
+  std::set<std::string> placeholders;  ///< names that were left unfilled
+  std::set<std::string> filled;
+};
+
+/// Fails with invalid input, saying what is wrong (an unknown role, a part that is no text), if the
+/// row is malformed. Thread-safe.
+Result<StandardRow> standardize_row(const RowRules& rules, const Json& row);
+
+}  // namespace lorry::data

@@ -1,0 +1,305 @@
+#include "data/json_splitter.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace lorry::data {
+namespace {
+
+constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+
+bool is_space(char c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t'; }
+
+enum class Shape { kLines, kArray, kValues };
+
+Error too_long(const std::string& path, int64_t line) {
+  return unsupported(fmt::format("{}: line {}: a row of more than {} MB cannot be imported", path,
+                                 line, kMaxRowBytes >> 20));
+}
+
+/// Finds the end of one JSON value by its brackets and quotes alone; the parser judges the rest.
+/// Can be fed piece by piece.
+class ValueScanner {
+ public:
+  /// Looks on from `at`; returns the position after the value, or npos if it goes on past the end.
+  size_t find_end(std::string_view text, size_t at) {
+    for (; at < text.size(); ++at) {
+      if (in_string_) {
+        at = skip_string(text, at);
+        if (at == std::string_view::npos) return at;
+        if (depth_ == 0) return at + 1;
+        continue;
+      }
+      switch (text[at]) {
+        case '"':
+          in_string_ = true;
+          break;
+        case '{':
+        case '[':
+          ++depth_;
+          break;
+        case '}':
+        case ']':
+          if (depth_ == 0) return at;  // after a scalar: the array's own bracket
+          if (--depth_ == 0) return at + 1;
+          break;
+        case ',':
+          if (depth_ == 0) return at;
+          break;
+        default:
+          if (depth_ == 0 && is_space(text[at])) return at;
+      }
+    }
+    return std::string_view::npos;
+  }
+
+ private:
+  /// The closing quote's position; `at` is inside the string.
+  size_t skip_string(std::string_view text, size_t at) {
+    for (; at < text.size(); ++at) {
+      if (escaped_) {
+        escaped_ = false;
+      } else if (text[at] == '\\') {
+        escaped_ = true;
+      } else if (text[at] == '"') {
+        in_string_ = false;
+        return at;
+      }
+    }
+    return std::string_view::npos;
+  }
+
+  int depth_ = 0;
+  bool in_string_ = false;
+  bool escaped_ = false;
+};
+
+class JsonSplitter final : public BlockSplitter {
+ public:
+  JsonSplitter(const SourceFile& file, Shape shape, std::unique_ptr<ByteSource> source,
+               const Place& from, int64_t block_bytes)
+      : path_(file.path),
+        shape_(shape),
+        window_(std::move(source), from.offset),
+        line_(from.line),
+        row_(from.row),
+        block_bytes_(size_t(std::max<int64_t>(block_bytes, 16))),
+        fresh_(from.offset == 0) {}
+
+  Result<std::optional<Block>> next() override {
+    LORRY_TRY(window_.fill(block_bytes_));
+    if (fresh_) {
+      fresh_ = false;
+      if (window_.bytes().starts_with(kByteOrderMark)) window_.drop(kByteOrderMark.size());
+      if (shape_ == Shape::kArray) {
+        skip_spaces();
+        window_.drop(1);
+      }
+    }
+    return shape_ == Shape::kLines ? next_lines() : next_values();
+  }
+
+ private:
+  Result<std::optional<Block>> next_lines() {
+    size_t want = block_bytes_;
+    size_t searched = 0;
+    while (true) {
+      const std::string_view text = window_.bytes();
+      if (text.empty()) return std::optional<Block>();
+      const size_t newline = text.rfind('\n');
+      if (newline != std::string_view::npos && newline >= searched) return cut(newline + 1, {});
+      if (window_.at_end()) return cut(text.size(), {});
+      if (int64_t(text.size()) > kMaxRowBytes) return too_long(path_, line_);
+      searched = text.size();
+      want = text.size() * 2;
+      LORRY_TRY(window_.fill(want));
+    }
+  }
+
+  Result<std::optional<Block>> next_values() {
+    if (closed_) return check_nothing_follows();
+    std::vector<std::pair<uint32_t, uint32_t>> rows;
+    size_t at = 0;  // after the last whole row and what separates it from the next
+    while (true) {
+      size_t begin = at;
+      bool closes = false;
+      LORRY_TRY(skip_separators(begin, closes));
+      if (closes) {
+        closed_ = true;
+        at = begin + 1;
+        break;
+      }
+      if (begin == window_.bytes().size()) {
+        if (window_.at_end()) {
+          if (shape_ == Shape::kArray) return cut_short(begin);
+          at = begin;
+          break;
+        }
+        if (!rows.empty()) break;
+        LORRY_TRY(window_.fill(window_.bytes().size() + block_bytes_));
+        continue;
+      }
+      LORRY_ASSIGN(const size_t end, end_of_value(begin, rows.empty()));
+      if (end == std::string_view::npos) break;
+      rows.emplace_back(uint32_t(begin), uint32_t(end - begin));
+      need_comma_ = true;
+      at = end;
+      if (at >= block_bytes_) break;
+    }
+    if (rows.empty()) {
+      if (at > 0) advance_line(at), window_.drop(at);
+      return closed_ ? check_nothing_follows() : Result<std::optional<Block>>(std::nullopt);
+    }
+    return cut(at, std::move(rows));
+  }
+
+  /// npos if the value does not end in the window and earlier rows can go first.
+  Result<size_t> end_of_value(size_t begin, bool is_first) {
+    const char c = window_.bytes()[begin];
+    if (shape_ == Shape::kValues && c != '{') {
+      return bad_place(begin, "rows must be JSON objects");
+    }
+    ValueScanner scanner;
+    size_t scanned = begin;
+    while (true) {
+      const size_t end = scanner.find_end(window_.bytes(), scanned);
+      if (end != std::string_view::npos) {
+        if (end == begin) return bad_place(begin, "a JSON value is missing");
+        return end;
+      }
+      if (window_.at_end()) return cut_short(begin);
+      if (!is_first) return std::string_view::npos;
+      scanned = window_.bytes().size();
+      if (int64_t(scanned - begin) > kMaxRowBytes) return too_long(path_, line_);
+      LORRY_TRY(window_.fill(std::max(window_.bytes().size() * 2, block_bytes_)));
+    }
+  }
+
+  Result<> skip_separators(size_t& at, bool& closes) {
+    const std::string_view text = window_.bytes();
+    for (; at < text.size(); ++at) {
+      const char c = text[at];
+      if (is_space(c)) continue;
+      if (shape_ != Shape::kArray) return {};
+      if (c == ']') {
+        closes = true;
+        return {};
+      }
+      if (!need_comma_) return {};
+      if (c != ',') return bad_place(at, "a comma is missing between rows");
+      need_comma_ = false;
+    }
+    return {};
+  }
+
+  Result<std::optional<Block>> check_nothing_follows() {
+    while (true) {
+      LORRY_TRY(window_.fill(block_bytes_));
+      const std::string_view text = window_.bytes();
+      const auto other = std::find_if_not(text.begin(), text.end(), is_space);
+      if (other != text.end()) {
+        return bad_place(size_t(other - text.begin()), "more text after the array's end");
+      }
+      if (text.empty() && window_.at_end()) return std::optional<Block>();
+      advance_line(text.size());
+      window_.drop(text.size());
+    }
+  }
+
+  std::optional<Block> cut(size_t size, std::vector<std::pair<uint32_t, uint32_t>> rows) {
+    Block block;
+    block.begin = Place{0, window_.offset(), line_, row_};
+    block.size = size;
+    advance_line(size);
+    row_ += int64_t(rows.size());
+    block.bytes = window_.take(size);
+    block.rows = std::move(rows);
+    block.bytes_done = window_.stored_position();
+    return block;
+  }
+
+  void advance_line(size_t size) {
+    const std::string_view text = window_.bytes().substr(0, size);
+    line_ += std::count(text.begin(), text.end(), '\n');
+  }
+
+  void skip_spaces() {
+    size_t at = 0;
+    while (at < window_.bytes().size() && is_space(window_.bytes()[at])) ++at;
+    advance_line(at);
+    window_.drop(at);
+  }
+
+  int64_t line_at(size_t at) const {
+    const std::string_view text = window_.bytes().substr(0, at);
+    return line_ + std::count(text.begin(), text.end(), '\n');
+  }
+  Error bad_place(size_t at, std::string_view what) const {
+    return invalid_input(fmt::format("{}: line {}: {}", path_, line_at(at), what));
+  }
+  Error cut_short(size_t at) const {
+    return corrupt_data(fmt::format(
+        "{}: line {}: the file ends inside a row or an array that begins before; is it cut short?",
+        path_, line_at(at)));
+  }
+
+  std::string path_;
+  Shape shape_;
+  Window window_;
+  int64_t line_;
+  int64_t row_;
+  size_t block_bytes_;
+  bool fresh_;
+  bool need_comma_ = false;
+  bool closed_ = false;
+};
+
+/// Whether `line` is a whole JSON value: brackets and quotes close at its end.
+bool is_whole_value(std::string_view line) {
+  size_t begin = 0;
+  while (begin < line.size() && is_space(line[begin])) ++begin;
+  ValueScanner scanner;
+  const size_t end = scanner.find_end(line, begin);
+  if (end == std::string_view::npos) return false;
+  return std::all_of(line.begin() + std::ptrdiff_t(end), line.end(), is_space);
+}
+
+Result<Shape> shape_of(const std::string& path) {
+  LORRY_ASSIGN(auto source, ByteSource::open(path));
+  Window window(std::move(source), 0);
+  size_t begin = 0;
+  for (size_t want = 1 << 16;; want *= 2) {
+    LORRY_TRY(window.fill(want));
+    std::string_view text = window.bytes();
+    if (text.starts_with(kByteOrderMark)) begin = std::max(begin, kByteOrderMark.size());
+    while (begin < text.size() && is_space(text[begin])) ++begin;
+    if (begin == text.size()) {
+      if (window.at_end()) return Shape::kLines;
+      continue;
+    }
+    if (text[begin] == '[') return Shape::kArray;
+    const size_t newline = text.find('\n', begin);
+    // A longer first line is a row, or one of many values on it: its brackets tell soon enough.
+    if (newline == std::string_view::npos && !window.at_end() && want < (64 << 20)) continue;
+    const std::string_view line = text.substr(begin, newline - begin);
+    const bool objects = text[begin] == '{';
+    const bool names_lines =
+        path.find(".jsonl") != std::string::npos || path.find(".ndjson") != std::string::npos;
+    return !objects || names_lines || is_whole_value(line) ? Shape::kLines : Shape::kValues;
+  }
+}
+
+}  // namespace
+
+Result<std::unique_ptr<BlockSplitter>> split_json(const SourceFile& file, const Place& from,
+                                                  int64_t block_bytes) {
+  LORRY_ASSIGN(const Shape shape, shape_of(file.path));
+  LORRY_ASSIGN(auto source, ByteSource::open(file.path));
+  if (from.offset > 0) LORRY_TRY(source->skip_to(from.offset));
+  return std::unique_ptr<BlockSplitter>(
+      std::make_unique<JsonSplitter>(file, shape, std::move(source), from, block_bytes));
+}
+
+}  // namespace lorry::data

@@ -1,0 +1,15 @@
+// Cuts JSON files into rows: one a line, the elements of one array, or objects one after another.
+#pragma once
+
+#include <memory>
+
+#include "data/text_format.h"
+
+namespace lorry::data {
+
+/// A file whose first character is '[' is an array of rows. Otherwise a row is a line, unless the
+/// first line is not a whole object by itself (a pretty-printed file): then rows are the objects.
+Result<std::unique_ptr<BlockSplitter>> split_json(const SourceFile& file, const Place& from,
+                                                  int64_t block_bytes);
+
+}  // namespace lorry::data

@@ -1,0 +1,214 @@
+// Which format a data set's rows have, told by its columns.
+#include <arrow/type.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <nlohmann/json.hpp>
+
+#include "data/conversations.h"
+
+namespace lorry::data {
+namespace {
+
+constexpr std::array kConversationColumns = {"conversations", "messages", "conversation"};
+constexpr std::array kPromptColumns = {"prompt", "question", "instruction",
+                                       "query",  "problem",  "input"};
+constexpr std::array kCompletionColumns = {"completion", "response", "answer", "output",
+                                           "solution"};
+
+class Finder {
+ public:
+  Finder(const arrow::Schema& schema, const std::vector<Json>& sample, const NamedValues& columns)
+      : schema_(schema), sample_(sample), columns_(columns) {}
+
+  Result<RowRules> find(std::string format) {
+    LORRY_TRY(check_columns());
+    if (format.empty() || format == "auto") {
+      LORRY_ASSIGN(format, recognise());
+    }
+    LORRY_TRY(fill(format));
+    rules_.system = optional("system");
+    if (rules_.system.empty()) rules_.system = optional("system_prompt");
+    rules_.tools = optional("tools");
+    if (rules_.tools.empty()) rules_.tools = optional("functions");
+    return rules_;
+  }
+
+ private:
+  bool has(const std::string& column) const { return schema_.GetFieldIndex(column) >= 0; }
+
+  const std::string* chosen(std::string_view part) const {
+    for (const auto& [name, column] : columns_) {
+      if (name == part) return &column;
+    }
+    return nullptr;
+  }
+
+  /// The column that --columns names for a part, or the one called so.
+  std::string optional(const std::string& part) const {
+    if (const auto* column = chosen(part)) return *column;
+    return has(part) ? part : "";
+  }
+
+  Result<> check_columns() const {
+    static constexpr std::array kParts = {"conversations", "messages",    "conversation", "role",
+                                          "content",       "instruction", "input",        "output",
+                                          "history",       "prompt",      "completion",   "text",
+                                          "system",        "tools",       "functions"};
+    for (const auto& [part, column] : columns_) {
+      if (std::find(kParts.begin(), kParts.end(), part) == kParts.end()) {
+        return invalid_input(fmt::format("--columns: unknown part \"{}\"; the parts are {}", part,
+                                         fmt::join(kParts, ", ")));
+      }
+      if (part == "role" || part == "content" || has(column)) continue;
+      return invalid_input(fmt::format("--columns {}={}: there is no column {}; there are {}", part,
+                                       column, column, column_names()));
+    }
+    return {};
+  }
+
+  std::string column_names() const {
+    return fmt::format("{}", fmt::join(schema_.field_names(), ", "));
+  }
+
+  std::string conversation_column() const {
+    for (const char* part : kConversationColumns) {
+      if (const auto* column = chosen(part)) return *column;
+    }
+    for (const char* name : kConversationColumns) {
+      if (has(name)) return name;
+    }
+    return "";
+  }
+
+  template <size_t N>
+  std::string first_of(const std::array<const char*, N>& names, const std::string& other) const {
+    for (const char* name : names) {
+      if (has(name) && name != other) return name;
+    }
+    return "";
+  }
+
+  Result<std::string> recognise() const {
+    for (const char* part : kConversationColumns) {
+      if (chosen(part)) return std::string("messages");
+    }
+    if (chosen("prompt") || chosen("completion")) return std::string("prompt-completion");
+    if (chosen("instruction") || chosen("output")) return std::string("alpaca");
+    if (chosen("text")) return std::string("text");
+    if (!conversation_column().empty()) return std::string("messages");
+    if (has("instruction") && has("output")) return std::string("alpaca");
+    const std::string prompt = first_of(kPromptColumns, "");
+    if (!prompt.empty() && !first_of(kCompletionColumns, prompt).empty()) {
+      return std::string("prompt-completion");
+    }
+    if (has("text")) return std::string("text");
+    return invalid_input(fmt::format(
+        "the columns ({}) are of no format that is recognised; say which is which, as in "
+        "--columns prompt=question,completion=answer, or --columns text=body",
+        column_names()));
+  }
+
+  Error missing(std::string_view format, std::string_view part) const {
+    return invalid_input(
+        fmt::format("format {} needs a column \"{}\"; there are {}; name it with --columns {}=NAME",
+                    format, part, column_names(), part));
+  }
+
+  Result<> fill(const std::string& format) {
+    if (format == "sharegpt" || format == "messages" || format == "openai") {
+      return fill_conversation(format);
+    }
+    if (format == "alpaca") {
+      rules_.format = RowFormat::kAlpaca;
+      rules_.instruction = optional("instruction");
+      rules_.input = optional("input");
+      rules_.output = optional("output");
+      rules_.history = optional("history");
+      if (rules_.instruction.empty()) return missing(format, "instruction");
+      if (rules_.output.empty()) return missing(format, "output");
+      return {};
+    }
+    if (format == "prompt-completion") {
+      rules_.format = RowFormat::kPromptCompletion;
+      rules_.prompt = optional("prompt");
+      rules_.completion = optional("completion");
+      if (rules_.prompt.empty()) rules_.prompt = first_of(kPromptColumns, rules_.completion);
+      if (rules_.completion.empty()) {
+        rules_.completion = first_of(kCompletionColumns, rules_.prompt);
+      }
+      if (rules_.prompt.empty()) return missing(format, "prompt");
+      if (rules_.completion.empty()) return missing(format, "completion");
+      return {};
+    }
+    if (format == "text") {
+      rules_.format = RowFormat::kText;
+      rules_.text = optional("text");
+      if (rules_.text.empty()) return missing(format, "text");
+      return {};
+    }
+    return usage_error(
+        fmt::format("--format {}: unknown; the formats are sharegpt, messages (openai), "
+                    "alpaca, prompt-completion, text",
+                    format));
+  }
+
+  Result<> fill_conversation(const std::string& format) {
+    rules_.conversation = conversation_column();
+    if (rules_.conversation.empty()) {
+      return missing(format, format == "sharegpt" ? "conversations" : "messages");
+    }
+    const auto type = schema_.GetFieldByName(rules_.conversation)->type();
+    rules_.nulls_are_absent =
+        type->num_fields() == 1 && type->field(0)->type()->id() == arrow::Type::STRUCT;
+    if (const auto* key = chosen("role")) rules_.role_key = *key;
+    if (const auto* key = chosen("content")) rules_.content_key = *key;
+    const bool sharegpt = format == "sharegpt" || turns_have("from");
+    rules_.format = sharegpt ? RowFormat::kShareGpt : RowFormat::kMessages;
+    return {};
+  }
+
+  bool turns_have(const char* key) const {
+    for (const Json& row : sample_) {
+      const auto turns = row.find(rules_.conversation);
+      if (turns == row.end() || !turns->is_array() || turns->empty()) continue;
+      return turns->front().is_object() && turns->front().contains(key);
+    }
+    return false;
+  }
+
+  const arrow::Schema& schema_;
+  const std::vector<Json>& sample_;
+  const NamedValues& columns_;
+  RowRules rules_;
+};
+
+}  // namespace
+
+std::string_view row_format_name(RowFormat format) {
+  switch (format) {
+    case RowFormat::kShareGpt:
+      return "sharegpt";
+    case RowFormat::kMessages:
+      return "messages";
+    case RowFormat::kAlpaca:
+      return "alpaca";
+    case RowFormat::kPromptCompletion:
+      return "prompt-completion";
+    case RowFormat::kText:
+      return "text";
+  }
+  return "";
+}
+
+Result<RowRules> find_rules(const arrow::Schema& schema, const std::vector<Json>& sample,
+                            const std::string& format, const NamedValues& columns,
+                            NamedValues placeholders) {
+  LORRY_ASSIGN(auto rules, Finder(schema, sample, columns).find(format));
+  rules.placeholders = std::move(placeholders);
+  return rules;
+}
+
+}  // namespace lorry::data

@@ -1,0 +1,72 @@
+// What an import reads: the files behind paths, directories and globs, and their formats.
+#pragma once
+
+#include <arrow/type_fwd.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+
+namespace arrow::io {
+class InputStream;
+class RandomAccessFile;
+}  // namespace arrow::io
+
+namespace lorry::data {
+
+enum class Format { kJson, kCsv, kTsv, kParquet, kArrow };
+enum class Compression { kNone, kGzip, kZstd };
+
+/// "JSON", "CSV", ...
+std::string_view format_name(Format format);
+
+struct SourceFile {
+  std::string path;
+  Format format = Format::kJson;
+  int64_t size = 0;         ///< bytes as stored
+  int64_t modified_ns = 0;  ///< since the epoch
+};
+
+struct FoundFiles {
+  std::vector<SourceFile> files;
+  /// Files of a directory that were left out, and why, for people.
+  std::vector<std::string> notes;
+};
+
+/// The files of `sources` in order: a file is itself; a glob (*, ?, [..], ** over directories) or a
+/// directory is its files by name. A directory stands for one data set: hidden files and files that
+/// are no data are passed over; if file names tell a train split from others, it is the train split
+/// (as `datasets` takes it); a directory that `save_to_disk` wrote is its data files in order.
+/// Fails with not found, or with unsupported for a named file of an unknown extension, and with
+/// invalid input if formats are mixed.
+Result<FoundFiles> find_files(const std::vector<std::string>& sources);
+
+/// By its first bytes, whatever its name says.
+Result<Compression> detect_compression(const std::string& path);
+
+/// A file's bytes, decompressed, read forward in bounded memory.
+class ByteSource {
+ public:
+  static Result<std::unique_ptr<ByteSource>> open(const std::string& path);
+  ~ByteSource();
+  /// Reads up to `size` bytes; 0 at the end. Fails with corrupt data if the file is cut short.
+  Result<int64_t> read(char* to, int64_t size);
+  /// Goes to a place in the decompressed bytes, forward only.
+  Result<> skip_to(int64_t offset);
+  /// Bytes of the stored file that have been read, for progress.
+  int64_t stored_position() const;
+
+ private:
+  struct Impl;
+  explicit ByteSource(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+/// A file for ranged reads. A compressed one is unpacked to an unnamed temporary file first.
+Result<std::shared_ptr<arrow::io::RandomAccessFile>> open_ranged(const std::string& path);
+
+}  // namespace lorry::data

@@ -1,0 +1,106 @@
+// What JSON and CSV share: files are cut into blocks of whole rows, in order; blocks are looked at
+// (first pass) and converted (second pass) in parallel. text_reader.cc drives the passes.
+#pragma once
+
+#include <arrow/type_fwd.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "data/reader.h"
+#include "data/source.h"
+
+namespace lorry::data {
+
+/// Readable bytes after a block's end, for parsers that look ahead.
+inline constexpr size_t kBlockPadding = 64;
+/// No row may be longer: it would have to be held whole.
+inline constexpr int64_t kMaxRowBytes = 1LL << 30;
+
+/// Whole rows of one file.
+struct Block {
+  std::string bytes;  ///< kBlockPadding more bytes than `size`
+  size_t size = 0;
+  /// Begin and length of each row in `bytes`; empty if a row is a line.
+  std::vector<std::pair<uint32_t, uint32_t>> rows;
+  Place begin;
+  int64_t bytes_done = 0;  ///< of the stored files before this block's end
+  const std::string* path = nullptr;
+
+  std::string_view text() const { return {bytes.data(), size}; }
+};
+
+class BlockSplitter {
+ public:
+  virtual ~BlockSplitter() = default;
+  /// The next block of the file; nullopt at its end. The caller fills in `begin.file` and `path`.
+  virtual Result<std::optional<Block>> next() = 0;
+};
+
+struct BadRow {
+  int64_t line = 0;
+  std::string what;
+};
+
+/// What the first pass learnt from one block.
+struct Observation {
+  virtual ~Observation() = default;
+  int64_t rows = 0;  ///< without bad ones
+  std::vector<BadRow> bad;
+};
+
+struct Converted {
+  std::shared_ptr<arrow::RecordBatch> rows;
+  int64_t bad = 0;
+};
+
+class TextFormat {
+ public:
+  virtual ~TextFormat() = default;
+  virtual Result<std::unique_ptr<BlockSplitter>> split(const SourceFile& file, const Place& from,
+                                                       int64_t block_bytes) = 0;
+  /// Thread-safe.
+  virtual std::unique_ptr<Observation> observe(const Block& block) const = 0;
+  /// In the order of the blocks.
+  virtual Result<> merge(Observation& observation, const Block& block) = 0;
+  virtual Result<std::shared_ptr<arrow::Schema>> schema() const = 0;
+  /// Rows in `schema`, as `schema()` made it. Thread-safe.
+  virtual Result<Converted> convert(const Block& block,
+                                    const std::shared_ptr<arrow::Schema>& schema) const = 0;
+};
+
+std::unique_ptr<TextFormat> make_json_format();
+std::unique_ptr<TextFormat> make_csv_format(char separator);
+std::unique_ptr<Reader> make_text_reader(std::unique_ptr<TextFormat> format,
+                                         std::vector<SourceFile> files, ReadOptions options);
+std::unique_ptr<Reader> make_columnar_reader(std::vector<SourceFile> files, ReadOptions options);
+
+/// A file's decompressed bytes in a growing window, for splitters.
+class Window {
+ public:
+  Window(std::unique_ptr<ByteSource> source, int64_t offset)
+      : source_(std::move(source)), offset_(offset) {}
+  /// Reads on until the window holds `size` bytes or the file ends.
+  Result<> fill(size_t size);
+  bool at_end() const { return at_end_; }
+  std::string_view bytes() const { return {buffer_.data() + begin_, end_ - begin_}; }
+  int64_t offset() const { return offset_; }  ///< of the window's first byte in the file
+  int64_t stored_position() const { return source_->stored_position(); }
+  /// Moves `size` bytes out, as a block's padded bytes.
+  std::string take(size_t size);
+  void drop(size_t size);
+
+ private:
+  std::unique_ptr<ByteSource> source_;
+  std::string buffer_;
+  size_t begin_ = 0, end_ = 0;
+  int64_t offset_;
+  bool at_end_ = false;
+};
+
+}  // namespace lorry::data
