@@ -187,9 +187,9 @@ ExportCheck compare_logits(const model::Transformer& trained, const model::LoraA
           static_cast<int64_t>(input_ids.size())};
 }
 
-double allowed_relative_rms(const std::string& stored_dtype) {
-  if (stored_dtype == "float32") return 1e-3;
-  return stored_dtype == "float16" ? 0.03 : 0.1;
+double allowed_relative_rms(std::string_view dtype) {
+  if (dtype == "float32") return 1e-3;
+  return dtype == "float16" ? 0.03 : 0.1;
 }
 
 }  // namespace lorry::train

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
@@ -44,7 +45,8 @@ ExportCheck compare_logits(const model::Transformer& trained, const model::LoraA
                            const model::Transformer& exported,
                            const std::vector<int64_t>& input_ids);
 
-/// What rounding alone may do; an export further off is not published.
-double allowed_relative_rms(const std::string& stored_dtype);
+/// What rounding to `dtype` ("float32", ...) alone may do to logits; an export that is further off
+/// than the coarser of the stored and the computing dtype allow is not published.
+double allowed_relative_rms(std::string_view dtype);
 
 }  // namespace lorry::train

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
@@ -28,6 +29,11 @@ std::vector<int64_t> check_tokens(const Inputs& inputs, int64_t max_length) {
   return {0};
 }
 
+std::string_view dtype_name(at::ScalarType dtype) {
+  if (dtype == at::kFloat) return "float32";
+  return dtype == at::kHalf ? "float16" : "bfloat16";
+}
+
 Result<> write_fused(const RunResult& r, const std::string& model_dir, const std::string& dir) {
   const store::Bucket& bucket = *r.inputs.bucket;
   if (r.adapter) return export_merged(bucket, *r.adapter, model_dir, dir);
@@ -41,7 +47,8 @@ Result<ExportCheck> check_fused(const RunResult& r, const std::string& dir) {
                model::Transformer::load(bucket, dir, r.model.dtype(), r.model.device()));
   const ExportCheck check =
       compare_logits(r.model, r.adapter, *fused, check_tokens(r.inputs, r.options.max_length));
-  const double allowed = allowed_relative_rms(r.inputs.config.dtype);
+  const double allowed = std::max(allowed_relative_rms(r.inputs.config.dtype),
+                                  allowed_relative_rms(dtype_name(r.model.dtype())));
   if (check.relative_rms <= allowed) return check;
   LORRY_TRY(bucket.remove(dir));
   return corrupt_data(

@@ -1,0 +1,362 @@
+"""Training beside `peft`, `transformers` and torch.optim on small random checkpoints.
+
+Runs build/.../lorry_train_probe ($LORRY_BUILD, default build/release) on model-ready shards that
+`datasets` wrote. Tolerances are the project's promise: in float32 every step's loss within 1e-4 and
+the final weights within 1e-3 relative.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+peft = pytest.importorskip("peft")
+datasets = pytest.importorskip("datasets")
+from safetensors.torch import load_file  # noqa: E402
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BUILD = pathlib.Path(os.environ.get("LORRY_BUILD", ROOT / "build" / "release"))
+PROBE = BUILD / "lorry_train_probe"
+pytestmark = pytest.mark.skipif(not PROBE.exists(), reason=f"{PROBE} is not built")
+
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+SIZES = dict(
+    vocab_size=131,
+    hidden_size=64,
+    intermediate_size=96,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=512,
+    initializer_range=0.1,
+)
+MODELS = {
+    "qwen2": ("Qwen2", dict(tie_word_embeddings=True)),
+    "llama": ("Llama", dict(tie_word_embeddings=False)),
+    "qwen3": ("Qwen3", dict(head_dim=16, tie_word_embeddings=True)),
+    "mistral": ("Mistral", dict(tie_word_embeddings=False, sliding_window=None)),
+}
+BASE_OPTIONS = dict(learning_rate=1e-2, warmup_steps=3, batch_size=2, gradient_accumulation_steps=2)
+
+
+def make_model(kind, directory, dtype=torch.float32):
+    family, extra = MODELS[kind]
+    torch.manual_seed(1)
+    config = getattr(transformers, family + "Config")(**SIZES, **extra)
+    model = getattr(transformers, family + "ForCausalLM")(config).to(dtype)
+    model.save_pretrained(directory)
+    (directory / "info.json").write_text(json.dumps({"source": kind}))
+
+
+def make_rows(n, seed=0, longest=40):
+    """Random conversations: a prompt whose mask is 0, an answer whose mask is 1, sometimes twice."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(low, high):
+        return int(torch.randint(low, high, (1,), generator=generator))
+
+    rows = []
+    for _ in range(n):
+        ids, mask = [], []
+        for _ in range(draw(1, 3)):
+            for value in (0, 1):
+                length = draw(2, longest // 4)
+                ids += [draw(0, 131) for _ in range(length)]
+                mask += [value] * length
+        rows.append({"input_ids": ids, "assistant_masks": mask})
+    return rows
+
+
+def make_data(bucket, shards, model="m", dataset="d"):
+    features = datasets.Features(
+        input_ids=datasets.List(datasets.Value("int32")),
+        assistant_masks=datasets.List(datasets.Value("int8")),
+    )
+    root = bucket / "model-ready" / model / dataset
+    for i, rows in enumerate(shards):
+        columns = {k: [row[k] for row in rows] for k in features}
+        datasets.Dataset.from_dict(columns, features=features).save_to_disk(str(root / str(i)))
+    (root / "info.json").write_text(json.dumps({"count": len(shards) - 1}))
+
+
+def make_adapter(bucket, directory, r=4, alpha=8):
+    """A PEFT adapter whose B is not zero, so that everything has a gradient from the first step."""
+    base = transformers.AutoModelForCausalLM.from_pretrained(bucket / "models/m")
+    torch.manual_seed(2)
+    config = peft.LoraConfig(
+        r=r, lora_alpha=alpha, target_modules=TARGETS, task_type="CAUSAL_LM", lora_dropout=0
+    )
+    model = peft.get_peft_model(base, config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.05)
+    model.save_pretrained(directory)
+
+
+def command(bucket, **options):
+    options = dict(bucket=bucket, model="m", dataset="d", device="cpu") | options
+    words = []
+    for key, value in options.items():
+        values = value if isinstance(value, list) else [value]
+        words += [f"{key}={int(v) if isinstance(v, bool) else v}" for v in values]
+    return [str(PROBE), *words]
+
+
+def train(bucket, code=0, **options):
+    done = subprocess.run(command(bucket, **options), capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout) if code == 0 else done.stderr
+
+
+def metrics(bucket):
+    lines = (bucket / "done/m/d/metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def without_rate(lines):
+    return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in lines]
+
+
+@pytest.fixture
+def bucket(tmp_path):
+    make_model("qwen2", tmp_path / "bucket/models/m")
+    make_data(tmp_path / "bucket", [make_rows(30, 1), make_rows(23, 2)])
+    return tmp_path / "bucket"
+
+
+def collate(rows):
+    width = max(len(row["input_ids"]) for row in rows)
+    batch = {"input_ids": [], "attention_mask": [], "labels": []}
+    for row in rows:
+        pad = width - len(row["input_ids"])
+        labels = [i if m else -100 for i, m in zip(row["input_ids"], row["assistant_masks"])]
+        batch["input_ids"].append(row["input_ids"] + [0] * pad)
+        batch["attention_mask"].append([1] * len(row["input_ids"]) + [0] * pad)
+        batch["labels"].append(labels + [-100] * pad)
+    return {key: torch.tensor(value) for key, value in batch.items()}
+
+
+def trainer_losses(model, rows, tmp_path, steps, **changes):
+    """Losses, norms and rates of `transformers`' Trainer in data order; the model is trained."""
+    o = BASE_OPTIONS | changes
+    args = transformers.TrainingArguments(
+        output_dir=str(tmp_path / "hf"),
+        per_device_train_batch_size=o["batch_size"],
+        gradient_accumulation_steps=o["gradient_accumulation_steps"],
+        max_steps=steps,
+        num_train_epochs=o.get("epochs", 1),
+        learning_rate=o["learning_rate"],
+        lr_scheduler_type=o.get("lr_scheduler_type", "linear"),
+        warmup_steps=o["warmup_steps"],
+        weight_decay=0.01,
+        logging_steps=1,
+        report_to="none",
+        save_strategy="no",
+        use_cpu=True,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        train_sampling_strategy="sequential",
+    )
+    trainer = transformers.Trainer(model, args, train_dataset=rows, data_collator=collate)
+    trainer.train()
+    return [line for line in trainer.state.log_history if "loss" in line]
+
+
+def assert_same_steps(ours, theirs):
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-3)
+        assert a["learning_rate"] == pytest.approx(b["learning_rate"], rel=1e-9)
+        assert a["epoch"] == pytest.approx(b["epoch"], abs=1e-4)
+
+
+def assert_close(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        error = (tensor.float() - theirs[name].float()).norm() / theirs[name].float().norm()
+        assert error < 1e-3, f"{name}: {error}"
+
+
+def load_tuned(bucket, adapter):
+    base = transformers.AutoModelForCausalLM.from_pretrained(bucket / "models/m")
+    return peft.PeftModel.from_pretrained(base, adapter, is_trainable=True)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_twenty_lora_steps_are_those_of_peft_and_trainer(tmp_path, kind):
+    bucket = tmp_path / "bucket"
+    make_model(kind, bucket / "models/m")
+    rows = make_rows(53, 3)
+    make_data(bucket, [rows[:30], rows[30:]])
+    make_adapter(bucket, tmp_path / "start")
+    train(bucket, adapter=tmp_path / "start", shuffle=False, max_steps=20, **BASE_OPTIONS)
+
+    model = load_tuned(bucket, tmp_path / "start")
+    theirs = trainer_losses(model, rows, tmp_path, 20)
+    assert_same_steps(metrics(bucket), theirs)
+    model.save_pretrained(tmp_path / "end")
+    assert_close(
+        load_file(bucket / "done/m/d/lora_model/adapter_model.safetensors"),
+        load_file(tmp_path / "end/adapter_model.safetensors"),
+    )
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant", "constant_with_warmup"])
+def test_epochs_and_schedules_are_those_of_trainer(bucket, tmp_path, schedule):
+    rows = make_rows(30, 1) + make_rows(23, 2)
+    make_adapter(bucket, tmp_path / "start")
+    options = BASE_OPTIONS | dict(lr_scheduler_type=schedule, epochs=1.3)
+    train(bucket, adapter=tmp_path / "start", shuffle=False, **options)
+    theirs = trainer_losses(load_tuned(bucket, tmp_path / "start"), rows, tmp_path, -1, **options)
+    assert_same_steps(metrics(bucket), theirs)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama"])
+def test_full_steps_are_those_of_trainer(tmp_path, kind):
+    bucket = tmp_path / "bucket"
+    make_model(kind, bucket / "models/m")
+    rows = make_rows(53, 3)
+    make_data(bucket, [rows])
+    options = BASE_OPTIONS | dict(learning_rate=1e-3)
+    train(bucket, full=True, shuffle=False, max_steps=20, **options)
+    model = transformers.AutoModelForCausalLM.from_pretrained(bucket / "models/m")
+    theirs = trainer_losses(model, rows, tmp_path, 20, **options)
+    assert_same_steps(metrics(bucket), theirs)
+    model.save_pretrained(tmp_path / "end")
+    fused = bucket / "done/m/d/fused"
+    assert_close(load_file(fused / "model.safetensors"), load_file(tmp_path / "end/model.safetensors"))
+    assert not (bucket / "done/m/d/lora_model").exists()
+
+
+def test_full_training_of_a_bfloat16_model_keeps_finer_masters(tmp_path):
+    bucket = tmp_path / "bucket"
+    make_model("qwen2", bucket / "models/m", torch.bfloat16)
+    make_data(bucket, [make_rows(40, 3)])
+    options = BASE_OPTIONS | dict(learning_rate=1e-3)
+    train(bucket, full=True, max_steps=10, **options)
+    sixteen = [line["loss"] for line in metrics(bucket)]
+    train(bucket, full=True, max_steps=10, dtype="float32", **options)
+    assert sixteen == pytest.approx([line["loss"] for line in metrics(bucket)], abs=0.05)
+    weights = load_file(bucket / "done/m/d/fused/model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
+
+
+def test_merged_model_and_adapter_give_the_same_logits(bucket):
+    train(bucket, max_steps=12, **BASE_OPTIONS)
+    done = bucket / "done/m/d"
+    ids = torch.tensor([make_rows(1, 9)[0]["input_ids"]])
+    fused = transformers.AutoModelForCausalLM.from_pretrained(done / "fused")
+    with torch.no_grad():
+        merged = fused(ids).logits
+        adapted = load_tuned(bucket, done / "lora_model")(ids).logits
+        base = transformers.AutoModelForCausalLM.from_pretrained(bucket / "models/m")(ids).logits
+    assert (merged - adapted).abs().max() < 1e-4
+    assert (merged - base).abs().max() > 1e-2
+    info = json.loads((done / "info.json").read_text())
+    assert info["steps"] == 12 and info["merge_check"]["relative_rms"] < 1e-4
+    assert "<svg" in (done / "report.html").read_text()
+
+
+def test_a_second_run_does_nothing_and_changed_options_train_again(bucket):
+    options = BASE_OPTIONS | dict(max_steps=4)
+    assert not train(bucket, **options)["already_done"]
+    before = (bucket / "done/m/d/info.json").stat().st_mtime_ns
+    assert train(bucket, **options)["already_done"]
+    assert (bucket / "done/m/d/info.json").stat().st_mtime_ns == before
+    assert not train(bucket, **(options | dict(learning_rate=2e-3)))["already_done"]
+    assert not (bucket / "checkpoints/m/d").exists()
+
+
+RESUMED = dict(
+    lora=dict(lora_dropout=0.1, max_steps=40),
+    packed=dict(packing=True, max_length=64, epochs=12),
+    full=dict(full=True, max_steps=40, dtype="bfloat16"),
+)
+
+
+@pytest.mark.parametrize("options", RESUMED.values(), ids=RESUMED.keys())
+def test_killed_runs_end_where_an_undisturbed_one_does(bucket, options):
+    options = BASE_OPTIONS | options | dict(save_steps=3)
+    train(bucket, **options)
+    done = bucket / "done/m/d"
+    weights = done / ("fused/model.safetensors" if "full" in options else "lora_model/adapter_model.safetensors")
+    expected, lines = weights.read_bytes(), without_rate(metrics(bucket))
+    subprocess.run(["rm", "-rf", bucket / "done"], check=True)
+
+    for kills, delay in enumerate([0.6, 0.9, 1.2, 1.0]):
+        stop = signal.SIGKILL if kills != 2 else signal.SIGTERM
+        process = subprocess.Popen(command(bucket, **options), stderr=subprocess.DEVNULL)
+        time.sleep(delay)
+        process.send_signal(stop)
+        process.wait()
+    train(bucket, **options)
+    assert weights.read_bytes() == expected
+    assert without_rate(metrics(bucket)) == lines
+
+
+def test_packing_changes_neither_loss_nor_weights_of_a_whole_epoch_step(bucket, tmp_path):
+    """With every example in one step, how rows are cut cannot matter unless sequences leak."""
+    make_adapter(bucket, tmp_path / "start")
+    options = BASE_OPTIONS | dict(adapter=tmp_path / "start", batch_size=64, epochs=4, max_length=100)
+    train(bucket, packing=False, **options)
+    plain = metrics(bucket)
+    train(bucket, packing=True, **options)
+    packed = metrics(bucket)
+    assert len(plain) == len(packed) == 4
+    for a, b in zip(plain, packed):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-5)
+        assert a["tokens"] == b["tokens"]
+
+
+def test_float16_scales_its_loss(bucket):
+    options = BASE_OPTIONS | dict(max_steps=10, learning_rate=1e-3, shuffle=False)
+    train(bucket, dtype="float32", **options)
+    expected = [line["loss"] for line in metrics(bucket)]
+    train(bucket, dtype="float16", **options)
+    assert [line["loss"] for line in metrics(bucket)] == pytest.approx(expected, abs=0.02)
+
+
+def test_long_examples_are_cut_and_counted(tmp_path):
+    bucket = tmp_path / "bucket"
+    make_model("qwen2", bucket / "models/m")
+    rows = [{"input_ids": list(range(50)), "assistant_masks": [0] * 10 + [1] * 40}] * 3
+    rows += [{"input_ids": list(range(20)), "assistant_masks": [0] * 15 + [1] * 5}]
+    make_data(bucket, [rows])
+    train(bucket, max_length=12, warmup_steps=0)
+    info = json.loads((bucket / "done/m/d/info.json").read_text())
+    assert info["examples_cut"] == 4
+    assert info["examples_without_target"] == 1
+    assert info["target_tokens"] == 3 * 2
+
+
+BAD = {
+    "no target": ({}, "nothing-to-learn", "none of 5 examples"),
+    "rate": (dict(learning_rate=-1), None, "--learning-rate must be above 0"),
+    "schedule": (dict(lr_scheduler_type="exponential"), None, "no learning-rate schedule"),
+    "module": (dict(target_modules=["q_prj"]), None, "no module 'q_prj'"),
+    "data set": (dict(dataset="nope"), None, "lorry pretokenize --model m --dataset nope"),
+    "model": (dict(model="nope"), None, "lorry import-model"),
+    "adapter": (dict(adapter="/nope"), None, "no such directory"),
+    "nan": (dict(learning_rate=1e30, max_grad_norm=0, warmup_steps=0), None, "try a lower"),
+}
+
+
+@pytest.mark.parametrize("options, data, message", BAD.values(), ids=BAD.keys())
+def test_bad_input_is_named(bucket, options, data, message):
+    if data:
+        rows = [{"input_ids": [1, 2, 3], "assistant_masks": [0, 0, 0]}] * 5
+        subprocess.run(["rm", "-rf", bucket / "model-ready"], check=True)
+        make_data(bucket, [rows])
+    said = train(bucket, code=1, **(dict(max_steps=5) | options))
+    assert message in said
+    assert said.strip().splitlines()[-1].startswith("error: ")
+    assert not (bucket / "done").exists()
