@@ -298,7 +298,7 @@ void Flags::positional(const std::string& name, std::vector<std::string>& target
     target = values;
     return {};
   });
-  impl_->options.back().option->expected(0, -1);
+  impl_->options.back().option->expected(0, -1)->allow_extra_args();
   impl_->options.back().required = required;
 }
 
@@ -347,7 +347,13 @@ std::optional<std::string> Flags::origin(const std::string& flag) const {
   return std::nullopt;
 }
 
-std::string Flags::help() const { return impl_->app.help(); }
+std::string Flags::help() const {
+  std::string text = impl_->app.help();
+  // CLI11 shows what a negated flag assigns; the help of a toggle says it in words.
+  static constexpr std::string_view kNoise = "{false}";
+  for (size_t at; (at = text.find(kNoise)) != std::string::npos;) text.erase(at, kNoise.size());
+  return text;
+}
 
 std::vector<std::string> Flags::variables() const {
   std::vector<std::string> names;

@@ -1,0 +1,210 @@
+#include "pipeline/pretokenize.h"
+
+#include "base/cancel.h"
+#include "data/token_shard.h"
+#include "pipeline/messages.h"
+#include "pipeline/names.h"
+#include "pipeline/stage_fixture.h"
+#include "pipeline/status.h"
+
+namespace lorry::pipeline {
+namespace {
+
+constexpr char kReady[] = "model-ready/tiny/talk";
+
+class PretokenizeStage : public StageTest {
+ protected:
+  void SetUp() override {
+    StageTest::SetUp();
+    put_model("tiny");
+    for (int i = 0; i < 300; ++i)
+      rows_.push_back({{"user", "question " + std::to_string(i)},
+                       {"assistant", "answer " + std::string(i % 7, 'x')}});
+    options_ = {.bucket = bucket_, .model = "tiny", .dataset = "talk"};
+  }
+
+  std::vector<Turns> rows_;
+  PretokenizeOptions options_;
+};
+
+TEST_F(PretokenizeStage, WritesIdsAndMasksInOrder) {
+  put_dataset("talk", rows_, 200);
+  const auto done = pretokenize(options_);
+  ASSERT_TRUE(done.ok()) << done.error().message;
+  EXPECT_EQ(done->rows, 300);
+  EXPECT_EQ(done->shards, 2);
+  const auto chat = *load_chat(*bucket_, "tiny");
+  const auto reader = *data::TokenShardReader::open(*bucket_, std::string(kReady) + "/1");
+  ASSERT_EQ(reader->rows(), 100);
+  const auto row = reader->row(5);
+  const std::vector<int32_t> ids(row.input_ids.begin(), row.input_ids.end());
+  EXPECT_EQ(chat->tokenizer()->decode(ids, false),
+            "<|start|>user\nquestion 205<|end|>\n<|start|>assistant\nanswer xx<|end|>\n");
+  std::vector<int32_t> learnt;
+  for (size_t i = 0; i < ids.size(); ++i)
+    if (row.assistant_masks[i] == 1) learnt.push_back(ids[i]);
+  EXPECT_EQ(chat->tokenizer()->decode(learnt, false), "answer xx<|end|>");
+}
+
+TEST_F(PretokenizeStage, InfoCountsAndASecondRunDoesNothing) {
+  put_dataset("talk", rows_, 200);
+  rows_.clear();
+  const auto first = *pretokenize(options_);
+  const auto info = **bucket_->read_info(kReady);
+  EXPECT_EQ(info["count"], 1);
+  EXPECT_EQ(info["rows"], 300);
+  EXPECT_EQ(info["tokens"], first.tokens);
+  EXPECT_GT(first.target_tokens, 0);
+  EXPECT_FALSE(*bucket_->exists(std::string(kReady) + "/progress.json"));
+  const auto again = *pretokenize(options_);
+  EXPECT_TRUE(again.up_to_date);
+  EXPECT_EQ(again.tokens, first.tokens);
+  EXPECT_EQ(again.longest, first.longest);
+}
+
+TEST_F(PretokenizeStage, AnInterruptedRunGoesOnAndItsBytesAreThoseOfAnUndisturbedOne) {
+  put_dataset("talk", rows_, 100);
+  ASSERT_TRUE(pretokenize(options_).ok());
+  const auto undisturbed = contents(kReady);
+  options_.fresh = true;
+  options_.progress = [](int64_t rows, int64_t) {
+    if (rows >= 200) request_cancel(15);
+  };
+  const auto stopped = pretokenize(options_);
+  reset_cancel();
+  ASSERT_FALSE(stopped.ok());
+  EXPECT_EQ(stopped.error().kind, ErrorKind::kCancelled);
+  EXPECT_FALSE(*bucket_->exists(std::string(kReady) + "/info.json"));
+  EXPECT_TRUE(*bucket_->exists(std::string(kReady) + "/0/state.json"));
+  options_.fresh = false;
+  int64_t began_at = -1;
+  options_.progress = [&](int64_t rows, int64_t) {
+    if (began_at < 0) began_at = rows;
+  };
+  ASSERT_TRUE(pretokenize(options_).ok());
+  EXPECT_GE(began_at, 100) << "whole shards are kept";
+  EXPECT_EQ(contents(kReady), undisturbed);
+}
+
+TEST_F(PretokenizeStage, AChangedInputMakesItRunAgain) {
+  put_dataset("talk", rows_, 200);
+  ASSERT_TRUE(pretokenize(options_).ok());
+  options_.with_text = true;
+  EXPECT_FALSE(pretokenize(options_)->up_to_date);
+  rows_.pop_back();
+  put_dataset("talk", rows_, 299);
+  const auto done = *pretokenize(options_);
+  EXPECT_FALSE(done.up_to_date);
+  EXPECT_EQ(done.rows, 299);
+  EXPECT_FALSE(*bucket_->exists(std::string(kReady) + "/1")) << "a shard of the run before";
+}
+
+TEST_F(PretokenizeStage, TheBytesDoNotDependOnTheThreads) {
+  put_dataset("talk", rows_, 300);
+  options_.threads = 1;
+  ASSERT_TRUE(pretokenize(options_).ok());
+  const auto one = contents(kReady);
+  options_.threads = 5;
+  options_.fresh = true;
+  ASSERT_TRUE(pretokenize(options_).ok());
+  EXPECT_EQ(contents(kReady), one);
+}
+
+TEST_F(PretokenizeStage, ARefusedRowIsNamedOrLeftOutWhenAllowed) {
+  rows_[150] = {{"banned", "x"}};
+  put_dataset("talk", rows_, 100);
+  const auto failed = pretokenize(options_);
+  ASSERT_FALSE(failed.ok());
+  EXPECT_EQ(failed.error().message.find("standardized/talk/1 row 50: "), 0u)
+      << failed.error().message;
+  EXPECT_NE(failed.error().message.find("banned role"), std::string::npos);
+  options_.skip_bad_rows = 1;
+  const auto done = pretokenize(options_);
+  ASSERT_TRUE(done.ok()) << done.error().message;
+  EXPECT_EQ(done->rows, 299);
+  EXPECT_EQ(done->dropped, 1);
+  const auto info = **bucket_->read_info(kReady);
+  EXPECT_EQ(info["dropped_rows"][0]["row"], "standardized/talk/1 row 50");
+}
+
+TEST_F(PretokenizeStage, ARowWithNothingToLearnIsKeptAndCounted) {
+  rows_[3] = {{"user", "alone"}};
+  put_dataset("talk", rows_, 300);
+  const auto done = pretokenize(options_);
+  ASSERT_TRUE(done.ok()) << done.error().message;
+  EXPECT_EQ(done->rows, 300);
+  EXPECT_EQ(done->rows_without_target, 1);
+}
+
+TEST_F(PretokenizeStage, MissingInputsSayWhatToRun) {
+  EXPECT_NE(pretokenize(options_).error().message.find("run lorry import-dataset"),
+            std::string::npos);
+  options_.model = "none";
+  EXPECT_NE(pretokenize(options_).error().message.find("run lorry import-model"),
+            std::string::npos);
+}
+
+TEST(ExampleFromRow, ParsesStoredJsonAndLeavesOutWhatIsAbsent) {
+  const Json row = *parse_json(R"({"conversations": [
+      {"role": "user", "content": "hi", "tool_calls": null, "name": null},
+      {"role": "assistant", "content": null, "tool_calls": "[{\"type\": \"function\"}]"},
+      {"role": "tool", "content": "4", "tool_call_id": "c1"}],
+      "tools": "[{\"name\": \"f\"}]", "other": 1})",
+                               "row");
+  const auto example = example_from_row(row);
+  ASSERT_TRUE(example.ok()) << example.error().message;
+  EXPECT_EQ(dump_json(example->messages),
+            R"([{"role":"user","content":"hi"},)"
+            R"({"role":"assistant","content":null,"tool_calls":[{"type":"function"}]},)"
+            R"({"role":"tool","content":"4","tool_call_id":"c1"}])");
+  EXPECT_EQ(dump_json(example->tools), R"([{"name":"f"}])");
+}
+
+TEST(ExampleFromRow, PlainTextIsNoConversation) {
+  const auto example = example_from_row(*parse_json(R"({"text": "abc"})", "row"));
+  ASSERT_TRUE(example.ok());
+  EXPECT_TRUE(example->is_text);
+  EXPECT_FALSE(example_from_row(*parse_json(R"({"x": 1})", "row")).ok());
+}
+
+class Names : public StageTest {};
+
+TEST_F(Names, TheOnlyOneIsChosenAndSeveralAreListed) {
+  EXPECT_EQ(choose_model(*bucket_, "").error().kind, ErrorKind::kNotFound);
+  put_model("org/tiny");
+  EXPECT_EQ(*choose_model(*bucket_, ""), "org/tiny");
+  EXPECT_EQ(*choose_model(*bucket_, "org/tiny"), "org/tiny");
+  put_model("other");
+  const auto several = choose_model(*bucket_, "");
+  ASSERT_FALSE(several.ok());
+  EXPECT_EQ(several.error().kind, ErrorKind::kUsage);
+  EXPECT_NE(several.error().message.find("--model: org/tiny, other"), std::string::npos);
+  EXPECT_NE(choose_model(*bucket_, "nope").error().message.find("it has org/tiny, other"),
+            std::string::npos);
+}
+
+class Status : public StageTest {};
+
+TEST_F(Status, TellsDonePartialAndMissingFromTheManifests) {
+  put_model("tiny");
+  put_dataset("talk", {{{"user", "a"}, {"assistant", "b"}}}, 1);
+  ASSERT_TRUE(bucket_->write("raw/half/0/data.arrow", "x").ok());
+  ASSERT_TRUE(bucket_->write("checkpoints/tiny/talk/0/state", "x").ok());
+  auto status = *read_status(*bucket_);
+  EXPECT_EQ(status["datasets"][0]["name"], "half");
+  EXPECT_EQ(status["datasets"][0]["raw"], "partial");
+  EXPECT_EQ(status["datasets"][1]["standardized"], "done");
+  EXPECT_EQ(status["runs"][0]["pretokenize"], "missing");
+  EXPECT_EQ(status["runs"][0]["train"], "partial");
+  ASSERT_TRUE(pretokenize({.bucket = bucket_, .model = "tiny", .dataset = "talk"}).ok());
+  status = *read_status(*bucket_);
+  EXPECT_EQ(status["runs"][0]["pretokenize"], "done");
+  EXPECT_EQ(status["runs"][0]["rows"], 1);
+  EXPECT_EQ(status["runs"][0]["next"], "lorry train --model tiny --dataset talk");
+  const std::string table = format_status(status);
+  for (const char* part : {"half", "partial", "Qwen2ForCausalLM", "next: lorry train"})
+    EXPECT_NE(table.find(part), std::string::npos) << part << "\n" << table;
+}
+
+}  // namespace
+}  // namespace lorry::pipeline
