@@ -139,7 +139,8 @@ arrow::Status JsonColumn::append(simdjson::dom::element value) {
     case Kind::kList: {
       if (is != element_type::ARRAY) return unfit(*type_);
       ARROW_RETURN_NOT_OK(offsets_.Append(int32_t(children_[0].length())));
-      for (const auto item : value.get_array().value_unsafe()) {
+      const simdjson::dom::array items = value.get_array().value_unsafe();
+      for (const auto item : items) {
         ARROW_RETURN_NOT_OK(children_[0].append(item));
       }
       return mark_valid();

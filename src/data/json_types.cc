@@ -62,7 +62,8 @@ bool JsonTypes::add(simdjson::dom::element value) {
       kinds_ |= kList;
       if (!item_) item_ = std::make_unique<JsonTypes>();
       bool once = true;
-      for (const auto item : value.get_array().value_unsafe()) once &= item_->add(item);
+      const simdjson::dom::array items = value.get_array().value_unsafe();
+      for (const auto item : items) once &= item_->add(item);
       return once;
     }
     case element_type::OBJECT:
