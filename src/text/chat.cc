@@ -88,8 +88,15 @@ Result<std::shared_ptr<const Chat>> Chat::load(const ReadFile& read_file,
   }
   LORRY_ASSIGN(const auto config, read_file("tokenizer_config.json"));
   std::shared_ptr<Chat> chat(new Chat);
+  // Which class transformers takes, and some special tokens, stand in these.
+  LORRY_ASSIGN(const auto special_tokens_map, read_file("special_tokens_map.json"));
+  LORRY_ASSIGN(const auto model_config, read_file("config.json"));
+  const auto view = [](const std::optional<std::string>& file) {
+    return file ? std::string_view(*file) : std::string_view();
+  };
   LORRY_ASSIGN(chat->tokenizer_,
-               Tokenizer::load(*tokenizer_json, config ? std::string_view(*config) : ""));
+               Tokenizer::load(TokenizerFiles{*tokenizer_json, view(config),
+                                              view(special_tokens_map), view(model_config)}));
   Sources sources;
   if (!template_override.empty()) {
     sources.plain = std::move(template_override);

@@ -115,7 +115,6 @@ ChatCapabilities probe_capabilities(const ProbeRender& render) {
     out.no_content = ChatCapabilities::NoContent::kEmpty;
   }
   out.renders_tool_calls = outcome != Outcome::kLost;
-  out.empty_hides_calls = with_empty != Outcome::kRendered && with_null == Outcome::kRendered;
   if (outcome == Outcome::kRendered) {
     const bool object = probe.call(true, best) != Outcome::kFails;
     const bool string = probe.call(false, best) != Outcome::kFails;
@@ -242,8 +241,6 @@ void adapt_calls(Json& message, const ChatCapabilities& capabilities) {
   if (!message.contains("content")) {
     if (capabilities.no_content == NoContent::kNull) message["content"] = nullptr;
     if (capabilities.no_content == NoContent::kEmpty) message["content"] = "";
-  } else if (capabilities.empty_hides_calls && message["content"] == "") {
-    message["content"] = nullptr;
   }
 }
 

@@ -15,8 +15,6 @@ struct ChatCapabilities {
   /// How to write an assistant message that has tool calls and no content.
   enum class NoContent { kAbsent, kNull, kEmpty };
   NoContent no_content = NoContent::kAbsent;
-  /// Calls beside a content of "" are dropped, but not beside null.
-  bool empty_hides_calls = false;
   bool renders_tool_calls = true;
   bool takes_object_arguments = true;
   bool takes_string_arguments = true;

@@ -50,7 +50,7 @@ Value split_spaces(Interp& in, std::string_view s, int64_t limit, bool from_righ
     s = strip(s, nullptr, !from_right, from_right);
     if (s.empty()) break;
     if (limit >= 0 && static_cast<int64_t>(out.size()) == limit) {
-      add_piece(in, out, strip(s, nullptr, true, true));
+      add_piece(in, out, s);
       break;
     }
     size_t begin = 0, end = s.size();
