@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "model/cpu_kernels.h"
+
 namespace lorry::model {
 namespace {
 
@@ -90,33 +92,51 @@ CachedAttention::CachedAttention(KvCache& cache, std::vector<const KvCache::Sequ
   }
 }
 
+/// One sequence's rows q (n, H, D), k and v (n, K, D), after k and v were written to the pools.
+at::Tensor CachedAttention::attend_chunk(const at::Tensor& q, const at::Tensor& k,
+                                         const at::Tensor& v, const at::Tensor& keys,
+                                         const at::Tensor& values, size_t sequence,
+                                         int64_t window) const {
+  const int64_t n = q.size(0), past = sequences_[sequence]->length, length = past + n;
+  if (past == 0) return attend_one(q, k, v, window);
+  // The first new token sees the farthest back; the cache is read from the block that begins there.
+  const int64_t first = window > 0 ? std::max<int64_t>(past + 1 - window, 0) : 0;
+  const int64_t first_block = first / KvCache::kBlockTokens;
+  const at::Tensor& blocks = blocks_[sequence];
+  const at::Tensor index = blocks.narrow(0, first_block, blocks.size(0) - first_block);
+  const auto gather = [&](const at::Tensor& pool) {
+    return pool.index_select(0, index)
+        .flatten(0, 1)
+        .narrow(0, first - first_block * KvCache::kBlockTokens, length - first)
+        .to(q.scalar_type());
+  };
+  return attend_one(q, gather(keys), gather(values), window);
+}
+
 at::Tensor CachedAttention::attend(int64_t layer, const at::Tensor& q, const at::Tensor& k,
                                    const at::Tensor& v, int64_t window) {
-  const int64_t kv_heads = k.size(1), d = k.size(2);
   const at::Tensor keys = cache_.keys_[layer], values = cache_.values_[layer];
-  // index_copy_ over the flat view (blocks * kBlockTokens, K, D).
-  keys.view({-1, kv_heads, d}).index_copy_(0, slots_, k.to(keys.scalar_type()));
-  values.view({-1, kv_heads, d}).index_copy_(0, slots_, v.to(values.scalar_type()));
+  keys.flatten(0, 1).index_copy_(0, slots_, k.to(keys.scalar_type()));
+  values.flatten(0, 1).index_copy_(0, slots_, v.to(values.scalar_type()));
 
-  at::Tensor out = at::empty_like(q, at::MemoryFormat::Contiguous);
+  const bool has_kernel = cpu::takes(q) && keys.scalar_type() == q.scalar_type();
+  const at::Tensor queries = q.contiguous();
+  at::Tensor out = at::empty_like(queries);
+  std::vector<cpu::DecodeRow> single;
   int64_t start = 0;
   for (size_t i = 0; i < sequences_.size(); ++i) {
     const int64_t n = new_tokens_[i], length = sequences_[i]->length + n;
-    if (n == 0) continue;
-    // A single token sees the window's end of the cache, from the block that it begins in.
-    const int64_t first = n == 1 && window > 0 ? std::max<int64_t>(length - window, 0) : 0;
-    const int64_t first_block = first / KvCache::kBlockTokens;
-    const auto gather = [&](const at::Tensor& pool) {
-      const at::Tensor index = blocks_[i].narrow(0, first_block, blocks_[i].size(0) - first_block);
-      return pool.index_select(0, index)
-          .view({-1, kv_heads, d})
-          .narrow(0, first - first_block * KvCache::kBlockTokens, length - first)
-          .to(q.scalar_type());
-    };
-    out.narrow(0, start, n)
-        .copy_(attend_one(q.narrow(0, start, n), gather(keys), gather(values), window));
+    if (n == 1 && has_kernel) {
+      const int64_t first = window > 0 ? std::max<int64_t>(length - window, 0) : 0;
+      single.push_back({start, sequences_[i]->blocks.data(), first, length});
+    } else if (n > 0) {
+      out.narrow(0, start, n)
+          .copy_(attend_chunk(queries.narrow(0, start, n), k.narrow(0, start, n),
+                              v.narrow(0, start, n), keys, values, i, window));
+    }
     start += n;
   }
+  if (!single.empty()) cpu::attend_paged(queries, keys, values, single, out);
   return out;
 }
 

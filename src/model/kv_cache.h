@@ -54,6 +54,10 @@ class CachedAttention final : public AttentionView {
   KvCache& cache_;
   std::vector<const KvCache::Sequence*> sequences_;
   std::vector<int64_t> new_tokens_;
+  at::Tensor attend_chunk(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                          const at::Tensor& keys, const at::Tensor& values, size_t sequence,
+                          int64_t window) const;
+
   at::Tensor slots_;                // (T) int64: block * kBlockTokens + place, for each new token
   std::vector<at::Tensor> blocks_;  // int32, the used blocks of each sequence, on the device
 };

@@ -95,12 +95,4 @@ RopeAngles rope_angles(const at::Tensor& positions, const at::Tensor& inv_freq,
   return {finish(angles.cos()), finish(angles.sin())};
 }
 
-at::Tensor apply_rope(const at::Tensor& x, const RopeAngles& angles) {
-  const int64_t half = x.size(-1) / 2;
-  const at::Tensor first = x.narrow(-1, 0, half);
-  const at::Tensor second = x.narrow(-1, half, half);
-  return at::cat(
-      {first * angles.cos - second * angles.sin, second * angles.cos + first * angles.sin}, -1);
-}
-
 }  // namespace lorry::model

@@ -1,4 +1,4 @@
-// Rotary position embedding: frequencies, and their application to q and k.
+// Rotary position embedding: frequencies and angles; fused_ops.h applies them.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -20,9 +20,5 @@ struct RopeAngles {
 };
 RopeAngles rope_angles(const at::Tensor& positions, const at::Tensor& inv_freq,
                        double attention_scale, at::ScalarType dtype);
-
-/// Rotates pairs (i, i + D/2) of the last dimension of x (T, heads, D), in x's dtype.
-/// Differentiable in x.
-at::Tensor apply_rope(const at::Tensor& x, const RopeAngles& angles);
 
 }  // namespace lorry::model

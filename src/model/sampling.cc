@@ -7,6 +7,7 @@
 #include <limits>
 #include <numeric>
 #include <unordered_map>
+#include <vector>
 
 namespace lorry::model {
 namespace {
@@ -171,19 +172,6 @@ Sample sample(const at::Tensor& logits, const SamplingParams& params, std::mt199
   apply_penalties(penalised, params, history);
   result.id = greedy ? argmax(penalised) : draw(penalised, params, rng);
   result.logprob = static_cast<float>(values[result.id] - norm);
-  return result;
-}
-
-std::vector<Sample> top_logprobs(const at::Tensor& logits, int64_t count) {
-  std::vector<float> values = to_floats(logits);
-  clean(values);
-  const double norm = log_sum_exp(values);
-  Ranking ranking(values);
-  std::vector<Sample> result;
-  for (size_t i = 0; i < std::min(values.size(), static_cast<size_t>(count)); ++i) {
-    const int32_t id = ranking[i];
-    result.push_back({id, static_cast<float>(values[id] - norm)});
-  }
   return result;
 }
 

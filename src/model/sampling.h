@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <random>
 #include <span>
-#include <vector>
 
 namespace lorry::model {
 
@@ -38,9 +37,5 @@ struct TokenHistory {
 /// equal logits the lowest id wins.
 Sample sample(const at::Tensor& logits, const SamplingParams& params, std::mt19937_64& rng,
               const TokenHistory& history = {});
-
-/// Log-probabilities of the `count` likeliest tokens under the model's own distribution, likeliest
-/// first.
-std::vector<Sample> top_logprobs(const at::Tensor& logits, int64_t count);
 
 }  // namespace lorry::model

@@ -2,22 +2,12 @@
 
 #include <ATen/ATen.h>
 
+#include "model/fused_ops.h"
 #include "model/rope.h"
 
 namespace lorry::model {
-namespace {
 
 // T tokens, H query heads, K key/value heads, D head size.
-
-/// x / rms(x) * weight over the last dimension. The mean square is taken in float32 and the product
-/// with the weight in the weight's dtype, in that order, as `transformers` does.
-at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
-  const at::Tensor wide = x.to(at::kFloat);
-  const at::Tensor scale = at::rsqrt(wide.pow(2).mean(-1, /*keepdim=*/true) + eps);
-  return weight * (wide * scale).to(x.scalar_type());
-}
-
-}  // namespace
 
 at::Tensor Transformer::forward(const at::Tensor& input_ids, const at::Tensor& positions,
                                 AttentionView& attention, const AdapterView& adapters) const {
@@ -50,8 +40,8 @@ at::Tensor Transformer::attention_block(const at::Tensor& x, const BlockWeights&
     q = rms_norm(q, block.q_norm, config_.rms_norm_eps);
     k = rms_norm(k, block.k_norm, config_.rms_norm_eps);
   }
-  q = apply_rope(q, angles);
-  k = apply_rope(k, angles);
+  q = rotate(q, angles.cos, angles.sin);
+  k = rotate(k, angles.cos, angles.sin);
   const at::Tensor out = attention.attend(layer, q, k, v, config_.sliding_window[layer]);
   return project(Projection::kO, out.reshape({-1, config_.num_attention_heads * d}));
 }
@@ -64,7 +54,7 @@ at::Tensor Transformer::mlp_block(const at::Tensor& x, const BlockWeights& block
   };
   const at::Tensor gate = project(Projection::kGate, x);
   const at::Tensor up = project(Projection::kUp, x);
-  return project(Projection::kDown, at::silu(gate) * up);
+  return project(Projection::kDown, swiglu(gate, up));
 }
 
 at::Tensor Transformer::logits(const at::Tensor& hidden) const {

@@ -56,10 +56,8 @@ class Transformer {
 
   /// Every weight under its checkpoint name, in checkpoint order; a tied head is not repeated.
   /// The tensors are the model's own, not copies. After `load` they may lie in a file mapped
-  /// read-only: call `own_weights` before writing to them.
+  /// read-only; whoever wants to write to them gives them memory of their own first.
   NamedTensors named_weights() const;
-  /// Copies all weights into memory of their own, so that full fine-tuning may write to them.
-  void own_weights();
 
  private:
   friend Result<> check_checkpoint(const store::Bucket& bucket, const std::string& dir);

@@ -182,10 +182,4 @@ NamedTensors Transformer::named_weights() const {
   return weights;
 }
 
-void Transformer::own_weights() {
-  const at::NoGradGuard no_grad;
-  visit_weights(*this,
-                [](const auto&, const auto&, at::Tensor& tensor) { tensor = tensor.clone(); });
-}
-
 }  // namespace lorry::model
