@@ -58,21 +58,6 @@ class Strip : public NormalizerStep {
   bool left_, right_;
 };
 
-class StripAccents : public NormalizerStep {
- public:
-  AlignedText apply(AlignedText in, bool keep_spans) const override {
-    static const CodePointTable marks(*property_set("M"));
-    const std::string_view text = in.text();
-    AlignedText out(keep_spans);
-    for (size_t i = 0; i < text.size();) {
-      const Decoded d = decode_utf8(&text[i]);
-      if (!marks.contains(d.code_point)) out.append_part(in, i, i + d.size);
-      i += d.size;
-    }
-    return out;
-  }
-};
-
 class Replace : public NormalizerStep {
  public:
   Replace(Regex pattern, std::string content)
@@ -162,8 +147,6 @@ Result<> Normalizer::add(const Json& json) {
     LORRY_ASSIGN(const bool left, bool_field(json, "strip_left", where));
     LORRY_ASSIGN(const bool right, bool_field(json, "strip_right", where));
     steps_.push_back(std::make_unique<Strip>(left, right));
-  } else if (type == "StripAccents") {
-    steps_.push_back(std::make_unique<StripAccents>());
   } else if (type == "Replace") {
     LORRY_ASSIGN(Regex pattern, parse_pattern(json, where));
     LORRY_ASSIGN(std::string content, string_field(json, "content", where));

@@ -191,6 +191,8 @@ std::string StreamDecoder::push(int32_t id) {
   if (skip_special_tokens_ && t.skipped[static_cast<size_t>(id)]) return "";
   if (!t.decoder.byte_level()) {
     ids_.push_back(id);
+    // A run of byte tokens is read as a whole; even its ASCII waits for the end.
+    if (t.tokens.get(id).starts_with("<0x")) return "";
     const std::string text = tokenizer_->decode(ids_, skip_special_tokens_);
     // A last U+FFFD may still become a character; what came before a shorter text stands.
     if (text.size() <= emitted_ || text.ends_with("\xEF\xBF\xBD")) return "";

@@ -111,7 +111,12 @@ std::string choose_class(const TokenizerParts& parts) {
   if (named.ends_with("Fast") && named != "PreTrainedTokenizerFast") named.resize(named.size() - 4);
   const std::string registered =
       registered_class(string_or_empty(parts.model_config, "model_type"));
-  std::string chosen = named.empty() ? registered : named;
+  // Of these types the Hub's files are known to name the wrong class.
+  static const std::set<std::string> kRegisteredWins = {"qwen2", "qwen3_5", "qwen3_5_moe",
+                                                        "qwen3_5_moe_text"};
+  const bool overruled =
+      kRegisteredWins.contains(string_or_empty(parts.model_config, "model_type"));
+  std::string chosen = named.empty() || overruled ? registered : named;
   if (!named.empty() && registered == "TokenizersBackend") chosen = "";
   return brings_components(chosen) ? chosen : "";
 }
