@@ -157,7 +157,11 @@ void set_own_components(const std::string& name, bool prefix_space, TokenizerPla
     plan.pre_tokenizer = sequence_of(std::move(digits), byte_level(prefix_space, true));
   } else {
     plan.pre_tokenizer = byte_level(prefix_space, true);
-    if (name != "GPTNeoXTokenizer") plan.normalizer = nullptr;
+    if (name != "GPTNeoXTokenizer") {
+      plan.normalizer = nullptr;
+    } else {
+      plan.post_processor = nullptr;  // made anew, and the file's add_bos_token never reaches it
+    }
   }
 }
 
