@@ -1,0 +1,118 @@
+// Schedule, loss and optimiser against their definitions.
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "train/loss.h"
+#include "train/metrics.h"
+#include "train/optimizer.h"
+#include "train/schedule.h"
+
+namespace lorry::train {
+namespace {
+
+TEST(Schedule, LinearWarmsUpFromZeroAndEndsBeforeZero) {
+  const auto schedule = *Schedule::create("linear", 1.0, 5, 15);
+  EXPECT_DOUBLE_EQ(schedule.learning_rate(0), 0.0);
+  EXPECT_DOUBLE_EQ(schedule.learning_rate(1), 0.2);
+  EXPECT_DOUBLE_EQ(schedule.learning_rate(5), 1.0);
+  EXPECT_DOUBLE_EQ(schedule.learning_rate(14), 0.1);
+  EXPECT_DOUBLE_EQ(schedule.learning_rate(15), 0.0);
+}
+
+TEST(Schedule, CosineAndConstantFollowTheirFormulas) {
+  EXPECT_NEAR(Schedule::create("cosine", 2.0, 0, 10)->learning_rate(5), 1.0, 1e-12);
+  EXPECT_DOUBLE_EQ(Schedule::create("constant", 2.0, 5, 10)->learning_rate(0), 2.0);
+  EXPECT_DOUBLE_EQ(Schedule::create("constant_with_warmup", 2.0, 4, 10)->learning_rate(2), 1.0);
+}
+
+TEST(Schedule, AnUnknownTypeIsRefusedWithTheList) {
+  const auto schedule = Schedule::create("exponential", 1, 0, 1);
+  ASSERT_FALSE(schedule.ok());
+  EXPECT_NE(schedule.error().message.find("linear, cosine"), std::string::npos);
+}
+
+TEST(HeadLoss, IsCrossEntropyWithItsGradients) {
+  at::manual_seed(1);
+  const int64_t n = 300, hidden_size = 16, vocab = 200'000;  // several chunks
+  const at::Tensor hidden = at::randn({n, hidden_size}).requires_grad_(true);
+  const at::Tensor head = (at::randn({vocab, hidden_size}) * 0.3).requires_grad_(true);
+  const at::Tensor targets = at::randint(vocab, {n}, at::kLong);
+  const at::Tensor expected =
+      at::cross_entropy_loss(at::linear(hidden, head), targets, {}, at::Reduction::Sum);
+  torch::autograd::backward({expected / 7}, {});
+
+  const at::Tensor head_grad = at::zeros({vocab, hidden_size});
+  const HeadLoss loss = head_loss(hidden.detach(), targets, head.detach(), 1.0 / 7, head_grad);
+  EXPECT_NEAR(loss.sum, expected.item<double>(), 1e-5 * expected.item<double>());
+  EXPECT_TRUE(at::allclose(loss.hidden_grad, hidden.grad(), 1e-4, 1e-6));
+  EXPECT_TRUE(at::allclose(head_grad, head.grad(), 1e-4, 1e-6));
+}
+
+TEST(AdamW, FollowsItsDefinition) {
+  const at::Tensor decayed = at::full({2}, 1.0f), plain = at::full({2}, 1.0f);
+  AdamW optimizer({decayed, plain}, {true, false}, {0.9, 0.99, 1e-8, 0.1});
+  double w = 1, u = 1, m = 0, v = 0;
+  for (int t = 1; t <= 3; ++t) {
+    const double g = 0.5 * t, rate = 0.01;
+    optimizer.step({at::full({2}, g, at::kFloat), at::full({2}, g, at::kFloat)}, rate);
+    m = 0.9 * m + 0.1 * g, v = 0.99 * v + 0.01 * g * g;
+    const double update =
+        rate * (m / (1 - std::pow(0.9, t))) / (std::sqrt(v / (1 - std::pow(0.99, t))) + 1e-8);
+    w = w * (1 - rate * 0.1) - update;
+    u -= update;
+  }
+  EXPECT_NEAR(decayed[0].item<double>(), w, 1e-6);
+  EXPECT_NEAR(plain[1].item<double>(), u, 1e-6);
+}
+
+TEST(AdamW, WeightDecaySparesBiasesAndNorms) {
+  EXPECT_TRUE(has_weight_decay("model.layers.0.self_attn.q_proj.weight"));
+  EXPECT_TRUE(has_weight_decay("model.embed_tokens.weight"));
+  EXPECT_FALSE(has_weight_decay("model.layers.0.self_attn.q_proj.bias"));
+  EXPECT_FALSE(has_weight_decay("model.layers.0.input_layernorm.weight"));
+  EXPECT_FALSE(has_weight_decay("model.layers.0.self_attn.q_norm.weight"));
+  EXPECT_FALSE(has_weight_decay("model.norm.weight"));
+}
+
+TEST(ClipGrads, ScalesOnlyNormsAboveTheLimit) {
+  const std::vector<at::Tensor> grads = {at::full({4}, 3.0f), at::full({4}, 4.0f)};
+  const double norm = grad_norm(grads);
+  EXPECT_NEAR(norm, 10.0, 1e-6);
+  clip_grads(grads, norm, 20.0);
+  EXPECT_FLOAT_EQ(grads[0][0].item<float>(), 3.0f);
+  clip_grads(grads, norm, 1.0);
+  EXPECT_NEAR(grad_norm(grads), 1.0, 1e-5);
+}
+
+TEST(GradScaler, HalvesOnOverflowAndGrowsAfterTwoThousandSteps) {
+  GradScaler scaler(true);
+  scaler.update(true);
+  EXPECT_EQ(scaler.scale(), 32768.0);
+  for (int i = 0; i < 2000; ++i) scaler.update(false);
+  EXPECT_EQ(scaler.scale(), 65536.0);
+  GradScaler off(false);
+  off.update(true);
+  EXPECT_EQ(off.scale(), 1.0);
+}
+
+TEST(Metrics, ALineReadsBackExactly) {
+  StepMetrics metrics{3, 1.0 / 3, 0.1, 2e-4, 0.7, 1, 512, 99.5};
+  const auto back = *parse_metrics_line(metrics_line(metrics));
+  EXPECT_EQ(metrics_line(back), metrics_line(metrics));
+  EXPECT_EQ(back.loss, metrics.loss);
+  metrics.grad_norm = INFINITY;
+  EXPECT_NE(metrics_line(metrics).find("\"grad_norm\":null"), std::string::npos);
+}
+
+TEST(Report, EscapesNamesAndDrawsTheCurve) {
+  const std::string page = report_html("<m> & d", {{1, 2.0}, {2, 1.0}}, Json::object());
+  EXPECT_NE(page.find("&lt;m&gt; &amp; d"), std::string::npos);
+  EXPECT_NE(page.find("<polyline"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace lorry::train
