@@ -393,6 +393,8 @@ std::variant<CompletionRequest, ApiError> parse_completion_request(
   // The API's own default here is 16 tokens.
   out.max_tokens = fields.integer("max_tokens", out.echo ? 0 : 1, INT64_MAX).value_or(16);
   out.top_logprobs = fields.integer("logprobs", 0, 20).value_or(-1);
+  if (out.echo && out.top_logprobs >= 0)
+    fields.fail("logprobs", "is not supported together with 'echo'");
   if (fields.find("suffix")) fields.fail("suffix", "is not supported");
   if (const auto best_of = fields.integer("best_of", 1, kMaxChoices); best_of && *best_of != out.n)
     fields.fail("best_of", "is not supported unless it equals 'n'");

@@ -103,7 +103,8 @@ class Lane {
   /// Decides what each sequence brings to the step: first those that decode, then prompts.
   void plan() {
     const bool preempted = make_room();
-    int64_t budget = options_.max_step_tokens;
+    int64_t budget =
+        options_.max_step_tokens > 0 ? options_.max_step_tokens : model_->step_tokens();
     for (auto& sequence : running_) {
       sequence->step_tokens = sequence->pending() == 1 ? 1 : 0;
       budget -= sequence->step_tokens;

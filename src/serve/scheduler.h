@@ -14,8 +14,9 @@ namespace lorry::serve {
 
 struct SchedulerOptions {
   int64_t max_num_seqs = 64;
-  /// Tokens of one step: those of running sequences first, the rest for prompts, in chunks.
-  int64_t max_step_tokens = 512;
+  /// Tokens of one step: those of running sequences first, the rest for prompts, in chunks. 0: as
+  /// many as suit the model's device.
+  int64_t max_step_tokens = 0;
   size_t max_waiting = 4096;  ///< more are refused
 };
 

@@ -18,6 +18,7 @@ class CountingModel final : public StepModel {
   CountingModel(int64_t capacity, std::vector<size_t>* batch_sizes)
       : capacity_(capacity), free_(capacity), batch_sizes_(batch_sizes) {}
   int64_t capacity_tokens() const override { return capacity_; }
+  int64_t step_tokens() const override { return 512; }
   bool reserve(model::KvCache::Sequence& sequence, int64_t tokens) override {
     const int64_t held = static_cast<int64_t>(sequence.blocks.size());
     if (tokens - held > free_) return false;

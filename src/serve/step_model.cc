@@ -21,6 +21,7 @@ class TransformerStepModel final : public StepModel {
         capacity_tokens_(cache_.free_tokens()) {}
 
   int64_t capacity_tokens() const override { return capacity_tokens_; }
+  int64_t step_tokens() const override { return transformer_->device().is_cpu() ? 512 : 4096; }
   bool reserve(KvCache::Sequence& sequence, int64_t tokens) override {
     return cache_.reserve(sequence, tokens);
   }

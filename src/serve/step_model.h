@@ -26,6 +26,8 @@ class StepModel {
  public:
   virtual ~StepModel() = default;
   virtual int64_t capacity_tokens() const = 0;
+  /// Tokens of one step that use the device well without keeping running sequences waiting.
+  virtual int64_t step_tokens() const = 0;
   virtual bool reserve(model::KvCache::Sequence& sequence, int64_t tokens) = 0;
   virtual void release(model::KvCache::Sequence& sequence) = 0;
   /// Runs all rows at once. Returns (R, vocab_size): the logits of the rows that want them, in
