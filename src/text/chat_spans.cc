@@ -86,6 +86,16 @@ class Finder {
     return tokenizer_.is_special(id) || tokenizer_.eos_id() == id;
   }
 
+  bool is_eos(size_t token) const { return tokenizer_.eos_id() == encoding_.ids[token]; }
+
+  // The end of the token that ends the turn, of several in a row: EOS, else the first.
+  size_t closing(const std::vector<size_t>& run) const {
+    for (const size_t t : run) {
+      if (is_eos(t)) return encoding_.offsets[t].second;
+    }
+    return encoding_.offsets[run.front()].second;
+  }
+
   // First token that begins at or behind a byte.
   size_t token_at(size_t byte) const {
     const auto& offsets = encoding_.offsets;
@@ -101,21 +111,22 @@ class Finder {
     content = content.substr(0, trimmed_end(content, 0, content.size()));
     const bool known = !content.empty() && !has_calls(messages_[i]);
     const std::string_view all(text_);
-    size_t found = 0;
+    std::vector<size_t> run;  // the special tokens that close the turn, last first
     for (size_t t = token_at(end); t > token_at(begin);) {
       const auto [from, to] = encoding_.offsets[--t];
       if (to > end) continue;
       if (special(t)) {
-        if (found != 0) {  // two in a row: the first ends the turn, if the message stands before it
-          const size_t said = trimmed_end(all, begin, from);
-          if (!known || !all.substr(begin, said - begin).ends_with(content)) break;
-        }
-        found = to;
+        // A second one in front closes the turn only if the message stands before it.
+        const size_t said = trimmed_end(all, begin, from);
+        const bool behind_message = known && all.substr(begin, said - begin).ends_with(content);
+        if (!run.empty() && !behind_message && !is_eos(t)) break;
+        run.push_back(t);
       } else if (!blank(all.substr(from, to - from))) {
         break;
       }
     }
-    if (found != 0) return found;
+    std::reverse(run.begin(), run.end());
+    if (!run.empty()) return closing(run);
     return said_end(i, begin, end);
   }
 
@@ -177,12 +188,16 @@ class Finder {
   // between.
   size_t end_behind(size_t i, size_t start, size_t said) const {
     const std::string_view all(text_);
-    const size_t t = token_at(said);
-    for (size_t k = t; k < encoding_.ids.size(); ++k) {
-      const auto [from, to] = encoding_.offsets[k];
-      if (special(k) && from >= said) return to;
-      if (!blank(all.substr(from, to - from))) break;
+    std::vector<size_t> run;
+    for (size_t t = token_at(said); t < encoding_.ids.size(); ++t) {
+      const auto [from, to] = encoding_.offsets[t];
+      if (special(t) && (run.empty() || from == encoding_.offsets[run.back()].second)) {
+        run.push_back(t);
+      } else if (!run.empty() || !blank(all.substr(from, to - from))) {
+        break;
+      }
     }
+    if (!run.empty()) return closing(run);
     // The end-of-turn token may have counted as part of the difference (calls that close with it).
     return end_of_turn(i, start, said);
   }

@@ -126,6 +126,14 @@ TEST(Chat, MasksTemplatesThatRefuseHalfConversations) {
             (Strings{"reply<|im_end|>"}));
 }
 
+TEST(Chat, OfTwoClosingTokensTheEosEndsTheTurn) {
+  const auto chat = load(
+      "{% for m in messages %}{{ m.role + ':' + ' ' + m.content + '<|endoftext|><|im_end|>\n' }}"
+      "{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}");
+  EXPECT_EQ(learned(*chat, Json::array({message("user", "q"), message("assistant", "reply")})),
+            (Strings{" reply<|endoftext|><|im_end|>"}));
+}
+
 TEST(Chat, AnAssistantMayOpenOrSpeakTwice) {
   const Json messages = Json::array({message("assistant", "first"), message("user", "q"),
                                      message("assistant", "b"), message("assistant", "c")});
