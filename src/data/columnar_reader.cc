@@ -65,6 +65,7 @@ class ArrowBatches final : public FileBatches {
       std::shared_ptr<arrow::io::RandomAccessFile> file) {
     auto batches = std::make_unique<ArrowBatches>();
     ARROW_ASSIGN_OR_RAISE(auto magic, file->ReadAt(0, 6));
+    ARROW_RETURN_NOT_OK(file->Seek(0));
     if (magic->ToString() == "ARROW1") {
       ARROW_ASSIGN_OR_RAISE(batches->file_, arrow::ipc::RecordBatchFileReader::Open(file));
     } else {

@@ -125,7 +125,7 @@ class JsonSplitter final : public BlockSplitter {
     while (true) {
       size_t begin = at;
       bool closes = false;
-      LORRY_TRY(skip_separators(begin, closes));
+      LORRY_TRY(skip_separators(begin, row_ + int64_t(rows.size()) > 0, closes));
       if (closes) {
         closed_ = true;
         at = begin + 1;
@@ -144,7 +144,6 @@ class JsonSplitter final : public BlockSplitter {
       LORRY_ASSIGN(const size_t end, end_of_value(begin, rows.empty()));
       if (end == std::string_view::npos) break;
       rows.emplace_back(uint32_t(begin), uint32_t(end - begin));
-      need_comma_ = true;
       at = end;
       if (at >= block_bytes_) break;
     }
@@ -177,19 +176,23 @@ class JsonSplitter final : public BlockSplitter {
     }
   }
 
-  Result<> skip_separators(size_t& at, bool& closes) {
+  /// `need_comma`: a row lies before `at`.
+  Result<> skip_separators(size_t& at, bool need_comma, bool& closes) {
+    bool comma = false;
     const std::string_view text = window_.bytes();
     for (; at < text.size(); ++at) {
       const char c = text[at];
       if (is_space(c)) continue;
       if (shape_ != Shape::kArray) return {};
       if (c == ']') {
+        if (comma) return bad_place(at, "a JSON value is missing");
         closes = true;
         return {};
       }
-      if (!need_comma_) return {};
+      if (!need_comma) return {};
       if (c != ',') return bad_place(at, "a comma is missing between rows");
-      need_comma_ = false;
+      need_comma = false;
+      comma = true;
     }
     return {};
   }
@@ -252,7 +255,6 @@ class JsonSplitter final : public BlockSplitter {
   int64_t row_;
   size_t block_bytes_;
   bool fresh_;
-  bool need_comma_ = false;
   bool closed_ = false;
 };
 

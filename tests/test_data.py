@@ -1,0 +1,300 @@
+"""Import and standardisation beside the real `datasets`: every row of every format."""
+
+import gzip
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+datasets = pytest.importorskip("datasets")
+pa = pytest.importorskip("pyarrow")
+import pyarrow.csv
+import pyarrow.parquet
+
+ROOT = Path(__file__).resolve().parent.parent
+LORRY = Path(os.environ.get("LORRY_BUILD", ROOT / "build" / "release")) / "lorry"
+SHARED = Path(os.environ.get("LORRY_SHARED", ROOT.parent / "shared")) / "data"
+datasets.disable_progress_bars()
+
+
+def lorry(*args, check=True):
+    done = subprocess.run([LORRY, *map(str, args)], capture_output=True, text=True)
+    if check:
+        assert done.returncode == 0, done.stderr
+    return done
+
+
+def imported(bucket, source, *flags, name="ds"):
+    sources = source if isinstance(source, list) else [source]
+    lorry("import-dataset", *sources, "--bucket", bucket, "--dataset", name, *flags)
+    return rows_of(bucket, name)
+
+
+def rows_of(bucket, name="ds", stage="raw"):
+    base = Path(bucket) / stage / name
+    count = json.loads((base / "info.json").read_text())["count"]
+    rows = []
+    for shard in range(count + 1):
+        rows += list(datasets.load_from_disk(str(base / str(shard))))
+    return rows
+
+
+def write_lines(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+PLAIN = [
+    {
+        "prompt": f"question {i} é \u4f60 \" \\ \n \U0001f600",
+        "completion": None if i % 7 == 3 else "answer " * (i % 9),
+        "n": i,
+        "x": i / 3 if i % 2 else None,
+        "ok": i % 3 == 0,
+        "tags": [str(k) for k in range(i % 4)],
+    }
+    for i in range(3000)
+]
+
+
+def compress(path, how):
+    if how == "":
+        return path
+    packed = path.with_name(path.name + how)
+    if how == ".gz":
+        packed.write_bytes(gzip.compress(path.read_bytes()))
+    else:
+        packed.write_bytes(pa.compress(path.read_bytes(), "zstd", asbytes=True))
+    return packed
+
+
+@pytest.mark.parametrize("how", ["", ".gz", ".zst"])
+@pytest.mark.parametrize(
+    "kind", [".jsonl", ".json", ".pretty.json", ".csv", ".tsv", ".parquet", ".arrow", ".ipc"]
+)
+def test_rows_are_the_source_s(tmp_path, kind, how):
+    path = tmp_path / f"in{kind}"
+    rows = PLAIN
+    table = pa.Table.from_pylist(rows)
+    if kind == ".jsonl":
+        write_lines(path, rows)
+    elif kind == ".json":
+        path.write_text(json.dumps(rows, ensure_ascii=False))
+    elif kind == ".pretty.json":
+        path.write_text(json.dumps(rows, indent=2))
+    elif kind in (".csv", ".tsv"):
+        frame = table.drop_columns(["tags"]).to_pandas()
+        frame.to_csv(path, sep="," if kind == ".csv" else "\t", index=False)
+        cache = str(tmp_path / "cache")
+        rows = list(datasets.load_dataset("csv", data_files=str(path), split="train",
+                                          sep="," if kind == ".csv" else "\t", cache_dir=cache))
+    elif kind == ".parquet":
+        pa.parquet.write_table(table, path, row_group_size=700)
+    elif kind == ".arrow":
+        with pa.ipc.new_stream(path, table.schema) as writer:
+            writer.write_table(table, max_chunksize=333)
+    else:
+        with pa.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table, max_chunksize=333)
+    source = compress(path, how)
+    got = imported(tmp_path / "b", source, "--no-standardize", "--shard-examples", 1100)
+    assert got == rows
+
+
+NASTY = {
+    "mixed": [{"a": 1}, {"a": "5"}, {"a": "x"}, {"a": None}, {"a": {"q": [1, None]}}],
+    "numbers": [{"a": 1}, {"a": 1.5}, {"b": 2}, {"a": 2**63}, {"a": -(2**63)}],
+    "late": [{"a": None}] * 50 + [{"z": [None, {"k": []}]}, {"z": [{"k": ["s"]}]}],
+    "keys": [{"m": [{"x": 1}, {"y": "é"}]}, {"m": []}, {"m": None}, {"m": [{"x": 1, "y": None}]}],
+    "empty": [{"a": [], "b": {}, "c": ""}, {"a": None, "b": {}, "c": "\u0000\u2028"}],
+    "nested": [{"s": {"t": {"u": [[1], [], [2, 3]]}}}, {"s": {"t": {"u": []}}}],
+    "dates": [{"a": "2024-01-01 00:00:00"}, {"a": "2024-01-02"}],
+    "lists": [{"a": [1, "x", None]}, {"a": [2.5]}, {"a": [True]}],
+}
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_values_come_out_as_they_went_in(tmp_path, name):
+    rows = NASTY[name]
+    write_lines(tmp_path / "in.jsonl", rows)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    want = [{key: row.get(key) for key in columns} for row in rows]
+    assert imported(tmp_path / "b", tmp_path / "in.jsonl", "--no-standardize") == want
+
+
+@pytest.mark.parametrize("name", ["alpaca_en_demo.json", "alpaca_zh_demo.json", "identity.json",
+                                  "glaive_toolcall_en_demo.json", "v1_sft_demo.jsonl",
+                                  "reason_tool_use_demo_50.jsonl"])
+def test_samples_are_those_of_datasets(tmp_path, name):
+    path = SHARED / "llama-factory" / name
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    reference = datasets.load_dataset("json", data_files=str(path), split="train",
+                                      cache_dir=str(tmp_path / "cache"))
+    assert imported(tmp_path / "b", path) == list(reference)
+    standard = rows_of(tmp_path / "b", stage="standardized")
+    assert len(standard) == len(reference)
+    for row in standard:
+        assert {m["role"] for m in row["conversations"]} <= {"system", "user", "assistant", "tool"}
+        assert any(m["role"] == "assistant" for m in row["conversations"])
+        for message in row["conversations"]:
+            assert message["content"] or message.get("tool_calls")
+            for call in json.loads(message.get("tool_calls") or "[]"):
+                assert isinstance(call["function"]["arguments"], dict)
+
+
+def test_opens_what_save_to_disk_wrote(tmp_path):
+    saved = datasets.Dataset.from_list(PLAIN)
+    saved.save_to_disk(str(tmp_path / "saved"), num_shards=3)
+    assert imported(tmp_path / "b", tmp_path / "saved", "--no-standardize") == PLAIN
+
+
+def test_directories_and_globs_are_read_by_name(tmp_path):
+    for part in range(3):
+        (tmp_path / "d" / str(part)).mkdir(parents=True)
+        write_lines(tmp_path / "d" / str(part) / "p.jsonl", PLAIN[part * 10 : part * 10 + 10])
+    (tmp_path / "d" / "README.md").write_text("no data")
+    assert imported(tmp_path / "b", tmp_path / "d", "--no-standardize") == PLAIN[:30]
+    assert imported(tmp_path / "b2", f"{tmp_path}/**/p.jsonl", "--no-standardize") == PLAIN[:30]
+    files = [tmp_path / "d" / "2" / "p.jsonl", tmp_path / "d" / "0" / "p.jsonl"]
+    assert imported(tmp_path / "b3", files, "--no-standardize") == PLAIN[20:30] + PLAIN[:10]
+
+
+def standard(tmp_path, rows, *flags):
+    write_lines(tmp_path / "in.jsonl", rows)
+    imported(tmp_path / "b", tmp_path / "in.jsonl", *flags)
+    return rows_of(tmp_path / "b", stage="standardized")
+
+
+def turn(role, content):
+    return {"role": role, "content": content}
+
+
+def test_formats_are_recognised(tmp_path):
+    chat = [turn("user", "q"), turn("assistant", "a")]
+    cases = {
+        "sharegpt": {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+        "messages": {"messages": chat},
+        "alpaca": {"instruction": "q", "input": "", "output": "a"},
+        "pair": {"prompt": "q", "completion": "a"},
+        "lists": {"prompt": chat[:1], "completion": chat[1:]},
+        "question": {"question": "q", "answer": "a"},
+    }
+    for name, row in cases.items():
+        (tmp_path / name).mkdir()
+        assert standard(tmp_path / name, [row]) == [{"conversations": chat}], name
+    (tmp_path / "text").mkdir()
+    assert standard(tmp_path / "text", [{"text": "t", "id": 1}]) == [{"text": "t"}]
+    (tmp_path / "columns").mkdir()
+    got = standard(tmp_path / "columns", [{"x": "q", "y": "a"}], "--columns", "prompt=x,completion=y")
+    assert got == [{"conversations": chat}]
+
+
+def test_alpaca_joins_instruction_and_input_and_keeps_the_system(tmp_path):
+    got = standard(tmp_path, [{"instruction": "i", "input": "x", "output": "o", "system": "s",
+                               "history": [["h", "r"]]}])
+    want = [turn("system", "s"), turn("user", "h"), turn("assistant", "r"), turn("user", "i\nx"),
+            turn("assistant", "o")]
+    assert got == [{"conversations": want}]
+
+
+def test_placeholders_are_filled(tmp_path):
+    got = standard(tmp_path, [{"prompt": "{{ name }}?", "completion": "{{name}} by {{author}}"}],
+                   "--set", "name=Lorry")
+    assert got == [{"conversations": [turn("user", "Lorry?"), turn("assistant", "Lorry by {{author}}")]}]
+
+
+def test_rows_without_an_answer_are_dropped_and_counted(tmp_path):
+    rows = [{"messages": []}, {"messages": [turn("user", "q")]},
+            {"messages": [turn("user", "q"), turn("assistant", "a")]}]
+    assert len(standard(tmp_path, rows)) == 1
+    info = json.loads((tmp_path / "b/standardized/ds/info.json").read_text())
+    assert info["dropped"] == {"empty conversation": 1, "no assistant turn": 1}
+
+
+def failure(tmp_path, source, *flags):
+    done = lorry("import-dataset", source, "--bucket", tmp_path / "b", "--dataset", "ds", *flags,
+                 check=False)
+    assert done.returncode == 1, done.stderr
+    assert not (tmp_path / "b/raw/ds/info.json").exists() or "standardized" in done.stderr or \
+        "raw/" in done.stderr or "column" in done.stderr
+    return done.stderr
+
+
+def test_a_broken_line_is_named(tmp_path):
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"text": "a"}\n' * 16 + '{"text": \n' + '{"text": "a"}\n')
+    assert "in.jsonl: line 17:" in failure(tmp_path, path)
+    assert not (tmp_path / "b/raw/ds").exists()
+    rows = imported(tmp_path / "b", path, "--skip-bad-rows", 1)
+    assert len(rows) == 17
+
+
+@pytest.mark.parametrize("name,content", [
+    ("empty.jsonl", b""), ("empty.json", b"[]"), ("cut.json", b'[{"text": "a"}, {"te'),
+    ("bytes.jsonl", b'{"text": "\xff\xfe"}\n'), ("scalar.jsonl", b"3\n"), ("x.xyz", b"a"),
+    ("cut.parquet", b"PAR1abc"), ("cut.arrow", b"ARROW1\0\0abc"), ("empty.csv", b""),
+    ("wide.csv", b"a,b\n1,2\n1,2,3\n"), ("open.csv", b'a,b\n1,"2\n'), ("none.jsonl.gz", b"\x1f\x8b\x08\0cut"),
+    ("other.jsonl", b'{"color": "red"}\n'),
+])
+def test_bad_files_get_one_clear_line(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    message = failure(tmp_path, tmp_path / name)
+    assert len([line for line in message.splitlines() if line.startswith("error")]) == 1, message
+
+
+def test_unknown_roles_are_named(tmp_path):
+    write_lines(tmp_path / "in.jsonl", [{"messages": [turn("user", "q"), turn("wizard", "a")]}])
+    message = failure(tmp_path, tmp_path / "in.jsonl")
+    assert "row 0" in message and "wizard" in message
+
+
+def tree(base):
+    return {str(p.relative_to(base)): p.read_bytes() for p in sorted(base.rglob("*")) if p.is_file()}
+
+
+def test_nothing_changes_when_nothing_changed(tmp_path):
+    standard(tmp_path, [{"text": "a"}])
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "b").rglob("*")}
+    imported(tmp_path / "b", tmp_path / "in.jsonl")
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "b").rglob("*")}
+    assert standard(tmp_path, [{"text": "b"}]) == [{"text": "b"}]
+
+
+@pytest.mark.parametrize("kind", ["lines", "array", "gz", "parquet", "csv"])
+def test_a_killed_import_ends_with_the_same_bytes(tmp_path, kind):
+    rows = [{"prompt": f"q{i} " * (i % 50 + 1), "completion": "a" * (i % 300 + 1)} for i in range(60000)]
+    path = tmp_path / "in.jsonl"
+    if kind == "array":
+        path = tmp_path / "in.json"
+        path.write_text(json.dumps(rows))
+    elif kind == "parquet":
+        path = tmp_path / "in.parquet"
+        pa.parquet.write_table(pa.Table.from_pylist(rows), path)
+    elif kind == "csv":
+        path = tmp_path / "in.csv"
+        pa.csv.write_csv(pa.Table.from_pylist(rows), path)
+    else:
+        write_lines(path, rows)
+        if kind == "gz":
+            path = compress(path, ".gz")
+    flags = ["--dataset", "ds", "--shard-examples", "3500"]
+    start = time.monotonic()
+    lorry("import-dataset", path, "--bucket", tmp_path / "whole", *flags)
+    whole = time.monotonic() - start
+    chance = random.Random(kind)
+    for _ in range(12):
+        child = subprocess.Popen([LORRY, "import-dataset", path, "--bucket", tmp_path / "b", *flags],
+                                 stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        time.sleep(chance.uniform(0.01, whole))
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    lorry("import-dataset", path, "--bucket", tmp_path / "b", *flags)
+    assert tree(tmp_path / "b") == tree(tmp_path / "whole")
+    shutil.rmtree(tmp_path / "b")
