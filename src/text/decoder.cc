@@ -215,6 +215,7 @@ Result<> Decoder::add(const Json& json) {
                                                     count_field(json, "stop")));
   } else if (type == "Metaspace") {
     LORRY_ASSIGN(std::string replacement, string_field(json, "replacement", where));
+    if (replacement.empty()) return invalid_input(where + ": empty replacement");
     const auto scheme = json.find("prepend_scheme");
     const bool never = (scheme != json.end() && *scheme == "never") ||
                        !bool_field_or(json, "add_prefix_space", true);

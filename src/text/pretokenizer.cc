@@ -53,6 +53,7 @@ Result<> add_byte_level(Steps& steps, const Json& json, bool last) {
 
 Result<> add_metaspace(Steps& steps, const Json& json, const std::string& where) {
   LORRY_ASSIGN(const std::string replacement, string_field(json, "replacement", where));
+  if (replacement.empty()) return invalid_input(where + ": empty replacement");
   PrependScheme scheme = PrependScheme::kAlways;
   if (const auto it = json.find("prepend_scheme"); it != json.end() && it->is_string()) {
     const auto& name = it->get_ref<const std::string&>();

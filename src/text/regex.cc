@@ -17,8 +17,8 @@ using regex::kUnbounded;
 using regex::Node;
 using ByteSet = std::bitset<256>;
 
-constexpr size_t kMaxProgram = 200000;     // instructions
-constexpr uint64_t kMaxSteps = 200000000;  // backtracks for one start position
+constexpr size_t kMaxProgram = 200000;    // instructions
+constexpr uint64_t kMaxSteps = 20000000;  // backtracks for one start position
 constexpr size_t kFail = SIZE_MAX;
 
 enum class Op : uint8_t {
@@ -280,7 +280,11 @@ class RegexCompiler {
   }
 
   Result<> emit_loop(const Node& node, const Node& body) {
-    for (uint32_t i = 0; i < node.min; ++i) LORRY_TRY(emit(body));
+    for (uint32_t i = 0; i < node.min; ++i) {
+      const uint32_t before = here();
+      LORRY_TRY(emit(body));
+      if (here() == before) return {};  // an empty body, however often
+    }
     if (node.max == kUnbounded) {
       const uint32_t mark = p_->registers++;
       const uint32_t split = add({.op = Op::kSplit, .greed = node.greed});

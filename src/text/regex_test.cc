@@ -63,6 +63,10 @@ TEST(Regex, NamesWhatItDoesNotSupport) {
   }
 }
 
+TEST(Regex, CompilesARepeatOfNothing) {
+  EXPECT_EQ(all_matches("(?:(?:){90000}){90000}a", "ba"), (Words{"a"}));
+}
+
 TEST(Regex, StaysBoundedOnALongRun) {
   const std::string spaces(1 << 20, ' ');
   EXPECT_EQ(all_matches(R"(\s*[\r\n]+|\s+(?!\S)|\s+)", spaces).size(), 1u);

@@ -153,6 +153,12 @@ TEST(Tokenizer, NamesWhatItDoesNotSupport) {
   EXPECT_NE(load_error(json).find("'CTC'"), std::string::npos);
 }
 
+TEST(Tokenizer, RefusesAMetaspaceWithoutReplacement) {
+  Json json = small_tokenizer();
+  json["decoder"] = {{"type", "Metaspace"}, {"replacement", ""}};
+  EXPECT_NE(load_error(json).find("empty replacement"), std::string::npos);
+}
+
 TEST(Tokenizer, RefusesBrokenFiles) {
   EXPECT_FALSE(Tokenizer::load("", "").ok());
   EXPECT_FALSE(Tokenizer::load("{\"model\": {", "").ok());
