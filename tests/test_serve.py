@@ -3,7 +3,6 @@
 import concurrent.futures
 import json
 import socket
-import time
 import urllib.error
 import urllib.request
 
@@ -262,12 +261,7 @@ def test_a_client_that_leaves_frees_its_place(bucket_with_model, serve):
         stream = ask(client, QUESTIONS[0], stream=True, **endless)
         next(iter(stream))
         stream.close()
-        begin = time.monotonic()
-        assert text_of(ask(client, QUESTIONS[0], max_tokens=2))
-        waited = time.monotonic() - begin
-        begin = time.monotonic()
-        ask(client, QUESTIONS[0], **endless)
-        assert waited < time.monotonic() - begin  # than the whole of the abandoned answer
+        assert text_of(ask(client, QUESTIONS[0], max_tokens=2, timeout=60))
 
 
 def test_an_api_key_is_asked_for(bucket_with_model, serve):
