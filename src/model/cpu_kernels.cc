@@ -79,27 +79,6 @@ LORRY_INLINE void rms_norm_backward_row(const T* grad, const T* x, const T* weig
   }
 }
 
-template <typename T>
-LORRY_INLINE void swiglu_row(const T* gate, const T* up, T* out, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) {
-    const float g = widen(gate[i]);
-    const float silu = rounded<T>(g / (1.0f + exponential(-g)));
-    out[i] = narrow<T>(silu * widen(up[i]));
-  }
-}
-
-template <typename T>
-LORRY_INLINE void swiglu_backward_row(const T* grad, const T* gate, const T* up, T* d_gate, T* d_up,
-                                      int64_t n) {
-  for (int64_t i = 0; i < n; ++i) {
-    const float g = widen(gate[i]);
-    const float sigmoid = 1.0f / (1.0f + exponential(-g));
-    d_up[i] = narrow<T>(widen(grad[i]) * rounded<T>(g * sigmoid));
-    const float through = rounded<T>(widen(grad[i]) * widen(up[i]));
-    d_gate[i] = narrow<T>(through * sigmoid * (1.0f + g * (1.0f - sigmoid)));
-  }
-}
-
 /// One token: `heads` heads of 2 * half numbers.
 template <typename T>
 LORRY_INLINE void rotate_row(const T* x, const T* cos, const T* sin, T* out, int64_t heads,
@@ -130,20 +109,6 @@ LORRY_CPU_CLONES void rms_norm_backward_row_bf16(const Bf16* g, const Bf16* x, c
                                                  Bf16* out, int64_t n, float eps) {
   rms_norm_backward_row(g, x, w, out, n, eps);
 }
-LORRY_CPU_CLONES void swiglu_row_f32(const float* gate, const float* up, float* out, int64_t n) {
-  swiglu_row(gate, up, out, n);
-}
-LORRY_CPU_CLONES void swiglu_row_bf16(const Bf16* gate, const Bf16* up, Bf16* out, int64_t n) {
-  swiglu_row(gate, up, out, n);
-}
-LORRY_CPU_CLONES void swiglu_backward_row_f32(const float* grad, const float* gate, const float* up,
-                                              float* d_gate, float* d_up, int64_t n) {
-  swiglu_backward_row(grad, gate, up, d_gate, d_up, n);
-}
-LORRY_CPU_CLONES void swiglu_backward_row_bf16(const Bf16* grad, const Bf16* gate, const Bf16* up,
-                                               Bf16* d_gate, Bf16* d_up, int64_t n) {
-  swiglu_backward_row(grad, gate, up, d_gate, d_up, n);
-}
 LORRY_CPU_CLONES void rotate_row_f32(const float* x, const float* cos, const float* sin, float* out,
                                      int64_t heads, int64_t half, float sign) {
   rotate_row(x, cos, sin, out, heads, half, sign);
@@ -165,14 +130,6 @@ void run(const float* g, const float* x, const float* w, float* o, int64_t n, fl
 }
 void run(const Bf16* g, const Bf16* x, const Bf16* w, Bf16* o, int64_t n, float e) {
   rms_norm_backward_row_bf16(g, x, w, o, n, e);
-}
-void run(const float* g, const float* u, float* o, int64_t n) { swiglu_row_f32(g, u, o, n); }
-void run(const Bf16* g, const Bf16* u, Bf16* o, int64_t n) { swiglu_row_bf16(g, u, o, n); }
-void run(const float* d, const float* g, const float* u, float* dg, float* du, int64_t n) {
-  swiglu_backward_row_f32(d, g, u, dg, du, n);
-}
-void run(const Bf16* d, const Bf16* g, const Bf16* u, Bf16* dg, Bf16* du, int64_t n) {
-  swiglu_backward_row_bf16(d, g, u, dg, du, n);
 }
 void run(const float* x, const float* c, const float* s, float* o, int64_t heads, int64_t half,
          float sign) {
@@ -216,35 +173,6 @@ at::Tensor rms_norm_backward(const at::Tensor& grad, const at::Tensor& x, const 
     });
   });
   return out;
-}
-
-at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
-  const at::Tensor g = gate.contiguous(), u = up.contiguous();
-  at::Tensor out = at::empty_like(g);
-  const int64_t n = g.size(-1);
-  dispatch(g, [&](auto type) {
-    using T = decltype(type);
-    for_rows(g.numel() / n, n, [&](int64_t row) {
-      run(data<T>(g) + row * n, data<T>(u) + row * n, mutable_data<T>(out) + row * n, n);
-    });
-  });
-  return out;
-}
-
-std::pair<at::Tensor, at::Tensor> swiglu_backward(const at::Tensor& grad, const at::Tensor& gate,
-                                                  const at::Tensor& up) {
-  const at::Tensor d = grad.contiguous(), g = gate.contiguous(), u = up.contiguous();
-  at::Tensor d_gate = at::empty_like(g), d_up = at::empty_like(u);
-  const int64_t n = g.size(-1);
-  dispatch(g, [&](auto type) {
-    using T = decltype(type);
-    for_rows(g.numel() / n, n, [&](int64_t row) {
-      const int64_t at = row * n;
-      run(data<T>(d) + at, data<T>(g) + at, data<T>(u) + at, mutable_data<T>(d_gate) + at,
-          mutable_data<T>(d_up) + at, n);
-    });
-  });
-  return {d_gate, d_up};
 }
 
 at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, float sign) {

@@ -1,5 +1,5 @@
 // Loops over contiguous CPU memory for what libtorch does in many passes: the norm, the rotation,
-// the gate, and attention of single tokens over the paged cache. No autograd here; see fused_ops.h.
+// and attention of single tokens over the paged cache. No autograd here; see fused_ops.h.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -19,12 +19,6 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
 /// Gradient of rms_norm in x.
 at::Tensor rms_norm_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight,
                              double eps);
-
-/// silu(gate) * up, each rounded to their dtype.
-at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up);
-/// Gradients of swiglu in gate and in up.
-std::pair<at::Tensor, at::Tensor> swiglu_backward(const at::Tensor& grad, const at::Tensor& gate,
-                                                  const at::Tensor& up);
 
 /// x: (T, heads, D); cos, sin: (T, 1, D/2) in x's dtype. `sign` -1 turns back.
 at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, float sign);

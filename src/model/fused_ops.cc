@@ -53,18 +53,6 @@ struct RmsNorm : Function<RmsNorm> {
   }
 };
 
-struct Swiglu : Function<Swiglu> {
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& gate, const at::Tensor& up) {
-    ctx->save_for_backward({gate, up});
-    return cpu::swiglu(gate, up);
-  }
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const auto saved = ctx->get_saved_variables();
-    const auto [d_gate, d_up] = cpu::swiglu_backward(grads[0], saved[0], saved[1]);
-    return {d_gate, d_up};
-  }
-};
-
 struct Rotate : Function<Rotate> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& cos,
                             const at::Tensor& sin) {
@@ -82,11 +70,6 @@ struct Rotate : Function<Rotate> {
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
   if (!cpu::takes(x)) return rms_norm_plain(x, weight, eps);
   return needs_grad(x, weight) ? RmsNorm::apply(x, weight, eps) : cpu::rms_norm(x, weight, eps);
-}
-
-at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up) {
-  if (!cpu::takes(gate)) return at::silu(gate) * up;
-  return needs_grad(gate, up) ? Swiglu::apply(gate, up) : cpu::swiglu(gate, up);
 }
 
 at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {

@@ -11,9 +11,6 @@ namespace lorry::model {
 /// rounded to x's dtype, then multiplied. weight is of x's dtype.
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
 
-/// silu(gate) * up.
-at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up);
-
 /// Rotates pairs (i, i + D/2) of x (T, heads, D) by angles whose cos and sin are (T, 1, D/2), in
 /// x's dtype. Differentiable in x alone.
 at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);

@@ -54,7 +54,7 @@ at::Tensor Transformer::mlp_block(const at::Tensor& x, const BlockWeights& block
   };
   const at::Tensor gate = project(Projection::kGate, x);
   const at::Tensor up = project(Projection::kUp, x);
-  return project(Projection::kDown, swiglu(gate, up));
+  return project(Projection::kDown, at::silu(gate) * up);
 }
 
 at::Tensor Transformer::logits(const at::Tensor& hidden) const {
