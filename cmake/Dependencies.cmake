@@ -8,7 +8,7 @@ find_package(nlohmann_json REQUIRED)
 find_package(simdjson REQUIRED)
 find_package(CLI11 REQUIRED)
 find_package(ZLIB REQUIRED)
-find_package(Boost 1.74 REQUIRED)
+find_package(Boost 1.81 REQUIRED)
 
 # name of a header-only or static library without a CMake package of its own
 function(lorry_find_library name header library)
@@ -19,7 +19,6 @@ function(lorry_find_library name header library)
   target_link_libraries(lorry::${name} INTERFACE ${${name}_LIBRARY})
 endfunction()
 lorry_find_library(utf8proc utf8proc.h libutf8proc.a)
-lorry_find_library(pcre2 pcre2.h libpcre2-8.a)
 lorry_find_library(zstd zstd.h libzstd.a)
 
 set(LORRY_VENV ${PROJECT_SOURCE_DIR}/.venv CACHE PATH "where the pyarrow and torch wheels are installed")
