@@ -36,11 +36,19 @@ TEST(Json, KeepsTheOrderOfKeys) {
   EXPECT_EQ(dump_json(*parse_json(R"({"b":1,"a":2})", "x")), R"({"b":1,"a":2})");
 }
 
+TEST(Json, DeepNestingIsRefusedAndBracketsInStringsAreNot) {
+  const auto nested = [](int depth) { return std::string(depth, '[') + std::string(depth, ']'); };
+  EXPECT_TRUE(parse_json(nested(500), "x").ok());
+  EXPECT_EQ(parse_json(nested(1'000'000), "f.json").error().message,
+            "f.json: nested more than 500 deep");
+  EXPECT_TRUE(parse_json("[\"\\\"" + nested(1000) + std::string(1000, '{') + "\"]", "x").ok());
+}
+
 TEST(Sha256, MatchesTheStandardsExamples) {
   EXPECT_EQ(sha256_hex("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
   EXPECT_EQ(sha256_hex(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
   Sha256 parts;
-  for (int i = 0; i < 1000; ++i) parts.update("aaaaa" "aaaaa");
+  for (int i = 0; i < 1000; ++i) parts.update("aaaaaaaaaa");
   EXPECT_EQ(parts.hex(), sha256_hex(std::string(10000, 'a')));
 }
 

@@ -12,7 +12,7 @@ namespace lorry {
 
 using Json = nlohmann::ordered_json;
 
-/// Parses one JSON document. The error says line and column; `what` names the document.
+/// Parses one JSON document, nested at most 500 deep. The error says line and column in `what`.
 Result<Json> parse_json(std::string_view text, std::string_view what);
 
 /// Writes `value`; bytes that are not UTF-8 become U+FFFD. `indent` < 0 writes one line.
