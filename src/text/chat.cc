@@ -19,20 +19,19 @@ struct Sources {
 // A template as configurations write it: a string, or a list of {name, template}, or {name:
 // source}.
 void read_named(const Json& value, Sources& out) {
-  if (value.is_string()) {
-    out.plain = value.get<std::string>();
-  } else if (value.is_object()) {
-    out.plain = value.value("default", "");
-    out.tool_use = value.value("tool_use", "");
+  const auto take = [&](const Json& name, const Json& source) {
+    if (!source.is_string()) return;
+    if (name == "default") out.plain = source;
+    if (name == "tool_use") out.tool_use = source;
+  };
+  if (value.is_object()) {
+    for (const auto& [name, source] : value.items()) take(name, source);
   } else if (value.is_array()) {
     for (const Json& item : value) {
-      if (!item.is_object()) continue;
-      const Json name = item.value("name", Json());
-      const Json source = item.value("template", Json());
-      if (!source.is_string()) continue;
-      if (name == "default") out.plain = source;
-      if (name == "tool_use") out.tool_use = source;
+      if (item.is_object()) take(item.value("name", Json()), item.value("template", Json()));
     }
+  } else {
+    take("default", value);
   }
 }
 

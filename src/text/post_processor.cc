@@ -54,7 +54,7 @@ Result<> add_template(Wrapper wrapper, const Json& json, const std::string& wher
   for (const Json& piece : *single) {
     if (piece.contains("Sequence")) {
       const Json& sequence = piece["Sequence"];
-      if (!sequence.is_object() || sequence.value("id", "A") != "A") {
+      if (!sequence.is_object() || sequence.value("id", Json("A")) != "A") {
         return unsupported(where + ": a second text in 'single' is not supported");
       }
       ++texts;

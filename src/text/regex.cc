@@ -1,6 +1,7 @@
 // Syntax tree into a program, and the backtracking machine that runs it.
 #include "text/regex.h"
 
+#include <algorithm>
 #include <array>
 #include <bitset>
 #include <optional>
@@ -114,9 +115,11 @@ FirstBytes first_bytes(const Node& node) {
 
 /// Fewest and most characters that `node` takes; max kUnbounded if there is no bound.
 std::pair<uint32_t, uint32_t> width(const Node& node) {
-  const auto plus = [](uint32_t a, uint32_t b) {
-    return a == kUnbounded || b == kUnbounded ? kUnbounded : a + b;
+  const auto bounded = [](uint64_t n) {
+    return static_cast<uint32_t>(std::min<uint64_t>(n, kUnbounded));
   };
+  const auto plus = [&](uint64_t a, uint64_t b) { return bounded(a + b); };
+  const auto times = [&](uint64_t a, uint64_t b) { return bounded(a * b); };
   switch (node.kind) {
     case Kind::kSet:
       return {1, 1};
@@ -138,10 +141,7 @@ std::pair<uint32_t, uint32_t> width(const Node& node) {
     }
     case Kind::kRepeat: {
       const auto w = width(*node.children[0]);
-      if (w.second != 0 && (node.max == kUnbounded || w.second == kUnbounded)) {
-        return {w.first * node.min, kUnbounded};
-      }
-      return {w.first * node.min, w.second == 0 ? 0 : w.second * node.max};
+      return {times(w.first, node.min), times(w.second, node.max)};
     }
     case Kind::kAtomic:
       return width(*node.children[0]);
@@ -168,7 +168,7 @@ class RegexCompiler {
     LORRY_TRY(c.emit(*root));
     c.add({.op = Op::kMatch});
     if (c.p_->code.size() > kMaxProgram) {
-      return unsupported("split pattern is too large: " + std::string(pattern));
+      return unsupported("split pattern is too large");
     }
     c.p_->first = first_bytes(*root);
     return Regex(std::move(c.p_));

@@ -9,8 +9,10 @@ namespace {
 
 using NodePtr = std::unique_ptr<Node>;
 
+constexpr size_t kMaxPattern = 16384;  // bytes; the longest known patterns have some hundred
 constexpr uint32_t kMaxRepeat = 100000;
 constexpr int kMaxDepth = 200;
+constexpr int kMaxQuantifiers = 8;  // one behind the other
 
 struct Flags {
   bool ignore_case = false;
@@ -42,8 +44,10 @@ class Parser {
 
  private:
   Error error(std::string_view what) const {
+    std::string shown(text_.substr(0, 200));
+    if (shown.size() < text_.size()) shown += "...";
     return unsupported("split pattern, byte " + std::to_string(pos_) + ": " + std::string(what) +
-                       " in " + std::string(text_));
+                       " in " + shown);
   }
 
   bool done() const { return pos_ >= text_.size(); }
@@ -102,7 +106,8 @@ class Parser {
   }
 
   Result<NodePtr> quantified(NodePtr item) {
-    for (;;) {
+    for (int n = 0;; ++n) {
+      if (n > kMaxQuantifiers) return error("too many quantifiers in a row");
       uint32_t min = 0, max = 0;
       bool interval = false;
       if (take("*")) {
@@ -480,6 +485,9 @@ class Parser {
 
 Result<std::unique_ptr<Node>> parse(std::string_view pattern) {
   if (!is_valid_utf8(pattern)) return invalid_input("split pattern is not UTF-8");
+  if (pattern.size() > kMaxPattern) {
+    return unsupported("split pattern is too large: " + std::to_string(pattern.size()) + " bytes");
+  }
   return Parser(pattern).parse();
 }
 

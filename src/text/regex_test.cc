@@ -67,6 +67,17 @@ TEST(Regex, CompilesARepeatOfNothing) {
   EXPECT_EQ(all_matches("(?:(?:){90000}){90000}a", "ba"), (Words{"a"}));
 }
 
+TEST(Regex, RefusesWhatWouldRecurseOrOverflow) {
+  const auto refused = [](const std::string& pattern) {
+    const auto regex = Regex::compile(pattern);
+    return !regex.ok() && regex.error().message.size() < 400;
+  };
+  EXPECT_TRUE(refused("a" + std::string(1'000'000, '*')));
+  EXPECT_TRUE(refused("a" + std::string(1'000, '*')));
+  EXPECT_TRUE(refused(std::string(10'000, '(') + "a" + std::string(10'000, ')')));
+  EXPECT_TRUE(refused("(?<=(?:a{65536}){65536})b"));
+}
+
 TEST(Regex, StaysBoundedOnALongRun) {
   const std::string spaces(1 << 20, ' ');
   EXPECT_EQ(all_matches(R"(\s*[\r\n]+|\s+(?!\S)|\s+)", spaces).size(), 1u);
