@@ -249,6 +249,80 @@ def test_bad_files_get_one_clear_line(tmp_path, name, content):
     assert len([line for line in message.splitlines() if line.startswith("error")]) == 1, message
 
 
+def refused(tmp_path, source, *words):
+    """One error line that holds `words`, exit code 1, nothing in the bucket."""
+    done = lorry("import-dataset", source, "--bucket", tmp_path / "b", "--dataset", "ds", check=False)
+    assert done.returncode == 1, (source, done.returncode, done.stderr)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error")]
+    assert len(errors) == 1 and all(word in errors[0] for word in words), done.stderr
+    assert [p for p in (tmp_path / "b").rglob("*") if p.is_file()] == []
+
+
+def write_kind(path, rows):
+    """`rows` in the format that the name of `path` says, packed if it says so."""
+    plain = path.with_suffix("") if path.suffix in (".gz", ".zst") else path
+    table = pa.Table.from_pylist(rows, schema=pa.schema([("text", pa.string())]))
+    kind = plain.suffix
+    if kind == ".jsonl":
+        write_lines(plain, rows)
+    elif kind == ".json":
+        plain.write_text(json.dumps(rows))
+    elif kind == ".csv":
+        plain.write_text("text,b\n" + "".join(f"{row['text']},b\n" for row in rows))
+    elif kind == ".parquet":
+        pa.parquet.write_table(table, plain)
+    else:
+        new = pa.ipc.new_stream if kind == ".arrow" else pa.ipc.new_file
+        with new(plain, table.schema) as writer:
+            writer.write_table(table)
+    if plain != path:
+        compress(plain, path.suffix)
+        plain.unlink()
+
+
+KINDS = [".jsonl", ".json", ".csv", ".parquet", ".arrow", ".ipc"]
+ROWS = [{"text": f"row {i}"} for i in range(2000)]
+
+
+@pytest.mark.parametrize("how", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_damaged_files_are_named_and_leave_nothing(tmp_path, kind, how):
+    whole = tmp_path / f"whole{kind}{how}"
+    write_kind(whole, ROWS)
+    data = whole.read_bytes()
+    damaged = {"none": b"", "short": data[:7], "cut": data[: len(data) // 2 + 3],
+               "noise": random.Random(1).randbytes(4000)}
+    if kind in (".jsonl", ".csv") and not how:
+        del damaged["cut"]  # whole lines
+        if kind == ".csv":
+            del damaged["short"]
+    for name, content in damaged.items():
+        path = tmp_path / f"{name}{kind}{how}"
+        path.write_bytes(content)
+        refused(tmp_path, path, path.name)
+
+
+@pytest.mark.parametrize("kind", [".jsonl", ".json", ".parquet", ".arrow"])
+def test_one_damaged_file_of_a_directory_is_named(tmp_path, kind):
+    (tmp_path / "d").mkdir()
+    for name in "ac":
+        write_kind(tmp_path / "d" / f"{name}{kind}", ROWS[:10])
+    (tmp_path / "d" / f"b{kind}").write_bytes(b"\x01garbage{")
+    refused(tmp_path, tmp_path / "d", f"b{kind}")
+
+
+@pytest.mark.parametrize("how", ["", ".gz"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_without_rows_are_named(tmp_path, kind, how):
+    (tmp_path / "d").mkdir()
+    for name in "ab":
+        write_kind(tmp_path / "d" / f"{name}{kind}{how}", [])
+    refused(tmp_path, tmp_path / "d" / f"a{kind}{how}", f"a{kind}{how}", "no rows")
+    refused(tmp_path, tmp_path / "d", f"a{kind}{how}", "no rows")
+    write_kind(tmp_path / "d" / f"b{kind}{how}", ROWS[:5])
+    assert imported(tmp_path / "b", tmp_path / "d", "--no-standardize")[4]["text"] == "row 4"
+
+
 def test_unknown_roles_are_named(tmp_path):
     write_lines(tmp_path / "in.jsonl", [{"messages": [turn("user", "q"), turn("wizard", "a")]}])
     message = failure(tmp_path, tmp_path / "in.jsonl")

@@ -124,6 +124,7 @@ class ColumnarReader final : public Reader {
 
   /// Opens every file: one that is damaged or has other columns stops the import at once.
   Result<> scan() override {
+    bool has_rows = false;
     for (const auto& file : files_) {
       LORRY_TRY(check_cancelled());
       LORRY_ASSIGN(auto batches, open(file));
@@ -139,8 +140,11 @@ class ColumnarReader final : public Reader {
         return invalid_input(fmt::format("{}: column {}, which {} does not have", file.path,
                                          field->name(), files_[0].path));
       }
+      if (!has_rows) {
+        LORRY_ASSIGN(has_rows, any_rows(file, *batches));
+      }
     }
-    if (schema_->num_fields() == 0) return invalid_input("the data set is empty: no columns");
+    if (!has_rows || schema_->num_fields() == 0) return no_rows(files_);
     return {};
   }
 
@@ -161,7 +165,7 @@ class ColumnarReader final : public Reader {
       if (!batches_) {
         LORRY_ASSIGN(batches_, open(file));
       }
-      LORRY_ASSIGN(auto rows, read(file));
+      LORRY_ASSIGN(auto rows, read(file, *batches_));
       if (!rows) {
         batches_.reset();
         place_ = Place{place_.file + 1};
@@ -198,10 +202,26 @@ class ColumnarReader final : public Reader {
     }
   }
 
-  Result<std::shared_ptr<arrow::RecordBatch>> read(const SourceFile& file) {
+  static Result<bool> any_rows(const SourceFile& file, FileBatches& batches) {
+    while (true) {
+      LORRY_ASSIGN(const auto rows, read(file, batches));
+      if (!rows) return false;
+      if (rows->num_rows() > 0) return true;
+    }
+  }
+
+  /// The next batch, checked through: offsets inside the buffers, strings that are UTF-8.
+  static Result<std::shared_ptr<arrow::RecordBatch>> read(const SourceFile& file,
+                                                          FileBatches& batches) {
     try {
-      auto rows = batches_->next();
+      auto rows = batches.next();
       if (!rows.ok()) return damaged(file, store::arrow_reason(rows.status()));
+      if (!*rows) return std::shared_ptr<arrow::RecordBatch>();
+      const arrow::Status valid = (*rows)->ValidateFull();
+      if (!valid.ok()) {
+        return corrupt_data(
+            fmt::format("{}: damaged values ({})", file.path, store::arrow_reason(valid)));
+      }
       return std::move(rows).ValueUnsafe();
     } catch (const parquet::ParquetException& e) {
       return damaged(file, e.what());

@@ -82,7 +82,8 @@ void remove_nulls(Json& value) {
 /// A string that holds JSON, parsed; anything else as it is. Discarded if it is no JSON.
 Json parsed(const Json& value) {
   if (!value.is_string()) return value;
-  return Json::parse(value.get_ref<const std::string&>(), nullptr, false);
+  auto json = parse_json(value.get_ref<const std::string&>(), "");
+  return json.ok() ? *std::move(json) : Json(Json::value_t::discarded);
 }
 
 /// {"type": "function", "function": {"name", "arguments": object}} from what data sets write:

@@ -237,12 +237,10 @@ class CsvFormat final : public TextFormat {
     const auto& seen = static_cast<CsvObservation&>(observation);
     kinds_.resize(names_.size());
     for (size_t c = 0; c < names_.size(); ++c) kinds_[c] |= seen.kinds[c];
-    rows_ += seen.rows;
     return {};
   }
 
   Result<std::shared_ptr<arrow::Schema>> schema() const override {
-    if (rows_ == 0) return invalid_input("the data set is empty: the files hold no rows");
     arrow::FieldVector fields;
     for (size_t c = 0; c < names_.size(); ++c) {
       fields.push_back(arrow::field(names_[c], type_of(kinds_[c])));
@@ -365,7 +363,6 @@ class CsvFormat final : public TextFormat {
   char separator_;
   std::vector<std::string> names_;
   std::vector<uint8_t> kinds_;
-  int64_t rows_ = 0;
 };
 
 }  // namespace

@@ -161,7 +161,6 @@ class JsonFormat final : public TextFormat {
     types_.merge(seen.types);
     strings_ |= seen.strings;
     repeated_keys_ |= seen.repeated_keys;
-    rows_ += seen.rows;
     if (strings_ && types_.rows() > 0) {
       return invalid_input(fmt::format("{}: line {}: some rows are objects and some are strings",
                                        *block.path, block.begin.line));
@@ -170,10 +169,9 @@ class JsonFormat final : public TextFormat {
   }
 
   Result<std::shared_ptr<arrow::Schema>> schema() const override {
-    if (rows_ == 0) return invalid_input("the data set is empty: the files hold no rows");
     auto fields =
         strings_ ? arrow::FieldVector{arrow::field("text", arrow::utf8())} : types_.row_fields();
-    if (fields.empty()) return invalid_input("the data set is empty: its rows have no columns");
+    if (fields.empty()) return invalid_input("no row has a column; the data set is empty");
     auto schema = arrow::schema(std::move(fields));
     if (repeated_keys_)
       schema = schema->WithMetadata(arrow::key_value_metadata({{kRepeatedKeys, "1"}}));
@@ -221,7 +219,6 @@ class JsonFormat final : public TextFormat {
   JsonTypes types_;
   bool strings_ = false;
   bool repeated_keys_ = false;
-  int64_t rows_ = 0;
 };
 
 }  // namespace

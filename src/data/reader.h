@@ -62,6 +62,9 @@ class Reader {
   virtual Result<std::optional<Batch>> next() = 0;
 };
 
+/// What a reader answers when the files hold no rows; names them.
+Error no_rows(const std::vector<SourceFile>& files);
+
 /// A reader for files of one format.
 Result<std::unique_ptr<Reader>> open_reader(std::vector<SourceFile> files, ReadOptions options);
 

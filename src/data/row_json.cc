@@ -39,8 +39,8 @@ Json extension_to_json(const arrow::ExtensionArray& array, int64_t i) {
     return stored;
   }
   const auto& text = stored.get_ref<const std::string&>();
-  Json parsed = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  return parsed.is_discarded() ? stored : parsed;
+  auto parsed = parse_json(text, "");
+  return parsed.ok() ? *std::move(parsed) : stored;
 }
 
 template <typename ArrayType>

@@ -75,7 +75,8 @@ class TextReader final : public Reader {
       if (options_.on_scan) options_.on_scan(rows, tasks.front().first->bytes_done);
       tasks.pop_front();
     }
-    LORRY_ASSIGN(schema_, format_->schema());
+    if (rows == 0) return no_rows(files_);
+    LORRY_ASSIGN(schema_, format_->schema().with_context(files_[0].path));
     return seek(Place());
   }
 
@@ -157,6 +158,12 @@ class TextReader final : public Reader {
 std::unique_ptr<Reader> make_text_reader(std::unique_ptr<TextFormat> format,
                                          std::vector<SourceFile> files, ReadOptions options) {
   return std::make_unique<TextReader>(std::move(format), std::move(files), std::move(options));
+}
+
+Error no_rows(const std::vector<SourceFile>& files) {
+  std::string names = files[0].path;
+  if (files.size() > 1) names += fmt::format(" and {} more files", files.size() - 1);
+  return invalid_input(fmt::format("{}: no rows; the data set is empty", names));
 }
 
 Result<std::unique_ptr<Reader>> open_reader(std::vector<SourceFile> files, ReadOptions options) {

@@ -258,7 +258,7 @@ class Import {
   }
 
   Result<> finish() {
-    if (report_.rows == 0) return invalid_input("the data set is empty: the files hold no rows");
+    if (report_.rows == 0) return data::no_rows(files_);
     report_.shards = int64_t(progress_.shard_rows.size());
     report_.dropped = progress_.bad_rows;
     Json info;
