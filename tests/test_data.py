@@ -323,6 +323,14 @@ def test_files_without_rows_are_named(tmp_path, kind, how):
     assert imported(tmp_path / "b", tmp_path / "d", "--no-standardize")[4]["text"] == "row 4"
 
 
+def test_the_program_parses_with_the_simdjson_it_was_compiled_for():
+    env = {**os.environ, "LD_DEBUG": "bindings", "LD_BIND_NOW": "1"}
+    done = subprocess.run([LORRY, "--help"], capture_output=True, text=True, env=env)
+    bound = [line for line in done.stderr.splitlines()
+             if "simdjson" in line.split("symbol")[-1] and f"file {LORRY} [" in line]
+    assert bound and all("libsimdjson.so" in line.split(" to ")[1] for line in bound), bound
+
+
 def test_unknown_roles_are_named(tmp_path):
     write_lines(tmp_path / "in.jsonl", [{"messages": [turn("user", "q"), turn("wizard", "a")]}])
     message = failure(tmp_path, tmp_path / "in.jsonl")

@@ -40,6 +40,9 @@ class ParquetBatches final : public FileBatches {
     parquet::ArrowReaderProperties arrow_properties;
     arrow_properties.set_batch_size(kRowsPerBatch);
     arrow_properties.set_pre_buffer(false);
+    // Storage types only. It also keeps libparquet from parsing JSON (the reference systems of
+    // geometry columns), which it would do through our simdjson; docs/dependencies.md.
+    arrow_properties.set_arrow_extensions_enabled(false);
     parquet::arrow::FileReaderBuilder builder;
     ARROW_RETURN_NOT_OK(builder.Open(std::move(file), properties));
     builder.properties(arrow_properties);
