@@ -130,8 +130,9 @@ Result<AdapterSource> open_adapter(const TrainOptions& options,
     LORRY_ASSIGN(auto local, store::Bucket::open(options.adapter, /*create=*/false));
     return AdapterSource{std::move(local), ""};
   }
-  LORRY_ASSIGN(const bool exists, bucket->exists(options.adapter));
-  if (exists) return AdapterSource{bucket, options.adapter};
+  // A path that no bucket can hold ("/nope", "../a") is one that is not there.
+  const Result<bool> exists = bucket->exists(options.adapter);
+  if (exists.ok() && *exists) return AdapterSource{bucket, options.adapter};
   return not_found(fmt::format("--adapter {}: no such directory, here or in {}", options.adapter,
                                bucket->uri()));
 }
