@@ -218,6 +218,24 @@ def test_rows_without_an_answer_are_dropped_and_counted(tmp_path):
     assert info["dropped"] == {"empty conversation": 1, "no assistant turn": 1}
 
 
+def test_columns_that_are_left_out_are_said(tmp_path):
+    row = {"id": 7, "messages": [{**turn("user", "q"), "weight": 0}, turn("assistant", "a")], "lang": "en"}
+    write_lines(tmp_path / "in.jsonl", [row])
+    done = lorry("import-dataset", tmp_path / "in.jsonl", "--bucket", tmp_path / "b", "--dataset", "ds")
+    assert "id, messages[].weight, lang" in done.stderr
+    info = json.loads((tmp_path / "b/standardized/ds/info.json").read_text())
+    assert info["dropped_columns"] == ["id", "messages[].weight", "lang"]
+
+
+def test_values_that_no_row_asks_for_are_said_for_many_shards_too(tmp_path):
+    rows = [{"text": "{{a}}"}] + [{"text": f"t{i}"} for i in range(50)] + [{"text": "{{b}}"}]
+    write_lines(tmp_path / "in.jsonl", rows)
+    done = lorry("import-dataset", tmp_path / "in.jsonl", "--bucket", tmp_path / "b", "--dataset", "ds",
+                 "--shard-examples", 9, "--set", "a=1", "--set", "b=2", "--set", "c=3")
+    assert "--set c: no row holds" in done.stderr
+    assert "--set a" not in done.stderr and "--set b" not in done.stderr
+
+
 def failure(tmp_path, source, *flags):
     done = lorry("import-dataset", source, "--bucket", tmp_path / "b", "--dataset", "ds", *flags,
                  check=False)

@@ -43,6 +43,11 @@ Result<RowRules> find_rules(const arrow::Schema& schema, const std::vector<Json>
                             const std::string& format, const NamedValues& columns,
                             NamedValues placeholders);
 
+/// What standardisation leaves out: columns that play no part, and keys of turns, as
+/// "messages[].weight" (those of `sample` where the turns are JSON and no struct).
+std::vector<std::string> unused_columns(const arrow::Schema& schema,
+                                        const std::vector<Json>& sample, const RowRules& rules);
+
 struct Turn {
   std::string role;  ///< system, user, assistant or tool
   std::string content;

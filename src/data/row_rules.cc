@@ -185,7 +185,66 @@ class Finder {
   RowRules rules_;
 };
 
+/// The keys of a turn that standardize_row looks at.
+bool is_turn_key(const RowRules& rules, const std::string& key) {
+  static constexpr std::array kExtras = {"tool_calls", "function_call",     "tool_call_id",
+                                         "name",       "reasoning_content", "thinking",
+                                         "reasoning"};
+  if (rules.role_key.empty() ? key == "role" || key == "from" : key == rules.role_key) return true;
+  if (rules.content_key.empty() ? key == "content" || key == "value" : key == rules.content_key) {
+    return true;
+  }
+  return std::find(kExtras.begin(), kExtras.end(), key) != kExtras.end();
+}
+
+/// The keys that turns of a column have: by its type, or by the sample if they are JSON.
+std::vector<std::string> turn_keys(const arrow::Field& field, const std::vector<Json>& sample) {
+  const auto& type = *field.type();
+  std::vector<std::string> keys;
+  if (type.num_fields() == 1 && type.field(0)->type()->id() == arrow::Type::STRUCT) {
+    for (const auto& key : type.field(0)->type()->fields()) keys.push_back(key->name());
+    return keys;
+  }
+  for (const Json& row : sample) {
+    const auto turns = row.find(field.name());
+    if (turns == row.end() || !turns->is_array()) continue;
+    for (const Json& turn : *turns) {
+      if (!turn.is_object()) continue;
+      for (const auto& [key, value] : turn.items()) {
+        if (std::find(keys.begin(), keys.end(), key) == keys.end()) keys.push_back(key);
+      }
+    }
+  }
+  return keys;
+}
+
 }  // namespace
+
+std::vector<std::string> unused_columns(const arrow::Schema& schema,
+                                        const std::vector<Json>& sample, const RowRules& rules) {
+  const bool is_text = rules.format == RowFormat::kText;
+  const std::string* parts[] = {&rules.conversation,
+                                &rules.instruction,
+                                &rules.input,
+                                &rules.output,
+                                &rules.history,
+                                &rules.prompt,
+                                &rules.completion,
+                                &rules.text,
+                                is_text ? nullptr : &rules.system,
+                                is_text ? nullptr : &rules.tools};
+  std::vector<std::string> unused;
+  for (const auto& field : schema.fields()) {
+    const bool used = std::any_of(std::begin(parts), std::end(parts),
+                                  [&](const auto* part) { return part && *part == field->name(); });
+    if (!used) unused.push_back(field->name());
+    if (!used || field->name() == rules.tools || field->name() == rules.history) continue;
+    for (const auto& key : turn_keys(*field, sample)) {
+      if (!is_turn_key(rules, key)) unused.push_back(fmt::format("{}[].{}", field->name(), key));
+    }
+  }
+  return unused;
+}
 
 std::string_view row_format_name(RowFormat format) {
   switch (format) {

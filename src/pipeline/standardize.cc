@@ -6,6 +6,7 @@
 #include <arrow/table_builder.h>
 #include <arrow/type.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <chrono>
 #include <deque>
@@ -133,9 +134,11 @@ struct Counts {
   std::map<std::string, int64_t> dropped;
   Json bad = Json::array();
   std::vector<int64_t> shard_rows;
+  std::set<std::string> filled;  ///< placeholders that some row held
 
   Json to_json() const {
     Json json;
+    json["filled"] = filled;
     json["rows_in"] = rows_in;
     json["rows"] = rows;
     json["bad_rows"] = bad_rows;
@@ -153,6 +156,7 @@ struct Counts {
       counts.dropped = json.at("dropped").get<std::map<std::string, int64_t>>();
       counts.bad = json.at("bad");
       counts.shard_rows = json.at("shard_rows").get<std::vector<int64_t>>();
+      counts.filled = json.at("filled").get<std::set<std::string>>();
       return counts;
     } catch (const nlohmann::json::exception&) {
       return std::nullopt;
@@ -189,6 +193,10 @@ class Standardization {
     LORRY_TRY(learn_extras());
     schema_ = standard_schema(rules_.format, extras_);
     LORRY_TRY(begin());
+    if (!unused_.empty()) {
+      log::info("{}: as {}, without the columns {}", dir_, report_.format,
+                fmt::join(unused_, ", "));
+    }
     for (int64_t shard = int64_t(counts_.shard_rows.size()); shard < shards_; ++shard) {
       LORRY_TRY(write_shard(shard));
     }
@@ -244,6 +252,7 @@ class Standardization {
     LORRY_ASSIGN(rules_, data::find_rules(*shard->schema(), sample, options_.format,
                                           options_.columns, options_.placeholders));
     report_.format = data::row_format_name(rules_.format);
+    unused_ = data::unused_columns(*shard->schema(), sample, rules_);
     return {};
   }
 
@@ -395,7 +404,7 @@ class Standardization {
   }
 
   void warn_of_placeholders(const Piece& piece) {
-    filled_.insert(piece.filled.begin(), piece.filled.end());
+    counts_.filled.insert(piece.filled.begin(), piece.filled.end());
     for (const auto& name : piece.unfilled) {
       if (warned_.size() >= kNamedPlaceholders || !warned_.insert(name).second) continue;
       log::warn("the rows hold {{{{{}}}}}, which stays as it is; --set {}=VALUE fills it", name,
@@ -405,9 +414,8 @@ class Standardization {
 
   Result<> finish() {
     for (const auto& [name, value] : options_.placeholders) {
-      if (!filled_.contains(name) && counts_.shard_rows.size() == 1) {
+      if (!counts_.filled.contains(name))
         log::warn("--set {}: no row holds {{{{{}}}}}", name, name);
-      }
     }
     if (counts_.bad_rows > 0) counts_.dropped["malformed"] = counts_.bad_rows;
     if (counts_.rows == 0) {
@@ -425,6 +433,7 @@ class Standardization {
     info["dropped"] = counts_.dropped;
     info["dropped_rows"] = counts_.bad;
     info["format"] = report_.format;
+    info["dropped_columns"] = unused_;
     info["columns"] = data::features_from_schema(*schema_);
     info["inputs"] = inputs_;
     info["lorry_version"] = kVersion;
@@ -443,11 +452,12 @@ class Standardization {
   int64_t shards_ = 0, rows_total_ = 0;
   Json inputs_;
   data::RowRules rules_;
+  std::vector<std::string> unused_;
   Extras extras_;
   int64_t scanned_bad_ = 0;
   std::shared_ptr<arrow::Schema> schema_;
   Counts counts_;
-  std::set<std::string> warned_, filled_;
+  std::set<std::string> warned_;
   StandardizeReport report_;
 };
 
