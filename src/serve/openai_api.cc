@@ -9,7 +9,6 @@
 namespace lorry::serve {
 namespace {
 
-constexpr int kMaxDepth = 128;
 constexpr int64_t kMaxChoices = 128;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
@@ -218,8 +217,8 @@ void parse_tool_arguments(Json& message) {
     Json& function = call["function"];
     const auto arguments = function.find("arguments");
     if (arguments == function.end() || !arguments->is_string()) continue;
-    Json parsed = Json::parse(arguments->get_ref<const std::string&>(), nullptr, false);
-    if (parsed.is_object()) *arguments = std::move(parsed);
+    auto parsed = parse_json(arguments->get_ref<const std::string&>(), "arguments");
+    if (parsed.ok() && parsed->is_object()) *arguments = *std::move(parsed);
   }
 }
 
@@ -295,26 +294,6 @@ void read_prompts(Fields& fields, CompletionRequest& out) {
   }
 }
 
-/// How deep brackets nest outside strings, before anything recursive meets them.
-int depth_of(std::string_view body) {
-  int depth = 0, deepest = 0;
-  bool in_string = false;
-  for (size_t i = 0; i < body.size(); ++i) {
-    const char c = body[i];
-    if (in_string) {
-      if (c == '\\') ++i;
-      if (c == '"') in_string = false;
-    } else if (c == '"') {
-      in_string = true;
-    } else if (c == '{' || c == '[') {
-      deepest = std::max(deepest, ++depth);
-    } else if (c == '}' || c == ']') {
-      --depth;
-    }
-  }
-  return deepest;
-}
-
 }  // namespace
 
 std::string error_body(const ApiError& error) {
@@ -343,8 +322,6 @@ ApiError context_length_error(int64_t max_model_len, int64_t prompt_tokens, std:
 }
 
 std::variant<Json, ApiError> parse_body(std::string_view body) {
-  if (depth_of(body) > kMaxDepth)
-    return ApiError{400, fmt::format("the request's JSON is nested more than {} deep", kMaxDepth)};
   Result<Json> json = parse_json(body, "the request's body");
   if (!json.ok()) return ApiError{400, json.error().message};
   if (!json->is_object())

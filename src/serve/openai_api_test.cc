@@ -60,6 +60,18 @@ TEST(ChatRequest, ToolCallArgumentsBecomeAnObject) {
   EXPECT_EQ(request.messages[0]["tool_calls"][0]["function"]["arguments"]["x"], 1);
 }
 
+TEST(ChatRequest, DeepArgumentsOfAToolCallStayText) {
+  const std::string deep = std::string(100'000, '[') + std::string(100'000, ']');
+  const Json body = {
+      {"messages",
+       {{{"role", "assistant"},
+         {"tool_calls",
+          {{{"function", {{"name", "f"}, {"arguments", "{\"x\": " + deep + "}"}}}}}}}}}};
+  const auto result = parse_chat_request(body, {});
+  const auto& calls = std::get<ChatRequest>(result).messages[0]["tool_calls"];
+  EXPECT_TRUE(calls[0]["function"]["arguments"].is_string());
+}
+
 TEST(ChatRequest, AWrongTypeIsRefusedByName) {
   const std::string head = R"({"messages": [{"role": "user", "content": "hi"}], )";
   for (const auto& [field, value] : std::vector<std::pair<std::string, std::string>>{
