@@ -260,6 +260,7 @@ def test_a_broken_line_is_named(tmp_path):
     ("cut.parquet", b"PAR1abc"), ("cut.arrow", b"ARROW1\0\0abc"), ("empty.csv", b""),
     ("wide.csv", b"a,b\n1,2\n1,2,3\n"), ("open.csv", b'a,b\n1,"2\n'), ("none.jsonl.gz", b"\x1f\x8b\x08\0cut"),
     ("other.jsonl", b'{"color": "red"}\n'),
+    ("deep.jsonl", b'{"n": 123456789012345678901, "text": ' + b"[" * 200000 + b"]" * 200000 + b"}\n"),
 ])
 def test_bad_files_get_one_clear_line(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)

@@ -89,10 +89,9 @@ class RowParser {
     auto error = parser_.parse(block_.bytes.data() + begin, size, false).get(element);
     if (error == simdjson::NUMBER_ERROR) {
       // An integer past 64 bits, perhaps: as a double, like Arrow and pandas read it.
-      const Json again = Json::parse(block_.bytes.data() + begin,
-                                     block_.bytes.data() + begin + size, nullptr, false);
-      if (!again.is_discarded()) {
-        rewritten_ = dump_json(again);
+      const auto again = parse_json({block_.bytes.data() + begin, size}, "");
+      if (again.ok()) {
+        rewritten_ = dump_json(*again);
         error = parser_.parse(rewritten_).get(element);
       }
     }
