@@ -52,6 +52,27 @@ TEST(Sha256, MatchesTheStandardsExamples) {
   EXPECT_EQ(parts.hex(), sha256_hex(std::string(10000, 'a')));
 }
 
+TEST(Sha256, GivesTheSameWithAndWithoutTheProcessorsInstructions) {
+  std::string bytes;
+  uint32_t random = 1;
+  for (int i = 0; i < 5000; ++i) bytes += static_cast<char>((random = random * 1664525 + 1) >> 24);
+  for (size_t length = 0; length < bytes.size(); length += 1 + length / 3) {
+    Sha256 fast, portable(true), parts;
+    fast.update({bytes.data(), length});
+    portable.update({bytes.data(), length});
+    for (size_t i = 0; i < length; i += 37)
+      parts.update({bytes.data() + i, std::min<size_t>(37, length - i)});
+    const std::string expected = portable.hex();
+    EXPECT_EQ(fast.hex(), expected) << length;
+    EXPECT_EQ(parts.hex(), expected) << length;
+  }
+}
+
+TEST(Error, AnEmptyContextAddsNothing) {
+  EXPECT_EQ(not_found("x is not there").with_context("").message, "x is not there");
+  EXPECT_EQ(not_found("x is not there").with_context("dir").message, "dir: x is not there");
+}
+
 TEST(Cancel, ARequestTurnsIntoAnError) {
   reset_cancel();
   EXPECT_TRUE(check_cancelled().ok());

@@ -12,13 +12,14 @@ namespace lorry {
 /// Incremental SHA-256 (FIPS 180-4). Not thread-safe.
 class Sha256 {
  public:
-  Sha256();
+  /// Uses the processor's SHA instructions where it has them, unless `portable`.
+  explicit Sha256(bool portable = false);
   void update(std::string_view bytes);
   /// The digest as 64 lower-case hex digits. Ends the object's use.
   std::string hex();
 
  private:
-  void block(const uint8_t* data);
+  void (*blocks_)(uint32_t* state, const uint8_t* data, size_t blocks);
   uint32_t state_[8];
   uint8_t buffer_[64];
   size_t buffered_ = 0;

@@ -29,8 +29,9 @@ struct Error {
   ErrorKind kind = ErrorKind::kInvalidInput;
   std::string message;
 
-  /// The same error with "context: " in front.
+  /// The same error with "context: " in front; an empty context (the root of a bucket) adds nothing.
   Error with_context(std::string_view context) const {
+    if (context.empty()) return *this;
     return {kind, std::string(context) + ": " + message};
   }
 };
