@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <unistd.h>  // isatty
 
+#include <csignal>
 #include <cstdio>
 #include <iostream>
 #include <optional>
@@ -8,6 +9,7 @@
 #include "base/cancel.h"
 #include "base/log.h"
 #include "cli/command.h"
+#include "cli/line_editor.h"
 #include "cli/shared_flags.h"
 #include "pipeline/engine.h"
 
@@ -18,9 +20,10 @@ namespace {
 class Chat final : public Command {
  public:
   void declare(Flags& flags) override {
-    flags.text("--dataset", options_.dataset, "NAME",
-               "talk to the model as it was fine-tuned on this one (the only one; DATASET_NAME)",
-               "DATASET_NAME");
+    flags.bucket_name(
+        "--dataset", options_.dataset,
+        "talk to the model as it was fine-tuned on this one (the only one; DATASET_NAME)",
+        "DATASET_NAME");
     declare_model(flags, options_.model);
     flags.on("--base", base_, "talk to the base model");
     flags.text("--prompt", prompt_, "TEXT", "ask this once, print the answer and end");
@@ -71,24 +74,41 @@ class Chat final : public Command {
           }
           return !cancel_requested();
         });
-    if (!json_) std::puts("");
     if (!answer.ok()) {
       messages_.erase(messages_.size() - 1);
       return std::move(answer).error();
+    }
+    if (!json_) std::puts("");
+    if (typing_ && cancel_signal() == SIGINT) {  // ends the answer, not the conversation
+      reset_cancel();
+      install_cancel_handlers();
     }
     LORRY_TRY(check_cancelled());
     messages_.push_back({{"role", "assistant"}, {"content", *answer}});
     return answer;
   }
 
-  Result<Outcome> converse() {
-    const bool terminal = isatty(STDIN_FILENO) != 0;
-    log::info("{}; an empty line or Ctrl-D ends", model_name());
+  /// The next question; nullopt when there is none.
+  Result<std::optional<std::string>> next_question() {
     std::string line;
+    if (typing_) {
+      LORRY_ASSIGN(auto typed, read_line("> ", history_));
+      line = typed.value_or("");
+    } else if (!std::getline(std::cin, line)) {
+      line.clear();
+    }
+    if (line.empty()) return std::optional<std::string>();
+    history_.push_back(line);
+    return std::optional(std::move(line));
+  }
+
+  Result<Outcome> converse() {
+    typing_ = isatty(STDIN_FILENO) != 0 && isatty(STDERR_FILENO) != 0;
+    log::info("{}; an empty line or Ctrl-D ends", model_name());
     for (;;) {
-      if (terminal) std::fputs("> ", stderr);
-      if (!std::getline(std::cin, line) || line.empty()) break;
-      const auto answer = ask(line);
+      LORRY_ASSIGN(const auto question, next_question());
+      if (!question) break;
+      const auto answer = ask(*question);
       if (!answer.ok() && answer.error().kind == ErrorKind::kCancelled) return answer.error();
       // A question that cannot be answered (too long, say) does not end the conversation.
       if (!answer.ok()) log::error("{}", answer.error().message);
@@ -99,7 +119,9 @@ class Chat final : public Command {
   serve::ServeOptions options_;
   std::unique_ptr<serve::LocalChat> chat_;
   Json messages_ = Json::array();
+  std::vector<std::string> history_;  // questions
   bool base_ = false, json_ = false;
+  bool typing_ = false;  // at a terminal
   std::string prompt_, system_;
   int64_t max_tokens_ = 512, top_k_ = 0, seed_ = -1;
   double temperature_ = 0, top_p_ = 1;
