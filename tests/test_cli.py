@@ -1,6 +1,7 @@
 """The command line as a user meets it: help, versions, exit codes, variables, .env, JSON."""
 
 import json
+import shutil
 import subprocess
 
 import pytest
@@ -64,6 +65,9 @@ def test_an_import_without_a_source_is_wrong_usage(lorry, verb):
         (("run", "only-one-source"), "run takes two sources"),
         (("status", "surplus"), "unexpected argument 'surplus'"),
         (("chat", "--json"), "--json needs --prompt"),
+        (("train", "--max-steps"), "--max-steps needs a value"),
+        (("train", "--dataset", "../up"), "--dataset: '../up' cannot be a name in the bucket"),
+        (("import-model", ".", "--model", "/x"), "--model: '/x' cannot be a name in the bucket"),
         (("import-dataset", "x", "--set", "name"), "--set: 'name' is not name=value"),
     ],
 )
@@ -80,6 +84,11 @@ def test_an_error_is_json_too(lorry, bucket):
     done = lorry("status", "--bucket", bucket, "--json", code=FAILED)
     error = json.loads(done.stdout)["error"]
     assert error["kind"] == "not found" and str(bucket) in error["message"]
+
+
+def test_wrong_usage_is_json_too(lorry):
+    done = lorry("train", "--bogus", "--json", code=WRONG_USAGE)
+    assert json.loads(done.stdout)["error"]["kind"] == "wrong usage"
 
 
 # ---- variables and .env --------------------------------------------------------------------------
@@ -205,6 +214,62 @@ def test_names_that_are_not_there_are_listed(lorry, filled):
 def test_serving_what_was_not_trained_says_what_to_run(lorry, filled):
     done = lorry("serve", *on(filled), code=FAILED)
     assert "run lorry train first" in last_line(done)
+
+
+def test_status_tells_tokens_of_data_that_changed(lorry, filled, tmp_path):
+    bucket = tmp_path / "bucket"
+    shutil.copytree(filled, bucket)
+    flags = ("--set", "name=Other", "--set", "author=someone", "--bucket", bucket)
+    lorry("standardize", *flags)
+    run = json.loads(lorry("status", "--bucket", bucket, "--json").stdout)["runs"][0]
+    assert run["pretokenize"] == "stale" and run["next"].startswith("lorry pretokenize ")
+    assert "stale" in lorry("status", "--bucket", bucket).stdout
+
+
+def test_conversations_need_a_chat_template(lorry, filled, tmp_path):
+    model = tmp_path / "bare"
+    shutil.copytree(EXAMPLE_MODEL, model)
+    (model / "chat_template.jinja").unlink(missing_ok=True)
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    config.pop("chat_template", None)
+    (model / "tokenizer_config.json").write_text(json.dumps(config))
+    bucket = tmp_path / "bucket"
+    shutil.copytree(filled, bucket)
+    assert "no chat template" in lorry("import-model", model, "--bucket", bucket).stderr
+    done = lorry("pretokenize", "--bucket", bucket, "--model", "bare", code=FAILED)
+    assert "models/bare has no chat template" in last_line(done)
+    assert "import-model --chat-template" in last_line(done)
+    assert "--skip-bad-rows" not in last_line(done)
+
+
+def test_a_chat_in_the_terminal_takes_keys_and_ctrl_c(lorry, filled):
+    import os
+    import pty
+    import time
+
+    seen = ""
+
+    def read_until(words, limit=60):
+        nonlocal seen
+        end = time.monotonic() + limit
+        while words not in seen and time.monotonic() < end:
+            try:
+                seen += os.read(terminal, 4096).decode(errors="replace")
+            except OSError:
+                break
+        assert words in seen, seen
+        seen = seen.split(words, 1)[1]
+
+    child, terminal = pty.fork()
+    if child == 0:
+        flags = ["--bucket", str(filled), "--base", "--max-tokens", "8"]
+        os.execve(lorry.binary, [lorry.binary, "chat", *flags], lorry.env | {"TERM": "xterm"})
+    read_until("> ")
+    os.write(terminal, b"Who are yuo?" + b"\x1b[D" * 3 + b"\x1b[3~" + b"\x1b[Cu\r")
+    read_until("Who are you?")
+    read_until("\n\r> ")  # behind the answer
+    os.write(terminal, b"\x03")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
 
 
 def test_a_hub_id_is_refused_plainly_today(lorry, bucket):

@@ -115,6 +115,26 @@ std::optional<std::string> nearest(const std::string& word,
   return best;
 }
 
+Result<> check_bucket_name(const std::string& name) {
+  const auto wrong = [&name](const char* why) {
+    return usage_error(fmt::format("'{}' cannot be a name in the bucket: {}", name, why));
+  };
+  size_t begin = 0;
+  while (begin <= name.size()) {
+    const size_t end = std::min(name.find('/', begin), name.size());
+    const std::string_view part(name.data() + begin, end - begin);
+    if (part.empty()) return wrong("a part between slashes is empty");
+    if (part.starts_with('.')) return wrong("a part begins with a dot");
+    if (std::any_of(part.begin(), part.end(), [](unsigned char c) { return c < 32 || c == 127; }))
+      return wrong("it has control characters");
+    // raw/logs/7 is shard 7 of logs.
+    if (begin > 0 && std::all_of(part.begin(), part.end(), ::isdigit))
+      return wrong("a part behind a slash is a number, as shards are named");
+    begin = end + 1;
+  }
+  return {};
+}
+
 struct Flags::Impl {
   struct Option {
     std::string flag, variable;
@@ -183,6 +203,15 @@ void Flags::add(const std::string& flag, const std::string& value_name, const st
 void Flags::text(const std::string& flag, std::string& target, const std::string& value_name,
                  const std::string& help, const std::string& variable) {
   add(flag, value_name, help, target, variable, [&target](const auto& values) -> Result<> {
+    target = values.back();
+    return {};
+  });
+}
+
+void Flags::bucket_name(const std::string& flag, std::string& target, const std::string& help,
+                        const std::string& variable) {
+  add(flag, "NAME", help, target, variable, [&target](const auto& values) -> Result<> {
+    if (!values.back().empty()) LORRY_TRY(check_bucket_name(values.back()));
     target = values.back();
     return {};
   });
@@ -309,7 +338,10 @@ Result<bool> Flags::parse(std::vector<std::string> args, const Settings& setting
   } catch (const CLI::CallForHelp&) {
     return false;
   } catch (const CLI::ArgumentMismatch& e) {
-    return usage_error(fmt::format("{}; see lorry {} --help", e.what(), impl_->verb));
+    // CLI11 says "--steps: 1 required N missing".
+    const std::string what = e.what();
+    return usage_error(fmt::format("{} needs a value; see lorry {} --help",
+                                   what.substr(0, what.find(':')), impl_->verb));
   } catch (const CLI::ParseError& e) {
     return usage_error(e.what());
   }

@@ -39,6 +39,9 @@ class Flags {
   /// `value_name` is what help shows for the value: "NAME", "DIR".
   void text(const std::string& flag, std::string& target, const std::string& value_name,
             const std::string& help, const std::string& variable = {});
+  /// The name of a data set or model in the bucket.
+  void bucket_name(const std::string& flag, std::string& target, const std::string& help,
+                   const std::string& variable = {});
   void choice(const std::string& flag, std::string& target, std::vector<std::string> choices,
               const std::string& help);
   void integer(const std::string& flag, int64_t& target, Range range, const std::string& help);
@@ -80,6 +83,10 @@ class Flags {
            const std::string& default_text, const std::string& variable, Assign assign);
   std::unique_ptr<Impl> impl_;
 };
+
+/// A usage error unless `name` can be a data set or model in a bucket: parts between single
+/// slashes, none hidden, none but the first a number (shards are named so).
+Result<> check_bucket_name(const std::string& name);
 
 /// The candidate nearest to `word`, if it is near enough to be meant.
 std::optional<std::string> nearest(const std::string& word,

@@ -162,6 +162,14 @@ TEST(Flags, AFlagWithoutItsValueIsWrongUsage) {
   EXPECT_NE(verb.problem({"--steps"}).find("--steps"), std::string::npos);
 }
 
+TEST(Flags, ANameMustBeOneThatABucketCanHold) {
+  for (const char* name : {"chats", "org/chats", "2024", "a b", "FineTome-100k.v2"})
+    EXPECT_TRUE(check_bucket_name(name).ok()) << name;
+  for (const char* name :
+       {"../chats", "/chats", "chats/", "a//b", ".hidden", "a/.", "org/7", "a\nb"})
+    EXPECT_EQ(check_bucket_name(name).error().kind, ErrorKind::kUsage) << name;
+}
+
 TEST(Flags, AMissingSourceIsWrongUsageUnlessItIsOptional) {
   EXPECT_EQ(Verb(true).problem({}), "SOURCE is missing; see lorry train --help");
   EXPECT_EQ(Verb(false).problem({}), "");

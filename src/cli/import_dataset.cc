@@ -14,8 +14,8 @@ class ImportDataset final : public Command {
     flags.positional(
         "SOURCE", options_.sources, true,
         "files, directories or globs: .jsonl .json .csv .parquet .arrow, also .gz .zst");
-    flags.text("--dataset", options_.dataset, "NAME",
-               "name in the bucket (the first file's stem; DATASET_NAME)", "DATASET_NAME");
+    flags.bucket_name("--dataset", options_.dataset,
+                      "name in the bucket (the first file's stem; DATASET_NAME)", "DATASET_NAME");
     declare_import_flags(flags, options_);
     flags.integer("--shard-examples", options_.shard_examples, between(1, 5e6),
                   "rows a shard at most");

@@ -13,8 +13,8 @@ class ImportModel final : public Command {
   void declare(Flags& flags) override {
     flags.positional("SOURCE", options_.source,
                      "directory with config.json, tokenizer.json and *.safetensors");
-    flags.text("--model", options_.model, "NAME",
-               "name in the bucket (the directory's; MODEL_NAME)", "MODEL_NAME");
+    flags.bucket_name("--model", options_.model, "name in the bucket (the directory's; MODEL_NAME)",
+                      "MODEL_NAME");
     flags.text("--chat-template", options_.chat_template, "FILE",
                "Jinja template to use in place of the model's own");
     flags.on("--fresh", options_.fresh, "copy again even if nothing changed");

@@ -130,8 +130,9 @@ Result<> run_verb(const Verb& verb, std::vector<std::string> args, bool& json) {
   command->declare(flags);
   Common common;
   common.declare(flags);
+  json = std::count(args.begin(), args.end(), "--json") > 0;  // for errors of the flags themselves
   const auto parsed = flags.parse(std::move(args), settings);
-  json = common.json;
+  json |= common.json;
   if (!parsed.ok()) return parsed.error();
   if (!*parsed) {
     print(flags.help());

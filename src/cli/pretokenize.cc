@@ -27,6 +27,7 @@ class Pretokenize final : public Command {
     LORRY_ASSIGN(options_.dataset, pipeline::choose_dataset(*options_.bucket, dataset_));
     if (model_.empty()) log::info("model: {}", options_.model);
     if (dataset_.empty()) log::info("data set: {}", options_.dataset);
+    LORRY_ASSIGN(options_.bucket, context.open_bucket(true));  // that is, for writing
     options_.threads = static_cast<int>(threads_);
     options_.progress = progress_line("pretokenize", "rows");
     LORRY_ASSIGN(const auto report, pipeline::pretokenize(options_));

@@ -17,8 +17,8 @@ class Run final : public Command {
     flags.positional(
         "SOURCES", sources_, false,
         "the data set's source and the model's directory; none: what is in the bucket");
-    flags.text("--dataset", dataset_, "NAME", "name in the bucket (DATASET_NAME)", "DATASET_NAME");
-    flags.text("--model", model_, "NAME", "name in the bucket (MODEL_NAME)", "MODEL_NAME");
+    flags.bucket_name("--dataset", dataset_, "name in the bucket (DATASET_NAME)", "DATASET_NAME");
+    flags.bucket_name("--model", model_, "name in the bucket (MODEL_NAME)", "MODEL_NAME");
     declare_import_flags(flags, import_);
     declare_train_flags(flags, train_);
   }

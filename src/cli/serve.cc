@@ -13,9 +13,10 @@ namespace {
 class Serve final : public Command {
  public:
   void declare(Flags& flags) override {
-    flags.text("--dataset", options_.dataset, "NAME",
-               "serve the model as it was fine-tuned on this one (the only one; DATASET_NAME)",
-               "DATASET_NAME");
+    flags.bucket_name(
+        "--dataset", options_.dataset,
+        "serve the model as it was fine-tuned on this one (the only one; DATASET_NAME)",
+        "DATASET_NAME");
     declare_model(flags, options_.model);
     flags.on("--base", base_, "serve the base model alone");
     flags.text("--host", options_.host, "ADDRESS", "address to listen on; 0.0.0.0: all");

@@ -15,13 +15,13 @@
 namespace lorry::cli {
 
 void declare_dataset(Flags& flags, std::string& target) {
-  flags.text("--dataset", target, "NAME", "data set in the bucket (the only one; DATASET_NAME)",
-             "DATASET_NAME");
+  flags.bucket_name("--dataset", target, "data set in the bucket (the only one; DATASET_NAME)",
+                    "DATASET_NAME");
 }
 
 void declare_model(Flags& flags, std::string& target) {
-  flags.text("--model", target, "NAME", "model in the bucket (the only one; MODEL_NAME)",
-             "MODEL_NAME");
+  flags.bucket_name("--model", target, "model in the bucket (the only one; MODEL_NAME)",
+                    "MODEL_NAME");
 }
 
 void declare_import_flags(Flags& flags, pipeline::ImportDatasetOptions& options) {
@@ -43,6 +43,9 @@ void declare_train_flags(Flags& flags, train::TrainOptions& o) {
                "schedule over all shards");
   flags.integer("--warmup-steps", o.warmup_steps, at_least(0), "steps until the peak rate");
   flags.real("--weight-decay", o.weight_decay, at_least(0), "AdamW weight decay");
+  flags.real("--adam-beta1", o.adam_beta1, between(0, 0.999999), "decay of AdamW's first moment");
+  flags.real("--adam-beta2", o.adam_beta2, between(0, 0.999999), "decay of AdamW's second moment");
+  flags.real("--adam-epsilon", o.adam_epsilon, above(0), "AdamW's addend to the denominator");
   flags.real("--max-grad-norm", o.max_grad_norm, at_least(0), "gradient clipping; 0: none");
   flags.integer("--batch-size", o.batch_size, at_least(1), "rows a micro-batch");
   flags.integer("--gradient-accumulation-steps", o.gradient_accumulation_steps, at_least(1),
@@ -58,12 +61,13 @@ void declare_train_flags(Flags& flags, train::TrainOptions& o) {
   flags.real("--lora-alpha", o.lora_alpha, above(0), "adapter scale is alpha / r");
   flags.real("--lora-dropout", o.lora_dropout, between(0, 0.999), "dropout before the adapter");
   flags.list("--target-modules", o.target_modules, "A,B,...",
-             "projections that get an adapter (q,k,v,o,gate,up,down _proj)");
+             "projections that get an adapter (all-linear: q,k,v,o,gate,up,down _proj)");
   flags.text("--adapter", o.adapter, "DIR", "PEFT adapter to start from");
   flags.choice("--dtype", o.dtype, {"auto", "float32", "bfloat16", "float16"},
                "type of the frozen weights and of the arithmetic");
   flags.text("--device", o.device, "auto|cpu|cuda", "where to train");
   flags.integer("--save-steps", o.save_steps, at_least(1), "steps between checkpoints");
+  flags.real("--save-seconds", o.save_seconds, above(0), "seconds between checkpoints at most");
   flags.on("--fresh", o.fresh, "start over: ignore checkpoints and finished results");
 }
 
@@ -83,8 +87,11 @@ Result<> check_device(const std::string& device) {
   return usage_error(fmt::format("--device: '{}' is not one of auto, cpu, cuda, cuda:N", device));
 }
 
-Result<> check_train_options(const train::TrainOptions& options) {
+Result<> check_train_options(train::TrainOptions& options) {
   LORRY_TRY(check_device(options.device));
+  // PEFT's word for all of them.
+  if (options.target_modules == std::vector<std::string>{"all-linear"})
+    options.target_modules.clear();
   static const std::vector<std::string> kModules = {"q_proj",    "k_proj",  "v_proj",   "o_proj",
                                                     "gate_proj", "up_proj", "down_proj"};
   for (const auto& module : options.target_modules)

@@ -24,8 +24,8 @@ void declare_train_flags(Flags& flags, train::TrainOptions& options);
 void declare_engine_flags(Flags& flags, serve::ServeOptions& options);
 
 Result<> check_device(const std::string& device);
-/// What no single flag can see.
-Result<> check_train_options(const train::TrainOptions& options);
+/// What no single flag can see; PEFT's `all-linear` becomes the empty list that stands for it.
+Result<> check_train_options(train::TrainOptions& options);
 
 /// A progress line that appears when it is first called. Its first count is where the work began.
 std::function<void(int64_t done, int64_t total)> progress_line(const std::string& stage,

@@ -7,6 +7,7 @@
 #include "cli/shared_flags.h"
 #include "pipeline/engine.h"
 #include "pipeline/names.h"
+#include "pipeline/pretokenize.h"
 #include "pipeline/run.h"
 #include "store/layout.h"
 
@@ -56,7 +57,15 @@ class Train final : public Command {
     }
     const std::string ready = store::model_ready_dir(options_.model, options_.dataset);
     LORRY_ASSIGN(const auto info, (*bucket)->read_info(ready));
-    if (info) return {};
+    if (info) {
+      LORRY_ASSIGN(const bool stale, pipeline::tokens_are_stale(**bucket, *info, options_.dataset));
+      if (stale)
+        log::warn("{} was made before standardized/{} changed; lorry pretokenize makes it anew",
+                  ready, options_.dataset);
+      // Whether it can be written is better known before the hours of training than after.
+      LORRY_TRY(context.open_bucket(true));
+      return {};
+    }
     return not_found(fmt::format("{} is not complete in bucket {}; run lorry pretokenize first",
                                  ready, (*bucket)->uri()));
   }

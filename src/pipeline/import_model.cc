@@ -105,10 +105,11 @@ Result<> check_architecture(const std::string& source) {
 std::string architecture_of(const std::string& source) {
   std::ifstream file(fs::path(source) / "config.json");
   const Json config = Json::parse(file, nullptr, false);
-  if (!config.is_object() || !config.contains("architectures")) return "";
-  const Json& names = config["architectures"];
-  return names.is_array() && !names.empty() && names[0].is_string() ? names[0].get<std::string>()
-                                                                    : "";
+  if (!config.is_object()) return "";
+  const Json names = config.value("architectures", Json());
+  if (names.is_array() && !names.empty() && names[0].is_string()) return names[0];
+  const Json type = config.value("model_type", Json());
+  return type.is_string() ? type.get<std::string>() : "";
 }
 
 int64_t modified_ns(const fs::path& path) {

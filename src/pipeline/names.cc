@@ -24,7 +24,8 @@ Result<> collect(const store::Bucket& bucket, const std::string& root, const std
   std::vector<std::string> deeper;
   for (const auto& child : children) {
     const std::string base = child.path.substr(child.path.rfind('/') + 1);
-    if (!child.is_directory || is_shard_name(base))
+    // Right below the root a number is a name ("2024.jsonl"), deeper it is a shard.
+    if (!child.is_directory || (!name.empty() && is_shard_name(base)))
       begun = true;
     else
       deeper.push_back(base);

@@ -338,6 +338,12 @@ PretokenizeReport report_from(const Counts& counts, int64_t shards, bool up_to_d
 
 }  // namespace
 
+Result<bool> tokens_are_stale(const store::Bucket& bucket, const Json& info,
+                              const std::string& dataset) {
+  LORRY_ASSIGN(const auto source, bucket.read_info(store::standardized_dir(dataset)));
+  return source && info.value("source_digest", "") != sha256_hex(dump_json(*source));
+}
+
 Result<PretokenizeReport> pretokenize(const PretokenizeOptions& options) {
   const store::Bucket& bucket = *options.bucket;
   LORRY_ASSIGN(const auto model_info, bucket.read_info(store::model_dir(options.model)));
@@ -355,6 +361,12 @@ Result<PretokenizeReport> pretokenize(const PretokenizeOptions& options) {
   const int64_t last = (*source_info)["count"];
 
   LORRY_ASSIGN(const auto chat, load_chat(bucket, options.model));
+  if (!chat->has_template() &&
+      source_info->value("columns", Json::object()).contains("conversations"))
+    return invalid_input(
+        fmt::format("{} has no chat template, which the conversations of {} need; give it one with "
+                    "lorry import-model --chat-template FILE",
+                    store::model_dir(options.model), source));
   Json info = {
       {"count", last},
       {"model", options.model},

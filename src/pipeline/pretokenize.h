@@ -42,4 +42,9 @@ struct PretokenizeReport {
 /// shard and row.
 Result<PretokenizeReport> pretokenize(const PretokenizeOptions& options);
 
+/// Whether the standardized data set is another now than when the tokens whose info.json is `info`
+/// were made of it. A data set that is gone leaves its tokens as they are.
+Result<bool> tokens_are_stale(const store::Bucket& bucket, const Json& info,
+                              const std::string& dataset);
+
 }  // namespace lorry::pipeline

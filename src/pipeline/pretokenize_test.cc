@@ -183,7 +183,33 @@ TEST_F(Names, TheOnlyOneIsChosenAndSeveralAreListed) {
             std::string::npos);
 }
 
+TEST_F(Names, ANumberRightBelowTheRootIsAName) {
+  put_model("2024");
+  EXPECT_EQ(*choose_model(*bucket_, ""), "2024");
+}
+
 class Status : public StageTest {};
+
+TEST_F(Status, TokensOfDataThatChangedAreStale) {
+  put_model("tiny");
+  put_dataset("talk", {{{"user", "a"}, {"assistant", "b"}}}, 1);
+  ASSERT_TRUE(pretokenize({.bucket = bucket_, .model = "tiny", .dataset = "talk"}).ok());
+  ASSERT_TRUE(bucket_->write_info("done/tiny/talk", {{"steps", 1}}).ok());
+  EXPECT_EQ((*read_status(*bucket_))["runs"][0]["train"], "done");
+  put_dataset("talk", {{{"user", "a"}, {"assistant", "b"}}, {{"user", "c"}, {"assistant", "d"}}},
+              2);
+  Json run = (*read_status(*bucket_))["runs"][0];
+  EXPECT_EQ(run["pretokenize"], "stale");
+  EXPECT_EQ(run["train"], "stale");
+  EXPECT_EQ(run["next"], "lorry pretokenize --model tiny --dataset talk");
+  ASSERT_TRUE(pretokenize({.bucket = bucket_, .model = "tiny", .dataset = "talk"}).ok());
+  ASSERT_TRUE(
+      bucket_->write_info("done/tiny/talk", {{"identity", {{"data", "of the tokens before"}}}})
+          .ok());
+  run = (*read_status(*bucket_))["runs"][0];
+  EXPECT_EQ(run["pretokenize"], "done");
+  EXPECT_EQ(run["train"], "stale");
+}
 
 TEST_F(Status, TellsDonePartialAndMissingFromTheManifests) {
   put_model("tiny");

@@ -36,6 +36,12 @@ class FirstError {
   std::optional<Error> error_;
 };
 
+/// "1 row has", "2 rows have".
+std::string rows_that(int64_t rows, const char* one, const char* many) {
+  return fmt::format("{} {} {}", format_count(rows), rows == 1 ? "row" : "rows",
+                     rows == 1 ? one : many);
+}
+
 Result<> run_imports(RunOptions& options, RunReport& report) {
   FirstError first;
   const auto import_data = [&] {
@@ -108,13 +114,15 @@ std::string describe(const StandardizeReport& report) {
 std::string describe(const PretokenizeReport& report) {
   std::string text = fmt::format("{} rows, {} tokens, {} to learn", format_count(report.rows),
                                  format_count(report.tokens), format_count(report.target_tokens));
-  if (report.dropped > 0) text += fmt::format("; {} rows left out", format_count(report.dropped));
+  if (report.dropped > 0)
+    text += fmt::format("; {} left out", rows_that(report.dropped, "was", "were"));
   if (report.rows_without_target > 0)
     text +=
-        fmt::format("; {} rows have nothing to learn", format_count(report.rows_without_target));
+        fmt::format("; {} nothing to learn", rows_that(report.rows_without_target, "has", "have"));
   if (report.rows_over_4096 > 0)
-    text += fmt::format("; {} rows are longer than 4,096 tokens, the longest {}",
-                        format_count(report.rows_over_4096), format_count(report.longest));
+    text +=
+        fmt::format("; {} longer than 4,096 tokens, the longest {}",
+                    rows_that(report.rows_over_4096, "is", "are"), format_count(report.longest));
   if (report.up_to_date) text += ", nothing to do";
   return text;
 }

@@ -6,14 +6,16 @@
 #include <map>
 #include <vector>
 
+#include "base/digest.h"
 #include "base/progress.h"
 #include "pipeline/names.h"
+#include "pipeline/pretokenize.h"
 #include "store/layout.h"
 
 namespace lorry::pipeline {
 namespace {
 
-constexpr char kDone[] = "done", kPartial[] = "partial", kMissing[] = "missing";
+constexpr char kDone[] = "done", kPartial[] = "partial", kMissing[] = "missing", kStale[] = "stale";
 
 struct StageState {
   std::string state = kMissing;
@@ -67,11 +69,20 @@ Result<Json> model_status(const store::Bucket& bucket) {
 
 Result<Json> run_status(const store::Bucket& bucket, const std::string& model,
                         const std::string& dataset) {
-  LORRY_ASSIGN(const auto tokens, stage_state(bucket, store::model_ready_dir(model, dataset)));
+  LORRY_ASSIGN(auto tokens, stage_state(bucket, store::model_ready_dir(model, dataset)));
   LORRY_ASSIGN(auto trained, stage_state(bucket, store::done_dir(model, dataset)));
   if (trained.state == kMissing) {
     LORRY_ASSIGN(const auto checkpoints, bucket.list(store::checkpoints_dir(model, dataset)));
     if (!checkpoints.empty()) trained.state = kPartial;
+  }
+  if (tokens.state == kDone) {
+    LORRY_ASSIGN(const bool stale, tokens_are_stale(bucket, tokens.info, dataset));
+    if (stale) tokens.state = kStale;
+    const Json identity =
+        trained.info.is_object() ? trained.info.value("identity", Json::object()) : Json::object();
+    const bool same_data = !identity.is_object() || !identity.contains("data") ||
+                           identity["data"] == sha256_hex(dump_json(tokens.info));
+    if (trained.state == kDone && (stale || !same_data)) trained.state = kStale;
   }
   Json row = {{"model", model},
               {"dataset", dataset},

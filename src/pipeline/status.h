@@ -12,8 +12,9 @@ namespace lorry::pipeline {
 
 /// {bucket, datasets: [{name, raw, standardized, rows}], models: [{name, state, architecture,
 /// bytes}], runs: [{model, dataset, pretokenize, train, rows, tokens, target_tokens, steps, loss,
-/// next}]}. A stage is "done", "partial" or "missing"; a run is a model and a data set that are
-/// both there. Numbers that are not known are left out.
+/// next}]}. A stage is "done", "stale" (done with data that has changed since), "partial" or
+/// "missing"; a run is a model and a data set that are both there. Numbers that are not known are
+/// left out.
 Result<Json> read_status(const store::Bucket& bucket);
 
 /// The same as a table for people.
