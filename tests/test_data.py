@@ -350,6 +350,25 @@ def test_the_program_parses_with_the_simdjson_it_was_compiled_for():
     assert bound and all("libsimdjson.so" in line.split(" to ")[1] for line in bound), bound
 
 
+@pytest.mark.parametrize("name,begin", [("a.jsonl", b""), ("b.jsonl", b'{"text": "'), ("c.json", b"["),
+                                        ("d.json", b'[{"text": "'), ("e.csv", b"text,b\n"),
+                                        ("f.csv", b'text,b\n1,"')])
+@pytest.mark.parametrize("fill", [b"\0", b" "])
+def test_a_file_of_one_endless_row_ends_in_bounded_memory(tmp_path, name, begin, fill):
+    path = tmp_path / f"{name}.gz"
+    path.write_bytes(gzip.compress(begin) + gzip.compress(fill * (16 << 20), 1) * 64)
+    bounded = ["prlimit", f"--as={1 << 30}", LORRY]
+    done = subprocess.run([*bounded, "import-dataset", path, "--bucket", tmp_path / "b", "--dataset", "d"],
+                          capture_output=True, text=True)
+    assert done.returncode == 1 and f"{name}.gz: line" in done.stderr, done.stderr
+
+
+def test_spaces_around_an_array_may_be_longer_than_a_block(tmp_path):
+    space = " " * (5 << 20)
+    (tmp_path / "in.json").write_text(f'{space}\n[{space}{{"text": "a"}}{space}]{space}')
+    assert imported(tmp_path / "b", tmp_path / "in.json", "--no-standardize") == [{"text": "a"}]
+
+
 def test_unknown_roles_are_named(tmp_path):
     write_lines(tmp_path / "in.jsonl", [{"messages": [turn("user", "q"), turn("wizard", "a")]}])
     message = failure(tmp_path, tmp_path / "in.jsonl")

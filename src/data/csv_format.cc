@@ -161,10 +161,11 @@ class CsvSplitter final : public BlockSplitter {
   Result<std::optional<Block>> next() override {
     RecordScanner scanner(separator_);
     for (size_t want = block_bytes_;; want *= 2) {
-      LORRY_TRY(window_.fill(want));
+      LORRY_TRY(window_.fill(std::min(want, kMaxRowBytes + 1)));
       const std::string_view text = window_.bytes();
       if (text.empty()) return std::optional<Block>();
       size_t end = scanner.last_break(text);
+      if (end == 0 && text.size() > kMaxRowBytes) return row_too_long(path_, line_);
       if (window_.at_end()) {
         if (scanner.quoted()) {
           return corrupt_data(fmt::format(
@@ -173,12 +174,7 @@ class CsvSplitter final : public BlockSplitter {
         }
         end = text.size();
       }
-      if (end == 0) {
-        if (int64_t(text.size()) > kMaxRowBytes) {
-          return unsupported(fmt::format("{}: line {}: a row is too long", path_, line_));
-        }
-        continue;
-      }
+      if (end == 0) continue;
       Block block;
       block.begin = Place{0, window_.offset(), line_, 0};
       line_ += std::count(text.begin(), text.begin() + std::ptrdiff_t(end), '\n');

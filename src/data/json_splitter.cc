@@ -14,11 +14,6 @@ bool is_space(char c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t'; 
 
 enum class Shape { kLines, kArray, kValues };
 
-Error too_long(const std::string& path, int64_t line) {
-  return unsupported(fmt::format("{}: line {}: a row of more than {} MB cannot be imported", path,
-                                 line, kMaxRowBytes >> 20));
-}
-
 /// Finds the end of one JSON value by its brackets and quotes alone; the parser judges the rest.
 /// Can be fed piece by piece.
 class ValueScanner {
@@ -93,28 +88,23 @@ class JsonSplitter final : public BlockSplitter {
     if (fresh_) {
       fresh_ = false;
       if (window_.bytes().starts_with(kByteOrderMark)) window_.drop(kByteOrderMark.size());
-      if (shape_ == Shape::kArray) {
-        skip_spaces();
-        window_.drop(1);
-      }
+      if (shape_ == Shape::kArray) LORRY_TRY(enter_array());
     }
     return shape_ == Shape::kLines ? next_lines() : next_values();
   }
 
  private:
   Result<std::optional<Block>> next_lines() {
-    size_t want = block_bytes_;
     size_t searched = 0;
     while (true) {
       const std::string_view text = window_.bytes();
       if (text.empty()) return std::optional<Block>();
       const size_t newline = text.rfind('\n');
       if (newline != std::string_view::npos && newline >= searched) return cut(newline + 1, {});
+      if (text.size() > kMaxRowBytes) return row_too_long(path_, line_);
       if (window_.at_end()) return cut(text.size(), {});
-      if (int64_t(text.size()) > kMaxRowBytes) return too_long(path_, line_);
       searched = text.size();
-      want = text.size() * 2;
-      LORRY_TRY(window_.fill(want));
+      LORRY_TRY(window_.fill(std::min(text.size() * 2, kMaxRowBytes + 1)));
     }
   }
 
@@ -138,6 +128,7 @@ class JsonSplitter final : public BlockSplitter {
           break;
         }
         if (!rows.empty()) break;
+        if (begin > kMaxRowBytes) return row_too_long(path_, line_);
         LORRY_TRY(window_.fill(window_.bytes().size() + block_bytes_));
         continue;
       }
@@ -171,8 +162,9 @@ class JsonSplitter final : public BlockSplitter {
       if (window_.at_end()) return cut_short(begin);
       if (!is_first) return std::string_view::npos;
       scanned = window_.bytes().size();
-      if (int64_t(scanned - begin) > kMaxRowBytes) return too_long(path_, line_);
-      LORRY_TRY(window_.fill(std::max(window_.bytes().size() * 2, block_bytes_)));
+      if (scanned - begin > kMaxRowBytes) return row_too_long(path_, line_at(begin));
+      const size_t most = begin + kMaxRowBytes + 1;
+      LORRY_TRY(window_.fill(std::min(std::max(scanned * 2, block_bytes_), most)));
     }
   }
 
@@ -228,11 +220,18 @@ class JsonSplitter final : public BlockSplitter {
     line_ += std::count(text.begin(), text.end(), '\n');
   }
 
-  void skip_spaces() {
-    size_t at = 0;
-    while (at < window_.bytes().size() && is_space(window_.bytes()[at])) ++at;
-    advance_line(at);
-    window_.drop(at);
+  /// Past the spaces and the bracket before the first row.
+  Result<> enter_array() {
+    while (!window_.bytes().empty()) {
+      size_t at = 0;
+      while (at < window_.bytes().size() && is_space(window_.bytes()[at])) ++at;
+      const bool found = at < window_.bytes().size();
+      advance_line(at);
+      window_.drop(found ? at + 1 : at);
+      LORRY_TRY(window_.fill(block_bytes_));
+      if (found) break;
+    }
+    return {};
   }
 
   int64_t line_at(size_t at) const {
@@ -278,13 +277,13 @@ Result<Shape> shape_of(const std::string& path) {
     if (text.starts_with(kByteOrderMark)) begin = std::max(begin, kByteOrderMark.size());
     while (begin < text.size() && is_space(text[begin])) ++begin;
     if (begin == text.size()) {
-      if (window.at_end()) return Shape::kLines;
+      if (window.at_end() || text.size() > kMaxRowBytes) return Shape::kLines;
       continue;
     }
     if (text[begin] == '[') return Shape::kArray;
     const size_t newline = text.find('\n', begin);
     // A longer first line is a row, or one of many values on it: its brackets tell soon enough.
-    if (newline == std::string_view::npos && !window.at_end() && want < (64 << 20)) continue;
+    if (newline == std::string_view::npos && !window.at_end() && want < kMaxRowBytes) continue;
     const std::string_view line = text.substr(begin, newline - begin);
     const bool objects = text[begin] == '{';
     const bool names_lines =

@@ -19,8 +19,10 @@ namespace lorry::data {
 
 /// Readable bytes after a block's end, for parsers that look ahead.
 inline constexpr size_t kBlockPadding = 64;
-/// No row may be longer: it would have to be held whole.
-inline constexpr int64_t kMaxRowBytes = 1LL << 30;
+/// No row may be longer: it is held whole, several times over (text, parsed, as columns). A file
+/// that was packed from gigabytes of nothing ends here too.
+inline constexpr size_t kMaxRowBytes = 64 << 20;
+Error row_too_long(const std::string& path, int64_t line);
 
 /// Whole rows of one file.
 struct Block {

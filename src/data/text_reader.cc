@@ -42,6 +42,11 @@ void Window::drop(size_t size) {
   offset_ += int64_t(size);
 }
 
+Error row_too_long(const std::string& path, int64_t line) {
+  return unsupported(fmt::format("{}: line {}: a row of more than {} MB cannot be imported", path,
+                                 line, kMaxRowBytes >> 20));
+}
+
 namespace {
 
 class TextReader final : public Reader {
