@@ -26,5 +26,5 @@ Result<const Engine*> load_engine();
 
 }  // namespace lorry::pipeline
 
-/// What liblorry_engine.so exports (src/serve/engine_entry.cc).
+/// What liblorry_engine.so exports (engine_entry.cc).
 extern "C" const lorry::pipeline::Engine* lorry_engine();

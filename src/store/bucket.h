@@ -1,7 +1,7 @@
 // The bucket: where every stage reads its input and leaves its output.
 //
-// A bucket is a URI and an Arrow file system under it: today a local directory, later s3://, gs://
-// and az://, all behind this class. Paths are relative to the bucket, with forward slashes
+// A bucket is a URI and the store behind it (backend.h), today a local directory. Streams and files
+// are Arrow's. Paths are relative to the bucket, with forward slashes
 // ("raw/ds/0/state.json"). Nothing becomes visible under its final name before it is whole: writers
 // write beside it and rename, so a reader never meets half an object.
 #pragma once
