@@ -1,0 +1,181 @@
+#include "data/reader.h"
+
+#include <arrow/record_batch.h>
+#include <arrow/type.h>
+#include <dlfcn.h>
+#include <gtest/gtest.h>
+#include <simdjson.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "data/conversations.h"
+#include "data/shard.h"
+
+namespace lorry::data {
+namespace {
+
+namespace fs = std::filesystem;
+
+class ReaderTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    dir_ = fs::temp_directory_path() / ("lorry-reader-" + std::to_string(::getpid()));
+    fs::create_directories(dir_);
+  }
+  void TearDown() override { fs::remove_all(dir_); }
+
+  std::string write(const std::string& name, const std::string& text) {
+    std::ofstream(dir_ / name, std::ios::binary) << text;
+    return (dir_ / name).string();
+  }
+
+  /// All rows of the file, or the error's message.
+  Json read(const std::string& name, const std::string& text, ReadOptions options = {}) {
+    auto found = find_files({write(name, text)});
+    if (!found.ok()) return found.error().message;
+    auto reader = *open_reader(found->files, options);
+    if (const auto scanned = reader->scan(); !scanned.ok()) return scanned.error().message;
+    schema_ = reader->schema();
+    Json rows = Json::array();
+    while (true) {
+      auto batch = reader->next();
+      if (!batch.ok()) return batch.error().message;
+      if (!*batch) return rows;
+      for (int64_t i = 0; i < (*batch)->rows->num_rows(); ++i) {
+        rows.push_back(row_to_json(*(*batch)->rows, i));
+      }
+    }
+  }
+
+  std::string type_of(const std::string& column) const {
+    return schema_->GetFieldByName(column)->type()->ToString();
+  }
+
+  fs::path dir_;
+  std::shared_ptr<arrow::Schema> schema_;
+};
+
+TEST_F(ReaderTest, RowsOfAnyJsonLayoutAreTheSameInBlocksOfAnySize) {
+  const Json want = Json::parse(R"([{"a": "x]}\"", "b": [1, 2]}, {"a": "é", "b": []}])");
+  const std::string first = want[0].dump(), second = want[1].dump();
+  for (const int64_t size : {16, 17, 40, 1 << 20}) {
+    ReadOptions options;
+    options.block_bytes = size;
+    EXPECT_EQ(read("l.jsonl", "\xEF\xBB\xBF" + first + "\r\n\r\n \n" + second, options), want);
+    EXPECT_EQ(read("a.json", " \n[" + first + " ,\n" + second + "]\n ", options), want);
+    EXPECT_EQ(read("p.json", want[0].dump(2) + "\n" + want[1].dump(2) + "\n", options), want);
+  }
+}
+
+TEST_F(ReaderTest, MergesTheTypesOfAllJsonRows) {
+  read("t.jsonl", R"({"i": 1, "d": 1, "m": 1, "s": {"x": null}, "l": [], "n": null})"
+                  "\n"
+                  R"({"i": -2, "d": 0.5, "m": "1", "s": {"x": true}, "l": ["a"], "new": "y"})");
+  EXPECT_EQ(type_of("i"), "int64");
+  EXPECT_EQ(type_of("d"), "double");
+  EXPECT_EQ(type_of("m"), "extension<arrow.json>");
+  EXPECT_EQ(type_of("s"), "struct<x: bool>");
+  EXPECT_EQ(type_of("l"), "list<item: string>");
+  EXPECT_EQ(type_of("n"), "null");
+  EXPECT_EQ(type_of("new"), "string");
+}
+
+TEST_F(ReaderTest, NamesFileAndLineOfAMalformedRow) {
+  const std::string message = read("bad.jsonl", "{\"a\": 1}\n\n{\"a\": \n{\"a\": 2}\n");
+  EXPECT_NE(message.find("bad.jsonl: line 3: not valid JSON"), std::string::npos) << message;
+  const std::string wide = read("wide.csv", "a,b\n\"1\n1\",2\n1,2,3\n");
+  EXPECT_NE(wide.find("wide.csv: line 4: 3 fields"), std::string::npos) << wide;
+}
+
+TEST_F(ReaderTest, SkipsAsManyMalformedRowsAsItMay) {
+  std::vector<std::string> skipped;
+  ReadOptions options;
+  options.skip_bad_rows = 1;
+  options.on_bad_row = [&](const std::string& message) { skipped.push_back(message); };
+  EXPECT_EQ(read("s.jsonl", "{\"a\": 1}\nx\n{\"a\": 2}\n", options).size(), 2u);
+  ASSERT_EQ(skipped.size(), 1u);
+  EXPECT_TRUE(read("s.jsonl", "{\"a\": 1}\nx\ny\n", options).is_string());
+}
+
+TEST_F(ReaderTest, CsvFieldsMayHoldSeparatorsQuotesAndLines) {
+  const Json rows = read("q.csv", "\xEF\xBB\xBFt,n,k\r\n\"a,\"\"b\"\"\r\nc\",1,true\r\né,,False\n");
+  EXPECT_EQ(rows, Json::parse(R"([{"t": "a,\"b\"\r\nc", "n": 1.0, "k": true},
+                                  {"t": "é", "n": null, "k": false}])"));
+}
+
+TEST_F(ReaderTest, NamesAFileWithoutRows) {
+  for (const char* name : {"e.jsonl", "e.json"}) {
+    const std::string message = read(name, "\n");
+    EXPECT_NE(message.find(std::string(name) + ": no rows"), std::string::npos) << message;
+  }
+}
+
+TEST_F(ReaderTest, GoesOnFromTheBeginningOfABatch) {
+  std::string text;
+  for (int i = 0; i < 200; ++i) text += "{\"a\": " + std::to_string(i) + "}\n";
+  auto found = *find_files({write("g.jsonl", text)});
+  ReadOptions options;
+  options.block_bytes = 256;
+  auto reader = *open_reader(found.files, options);
+  ASSERT_TRUE(reader->scan().ok());
+  (void)reader->next();
+  const auto second = **reader->next();
+  ASSERT_TRUE(reader->seek(second.begin).ok());
+  EXPECT_TRUE((**reader->next()).rows->Equals(*second.rows));
+}
+
+TEST(Simdjson, IsNotTheOneInLibparquet) {
+  Dl_info info;
+  ASSERT_NE(::dladdr(reinterpret_cast<void*>(&simdjson::get_active_implementation), &info), 0);
+  EXPECT_NE(std::string(info.dli_fname).find("libsimdjson"), std::string::npos) << info.dli_fname;
+}
+
+/// The standard form of one row whose columns are all text or JSON.
+Result<StandardRow> standard(const Json& row, NamedValues placeholders = {}) {
+  arrow::FieldVector fields;
+  for (const auto& [name, value] : row.items()) fields.push_back(arrow::field(name, arrow::utf8()));
+  LORRY_ASSIGN(const auto rules, find_rules(*arrow::schema(fields), {row}, "", {}, placeholders));
+  return standardize_row(rules, row);
+}
+
+std::string roles_and_texts(const Result<StandardRow>& row) {
+  if (!row.ok()) return row.error().message;
+  if (!row->dropped.empty()) return "dropped: " + row->dropped;
+  std::string text;
+  for (const Turn& turn : row->turns) text += turn.role + "=" + turn.content + ";";
+  return text;
+}
+
+TEST(Conversations, AreReadFromEveryFormat) {
+  const char* rows[] = {
+      R"({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]})",
+      R"({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]})",
+      R"({"messages": "[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"assistant\",\"content\":\"a\"}]"})",
+      R"({"instruction": "q", "input": null, "output": "a"})",
+      R"({"prompt": [{"role": "user", "content": "q"}], "completion": "a"})",
+      R"({"question": "q", "answer": "a"})"};
+  for (const char* row : rows) {
+    EXPECT_EQ(roles_and_texts(standard(Json::parse(row))), "user=q;assistant=a;") << row;
+  }
+}
+
+TEST(Conversations, WithoutAnAnswerAreDroppedAndUnknownRolesAreErrors) {
+  EXPECT_EQ(roles_and_texts(standard(Json::parse(R"({"messages": []})"))),
+            "dropped: empty conversation");
+  const auto wizard =
+      standard(Json::parse(R"({"messages": [{"role": "wizard", "content": "q"}]})"));
+  EXPECT_NE(roles_and_texts(wizard).find("wizard"), std::string::npos);
+}
+
+TEST(Conversations, FillPlaceholders) {
+  const auto row = standard(
+      Json::parse(R"({"prompt": "{{ name }}", "completion": "{{x}} {{name}}"})"), {{"name", "L"}});
+  EXPECT_EQ(roles_and_texts(row), "user=L;assistant={{x}} L;");
+  EXPECT_EQ(row->placeholders, std::set<std::string>{"x"});
+}
+
+}  // namespace
+}  // namespace lorry::data
