@@ -299,6 +299,27 @@ def test_configurations_change_ids_as_transformers_lets_them(tmp_path, name, mod
     compare(tmp_path, HAND_PICKED + random_texts(20, 4), n_random_ids=30)
 
 
+@pytest.mark.parametrize("model_type", ("", "llama", "mistral"))
+@pytest.mark.parametrize("flags", ({}, {"legacy": True}, {"add_prefix_space": False}))
+@pytest.mark.parametrize("name", ("LlamaTokenizer", "PreTrainedTokenizerFast"))
+def test_sentencepiece_s_bpe_is_that_of_the_class(tmp_path, name, flags, model_type):
+    """Llama 2's class has a pre-tokenizer of its own; others take the normaliser of the file."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.normalizer = N.Sequence([N.Prepend("\u2581"), N.Replace(" ", "\u2581")])
+    special = ["<unk>", "<s>", "</s>"] + [f"<0x{i:02X}>" for i in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=1200, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(files_of_this_project()[:4], trainer)
+    tokenizer.decoder = D.Sequence(
+        [D.Replace("\u2581", " "), D.ByteFallback(), D.Fuse(), D.Strip(" ", 1, 0)]
+    )
+    tokenizer.post_processor = BOS
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    write_config(tmp_path, tokenizer_class=name, bos_token="<s>", eos_token="</s>", **flags)
+    if model_type:
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    compare(tmp_path, HAND_PICKED + ["x</s> y", "<s>  z"] + random_texts(10, 6), n_random_ids=20)
+
+
 def test_special_tokens_map_json_counts_for_older_models(tmp_path):
     train(tmp_path, None, [byte_level()], BOS)
     write_config(tmp_path, tokenizer_class="PreTrainedTokenizerFast")

@@ -98,10 +98,17 @@ std::string string_or_empty(const Json& json, const char* name) {
 }
 
 bool brings_components(const std::string& name) {
-  static const std::set<std::string> kClasses = {"GPT2Tokenizer",    "CodeGenTokenizer",
-                                                 "Qwen2Tokenizer",   "Qwen3_5Tokenizer",
-                                                 "GPTNeoXTokenizer", "CohereTokenizer"};
+  static const std::set<std::string> kClasses = {
+      "GPT2Tokenizer",    "CodeGenTokenizer", "Qwen2Tokenizer", "Qwen3_5Tokenizer",
+      "GPTNeoXTokenizer", "CohereTokenizer",  "LlamaTokenizer"};
   return kClasses.contains(name);
+}
+
+bool is_byte_level(const TokenizerParts& parts) {
+  const auto names_it = [](const Json& json) {
+    return dump_json(json).find("\"ByteLevel\"") != std::string::npos;
+  };
+  return names_it(parts.pre_tokenizer) || names_it(parts.decoder);
 }
 
 /// The class that AutoTokenizer settles on, "" where it takes tokenizer.json as it is.
@@ -118,6 +125,8 @@ std::string choose_class(const TokenizerParts& parts) {
       kRegisteredWins.contains(string_or_empty(parts.model_config, "model_type"));
   std::string chosen = named.empty() || overruled ? registered : named;
   if (!named.empty() && registered == "TokenizersBackend") chosen = "";
+  // Llama 3's files name the class of Llama 2.
+  if (chosen == "LlamaTokenizer" && is_byte_level(parts)) chosen = "";
   return brings_components(chosen) ? chosen : "";
 }
 
@@ -137,6 +146,25 @@ Json split_at(const char* pattern) {
           {"pattern", {{"Regex", pattern}}},
           {"behavior", "Isolated"},
           {"invert", false}};
+}
+
+/// Llama 2's: SentencePiece's BPE, its spaces written as U+2581.
+void set_llama_components(const Json& config, TokenizerPlan& plan) {
+  const bool prefix_space = bool_field_or(config, "add_prefix_space", true);
+  const bool legacy = bool_field_or(config, "legacy", false);
+  plan.pre_tokenizer = {{"type", "Metaspace"},
+                        {"replacement", "\u2581"},
+                        {"prepend_scheme", !prefix_space ? "never"
+                                           : legacy      ? "always"
+                                                         : "first"},
+                        {"split", false}};
+  Json steps = {{{"type", "Replace"}, {"pattern", {{"String", "\u2581"}}}, {"content", " "}},
+                {{"type", "ByteFallback"}},
+                {{"type", "Fuse"}}};
+  if (prefix_space) {
+    steps.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1u}, {"stop", 0u}});
+  }
+  plan.decoder = {{"type", "Sequence"}, {"decoders", std::move(steps)}};
 }
 
 void set_own_components(const std::string& name, bool prefix_space, TokenizerPlan& plan) {
@@ -177,6 +205,9 @@ std::map<std::string, std::string> default_tokens(const std::string& name) {
   if (name == "GPTNeoXTokenizer") {
     return {
         {"unk_token", end}, {"bos_token", end}, {"eos_token", end}, {"pad_token", "<|padding|>"}};
+  }
+  if (name == "LlamaTokenizer") {
+    return {{"unk_token", "<unk>"}, {"bos_token", "<s>"}, {"eos_token", "</s>"}};
   }
   if (name == "CohereTokenizer") {
     return {{"unk_token", "<UNK>"},        {"bos_token", "<BOS_TOKEN>"},
@@ -419,7 +450,9 @@ Result<TokenizerPlan> plan_tokenizer(const TokenizerParts& parts) {
   SpecialTokens tokens(parts, plan.tokenizer_class);
   LORRY_TRY(tokens.read());
   std::set<std::string> known;
-  if (plan.own_components) {
+  if (plan.tokenizer_class == "LlamaTokenizer") {
+    set_llama_components(parts.config, plan);
+  } else if (plan.own_components) {
     set_own_components(plan.tokenizer_class, tokens.flag("add_prefix_space"), plan);
   } else {
     plan.normalizer = parts.normalizer;

@@ -20,7 +20,7 @@ struct TokenizerParts {
 
 struct TokenizerPlan {
   std::string tokenizer_class;  ///< "" unless the class brings its own components
-  bool own_components = false;  ///< then the model's options are defaults too
+  bool own_components = false;  ///< then the model's options are its too
   Json normalizer, pre_tokenizer, post_processor, decoder;
   std::vector<AddedToken> added_tokens;  ///< in the order of adding
   Json special_tokens_map;               ///< name to string, as templates see them

@@ -161,7 +161,10 @@ Result<std::unique_ptr<Tokenizer::Impl>> Tokenizer::Impl::load(const TokenizerFi
   LORRY_ASSIGN(TokenMap vocab, read_vocab(model));
   LORRY_ASSIGN(const std::vector<Bpe::Merge> merges, read_merges(model));
   LORRY_ASSIGN(BpeOptions options, read_options(model));
-  if (plan.own_components) options = {};
+  if (plan.own_components) {
+    options = {};
+    options.fuse_unk = options.byte_fallback = plan.tokenizer_class == "LlamaTokenizer";
+  }
   LORRY_ASSIGN(t->bpe, Bpe::create(std::move(vocab), merges, std::move(options),
                                    t->pre_tokenizer.byte_level()));
   for (AddedToken& token : plan.added_tokens) {
