@@ -242,6 +242,15 @@ def test_conversations_need_a_chat_template(lorry, filled, tmp_path):
     assert "--skip-bad-rows" not in last_line(done)
 
 
+def test_an_adapter_that_does_not_fit_is_named_with_its_directory(lorry, filled, tmp_path):
+    adapter = tmp_path / "start"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 0}')
+    (adapter / "adapter_model.safetensors").write_bytes(b"")
+    done = lorry("train", *on(filled), "--adapter", adapter, code=FAILED)
+    assert f"{adapter}/adapter_config.json: `r` must be" in last_line(done)
+
+
 def test_a_chat_in_the_terminal_takes_keys_and_ctrl_c(lorry, filled):
     import os
     import pty
@@ -275,4 +284,4 @@ def test_a_chat_in_the_terminal_takes_keys_and_ctrl_c(lorry, filled):
 def test_a_hub_id_is_refused_plainly_today(lorry, bucket):
     done = lorry("import-model", "Qwen/Qwen2.5-0.5B", "--bucket", bucket, code=FAILED)
     assert "Hub is not supported yet" in last_line(done)
-    assert not (bucket / "models").exists()
+    assert not bucket.exists(), "an empty bucket was left"

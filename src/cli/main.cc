@@ -7,6 +7,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "base/cancel.h"
@@ -141,7 +142,12 @@ Result<> run_verb(const Verb& verb, std::vector<std::string> args, bool& json) {
   note_ignored_settings(settings, flags);
   LORRY_ASSIGN(const auto context, make_context(common, std::move(settings), flags));
   install_cancel_handlers();
-  LORRY_ASSIGN(const auto outcome, command->run(context));
+  std::error_code ignored;
+  const bool had_bucket = std::filesystem::exists(context.bucket, ignored);
+  auto result = command->run(context);
+  // A verb that failed before it wrote anything leaves no empty bucket; remove spares a full one.
+  if (!result.ok() && !had_bucket) std::filesystem::remove(context.bucket, ignored);
+  LORRY_ASSIGN(const auto outcome, std::move(result));
   print(json ? dump_json(outcome.json) : outcome.text);
   return {};
 }

@@ -126,13 +126,15 @@ Result<std::shared_ptr<LoraAdapter>> LoraAdapter::load(const store::Bucket& buck
                                                        const std::string& dir,
                                                        const ModelConfig& model,
                                                        at::Device device) {
+  const std::string where = dir.empty() ? bucket.uri() : dir;  // for errors
   const std::string path = store::join_path(dir, kConfigFile);
   LORRY_ASSIGN(const bool exists, bucket.exists(path));
-  if (!exists) return not_found(fmt::format("{}: no {}; is this an adapter?", dir, kConfigFile));
+  if (!exists) return not_found(fmt::format("{}: no {}; is this an adapter?", where, kConfigFile));
   LORRY_ASSIGN(const std::string text, bucket.read(path));
-  LORRY_ASSIGN(const Json json, parse_json(text, path));
+  const std::string config_file = where + "/" + kConfigFile;
+  LORRY_ASSIGN(const Json json, parse_json(text, config_file));
   auto adapter = std::make_shared<LoraAdapter>();
-  LORRY_ASSIGN(adapter->config_, parse_config(json, path));
+  LORRY_ASSIGN(adapter->config_, parse_config(json, config_file));
   LORRY_ASSIGN(const auto reader, SafetensorsReader::open(bucket, dir, kStem));
 
   // target_modules may be a list, a pattern or "all-linear"; the tensors say what it came to.
@@ -148,8 +150,8 @@ Result<std::shared_ptr<LoraAdapter>> LoraAdapter::load(const store::Bucket& buck
       const auto [in, out] = projection_shape(model, projection);
       const int64_t r = adapter->config_.r;
       Pair pair;
-      LORRY_ASSIGN(pair.a, read_matrix(*reader, a, {r, in}, dir, device));
-      LORRY_ASSIGN(pair.b, read_matrix(*reader, b, {out, r}, dir, device));
+      LORRY_ASSIGN(pair.a, read_matrix(*reader, a, {r, in}, where, device));
+      LORRY_ASSIGN(pair.b, read_matrix(*reader, b, {out, r}, where, device));
       adapter->layers_[layer][static_cast<size_t>(projection)] = std::move(pair);
       targets.insert(projection);
       left.erase(a);
@@ -160,9 +162,9 @@ Result<std::shared_ptr<LoraAdapter>> LoraAdapter::load(const store::Bucket& buck
     return unsupported(
         fmt::format("{}: tensor {} belongs to no attention or MLP projection of this model's {} "
                     "layers; maybe another base model?",
-                    dir, *left.begin(), model.num_hidden_layers));
+                    where, *left.begin(), model.num_hidden_layers));
   }
-  if (targets.empty()) return invalid_input(fmt::format("{}: the adapter is empty", dir));
+  if (targets.empty()) return invalid_input(fmt::format("{}: the adapter is empty", where));
   adapter->config_.targets.assign(targets.begin(), targets.end());
   return adapter;
 }
