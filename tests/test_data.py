@@ -369,6 +369,51 @@ def test_spaces_around_an_array_may_be_longer_than_a_block(tmp_path):
     assert imported(tmp_path / "b", tmp_path / "in.json", "--no-standardize") == [{"text": "a"}]
 
 
+CHAT = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+SHARED_CHAT = [{"from": "human", "value": "q", "weight": None, "loss": False},
+               {"from": "gpt", "value": "a", "weight": 1.0}]
+TURNS = pa.struct([("role", pa.string()), ("content", pa.large_string()), ("weight", pa.int32())])
+
+
+@pytest.mark.parametrize("row", [
+    {"conversation": SHARED_CHAT, "id": "x"},
+    {"conversations": json.dumps(SHARED_CHAT)},
+    {"messages": json.dumps(CHAT)},
+    {"instruction": "q", "input": None, "output": "a"},
+    {"prompt": CHAT[:1], "completion": CHAT[1:]},
+    {"prompt": CHAT[:1], "completion": "a"},
+])
+def test_forms_of_one_conversation(tmp_path, row):
+    assert standard(tmp_path, [row]) == [{"conversations": CHAT}]
+
+
+def test_lines_end_in_any_way(tmp_path):
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"text":"a"}\r\n\r\n  \r\n{"text":"b\\r\\n"}\r\n{"text":"c"}')
+    assert [row["text"] for row in imported(tmp_path / "b", path)] == ["a", "b\r\n", "c"]
+
+
+@pytest.mark.parametrize("kind", [".parquet", ".arrow"])
+def test_columns_of_unusual_types(tmp_path, kind):
+    strings = pa.array(["user", "assistant"]).dictionary_encode()
+    view = [] if kind == ".parquet" else [pa.array(["x", "y"], pa.string_view())]
+    turns = pa.StructArray.from_arrays([strings, pa.array(["q", "a"]), *view],
+                                       names=["role", "content", *["view" for _ in view]])
+    table = pa.table({
+        "messages": pa.array([CHAT], pa.list_(TURNS)),
+        "coded": pa.ListArray.from_arrays(pa.array([0, 2], pa.int32()), turns),
+        "nothing": pa.nulls(1),
+        "category": pa.array(["x"]).dictionary_encode(),
+    })
+    if kind == ".parquet":
+        pa.parquet.write_table(table, tmp_path / "in.parquet")
+    else:
+        with pa.ipc.new_stream(tmp_path / "in.arrow", table.schema) as writer:
+            writer.write_table(table)
+    assert imported(tmp_path / "b", tmp_path / f"in{kind}") == table.to_pylist()
+    assert rows_of(tmp_path / "b", stage="standardized") == [{"conversations": CHAT}]
+
+
 def test_unknown_roles_are_named(tmp_path):
     write_lines(tmp_path / "in.jsonl", [{"messages": [turn("user", "q"), turn("wizard", "a")]}])
     message = failure(tmp_path, tmp_path / "in.jsonl")

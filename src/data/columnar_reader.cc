@@ -95,6 +95,12 @@ class ArrowBatches final : public FileBatches {
   int at_ = 0;
 };
 
+std::shared_ptr<arrow::DataType> shard_type(const std::shared_ptr<arrow::DataType>& type);
+
+std::shared_ptr<arrow::Field> inner_field(const std::shared_ptr<arrow::Field>& field) {
+  return field->WithType(shard_type(field->type()));
+}
+
 /// Types that shards do not hold (`datasets` has no feature for them) as those that stand for them.
 std::shared_ptr<arrow::DataType> shard_type(const std::shared_ptr<arrow::DataType>& type) {
   switch (type->id()) {
@@ -104,6 +110,15 @@ std::shared_ptr<arrow::DataType> shard_type(const std::shared_ptr<arrow::DataTyp
       return arrow::utf8();
     case arrow::Type::BINARY_VIEW:
       return arrow::binary();
+    case arrow::Type::LIST:
+      return arrow::list(inner_field(type->field(0)));
+    case arrow::Type::LARGE_LIST:
+      return arrow::large_list(inner_field(type->field(0)));
+    case arrow::Type::STRUCT: {
+      arrow::FieldVector fields;
+      for (const auto& field : type->fields()) fields.push_back(inner_field(field));
+      return arrow::struct_(std::move(fields));
+    }
     default:
       return type;
   }
