@@ -58,7 +58,8 @@ struct ShardReader::Impl {
     }
     while (true) {
       std::shared_ptr<arrow::RecordBatch> batch;
-      const arrow::Status status = reader->ReadNext(&batch);
+      arrow::Status status = reader->ReadNext(&batch);
+      if (status.ok() && batch) status = batch->Validate();  // sizes and ends, without the data
       if (!status.ok()) {
         return corrupt_data(fmt::format("{}: cut short or damaged ({}){}", path,
                                         store::arrow_reason(status), kHint));

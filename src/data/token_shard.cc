@@ -43,7 +43,8 @@ Result<std::shared_ptr<TokenShardReader>> TokenShardReader::open(const store::Bu
     const auto& ids = static_cast<const arrow::ListArray&>(*batch->column(0));
     const auto& masks = static_cast<const arrow::ListArray&>(*batch->column(1));
     for (int64_t row = 0; row < batch->num_rows(); ++row) {
-      if (ids.value_length(row) == masks.value_length(row)) continue;
+      const auto length = ids.value_length(row);  // below 0 where offsets are damaged
+      if (length >= 0 && length == masks.value_length(row)) continue;
       return corrupt_data(fmt::format(
           "{}: row {} has {} input_ids and {} assistant_masks; run pretokenize again", dir,
           shard->batch_start(b) + row, ids.value_length(row), masks.value_length(row)));
