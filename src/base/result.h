@@ -29,7 +29,8 @@ struct Error {
   ErrorKind kind = ErrorKind::kInvalidInput;
   std::string message;
 
-  /// The same error with "context: " in front; an empty context (the root of a bucket) adds nothing.
+  /// The same error with "context: " in front; an empty context (the root of a bucket) adds
+  /// nothing.
   Error with_context(std::string_view context) const {
     if (context.empty()) return *this;
     return {kind, std::string(context) + ": " + message};
@@ -51,10 +52,10 @@ class [[nodiscard]] Result {
   Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}
   Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}
   template <typename U>
-    requires(std::is_convertible_v<U &&, T> && !std::is_same_v<std::remove_cvref_t<U>, T> &&
-             !std::is_same_v<std::remove_cvref_t<U>, Error> &&
-             !std::is_same_v<std::remove_cvref_t<U>, Result>)
-  Result(U&& value) : state_(std::in_place_index<0>, std::forward<U>(value)) {}
+  requires(std::is_convertible_v<U&&, T> && !std::is_same_v<std::remove_cvref_t<U>, T> &&
+           !std::is_same_v<std::remove_cvref_t<U>, Error> &&
+           !std::is_same_v<std::remove_cvref_t<U>, Result>) Result(U&& value)
+      : state_(std::in_place_index<0>, std::forward<U>(value)) {}
 
   bool ok() const { return state_.index() == 0; }
   explicit operator bool() const { return ok(); }
@@ -107,15 +108,14 @@ class [[nodiscard]] Result<std::monostate> {
 #define LORRY_CONCAT(a, b) LORRY_CONCAT_(a, b)
 
 /// Returns the error of `expr` from the enclosing function, if it is one.
-#define LORRY_TRY(expr)                                        \
-  do {                                                         \
-    if (auto lorry_result_ = (expr); !lorry_result_.ok())      \
-      return std::move(lorry_result_).error();                 \
+#define LORRY_TRY(expr)                                                                            \
+  do {                                                                                             \
+    if (auto lorry_result_ = (expr); !lorry_result_.ok()) return std::move(lorry_result_).error(); \
   } while (false)
 
 /// Binds the value of `expr` to `decl`, or returns its error.
 #define LORRY_ASSIGN(decl, expr) LORRY_ASSIGN_(decl, (expr), LORRY_CONCAT(lorry_result_, __LINE__))
-#define LORRY_ASSIGN_(decl, expr, tmp)           \
-  auto tmp = expr;                               \
-  if (!tmp.ok()) return std::move(tmp).error();  \
+#define LORRY_ASSIGN_(decl, expr, tmp)          \
+  auto tmp = expr;                              \
+  if (!tmp.ok()) return std::move(tmp).error(); \
   decl = std::move(tmp).value()

@@ -125,11 +125,4 @@ std::optional<Setting> Settings::get(const std::string& name) const {
   return std::nullopt;
 }
 
-std::vector<std::string> Settings::environment_names(std::string_view prefix) const {
-  std::vector<std::string> names;
-  for (const auto& [name, value] : environment_)
-    if (name.starts_with(prefix) && !value.empty()) names.push_back(name);
-  return names;
-}
-
 }  // namespace lorry

@@ -39,9 +39,8 @@ class Settings {
   /// The variable's value, the environment before `.env`; empty ones count as unset.
   std::optional<Setting> get(const std::string& name) const;
 
-  /// Names in `.env`, in order, and names in the environment that begin with `prefix`.
+  /// Names in `.env`, in order.
   const std::vector<std::string>& dotenv_names() const { return dotenv_names_; }
-  std::vector<std::string> environment_names(std::string_view prefix) const;
 
  private:
   std::map<std::string, std::string> environment_;

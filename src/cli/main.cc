@@ -139,8 +139,8 @@ Result<> run_verb(const Verb& verb, std::vector<std::string> args, bool& json) {
     print(flags.help());
     return {};
   }
+  LORRY_ASSIGN(const auto context, make_context(common, settings, flags));
   note_ignored_settings(settings, flags);
-  LORRY_ASSIGN(const auto context, make_context(common, std::move(settings), flags));
   install_cancel_handlers();
   std::error_code ignored;
   const bool had_bucket = std::filesystem::exists(context.bucket, ignored);

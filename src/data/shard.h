@@ -72,6 +72,10 @@ class ShardReader {
   std::unique_ptr<Impl> impl_;
 };
 
+/// Removes the shards of `dir` from number `from` on. Directories with other names lie below the
+/// same directory (a data set whose name goes on with a slash) and stay.
+Result<> remove_shards(const store::Bucket& bucket, const std::string& dir, int64_t from);
+
 /// The `features` of dataset_info.json for a schema, as `datasets` writes them, and back.
 Json features_from_schema(const arrow::Schema& schema);
 

@@ -106,6 +106,18 @@ TEST_F(ShardTest, LeavesNoStateWhenItWasNotFinished) {
   EXPECT_EQ(reader.error().kind, ErrorKind::kNotFound);
 }
 
+TEST_F(ShardTest, RemovingShardsSparesLowerOnesAndOtherNames) {
+  for (const char* path : {"d/0/x", "d/1/x", "d/12/x", "d/2nd/x", "d/info.json"}) {
+    ASSERT_TRUE(bucket_->write(path, "x").ok());
+  }
+  ASSERT_TRUE(remove_shards(*bucket_, "d", 1).ok());
+  EXPECT_TRUE(*bucket_->exists("d/0/x"));
+  EXPECT_FALSE(*bucket_->exists("d/1"));
+  EXPECT_FALSE(*bucket_->exists("d/12"));
+  EXPECT_TRUE(*bucket_->exists("d/2nd/x"));
+  EXPECT_TRUE(*bucket_->exists("d/info.json"));
+}
+
 TEST_F(ShardTest, HoldsNoRowsAtAll) {
   auto writer = *ShardWriter::create(bucket_, "s", schema_);
   ASSERT_TRUE(writer->finish().ok());

@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 #include <zlib.h>  // crc32
 
+#include <charconv>
 #include <deque>
 #include <nlohmann/json.hpp>
 
@@ -210,5 +211,17 @@ Result<> ShardWriter::write(const arrow::RecordBatch& batch) {
 
 int64_t ShardWriter::rows() const { return impl_->rows; }
 Result<> ShardWriter::finish() { return impl_->finish(); }
+
+Result<> remove_shards(const store::Bucket& bucket, const std::string& dir, int64_t from) {
+  LORRY_ASSIGN(const auto children, bucket.list(dir));
+  for (const auto& child : children) {
+    const std::string_view name = std::string_view(child.path).substr(child.path.rfind('/') + 1);
+    int64_t number = -1;
+    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
+    if (!child.is_directory || error != std::errc() || end != name.data() + name.size()) continue;
+    if (number >= from) LORRY_TRY(bucket.remove(child.path));
+  }
+  return {};
+}
 
 }  // namespace lorry::data

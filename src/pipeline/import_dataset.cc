@@ -198,18 +198,11 @@ class Import {
     return true;
   }
 
-  /// info.json first: a half-removed import must not look complete. Data sets whose names begin
-  /// with this one's and a slash lie below the same directory and stay.
+  /// info.json first: a half-removed import must not look complete.
   Result<> remove_earlier() {
     LORRY_TRY(bucket_.remove(store::join_path(dir_, "info.json")));
     LORRY_TRY(bucket_.remove(progress_path()));
-    LORRY_ASSIGN(auto children, bucket_.list(dir_));
-    for (const auto& child : children) {
-      const std::string name = child.path.substr(child.path.rfind('/') + 1);
-      if (!child.is_directory || !std::all_of(name.begin(), name.end(), ::isdigit)) continue;
-      LORRY_TRY(bucket_.remove(child.path));
-    }
-    return {};
+    return data::remove_shards(bucket_, dir_, 0);
   }
 
   Result<> copy_rows() {

@@ -238,14 +238,7 @@ class Stage {
     if (!shards_.empty())
       log::info("pretokenize: going on after shard {} of {}", shards_.size() - 1, last);
     if (options_.progress) options_.progress(rows_done_, rows_total_);
-    LORRY_ASSIGN(const auto children, options_.bucket->list(target_));
-    for (const auto& child : children) {
-      const std::string name = child.path.substr(child.path.rfind('/') + 1);
-      const bool shard = child.is_directory && std::all_of(name.begin(), name.end(), ::isdigit);
-      if (shard && (name.size() > 15 || std::stoll(name) >= static_cast<int64_t>(shards_.size())))
-        LORRY_TRY(options_.bucket->remove(child.path));
-    }
-    return {};
+    return data::remove_shards(*options_.bucket, target_, static_cast<int64_t>(shards_.size()));
   }
 
   /// A shard that the journal names and that is gone, or not whole, ends what can be kept.

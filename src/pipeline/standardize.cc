@@ -346,13 +346,7 @@ class Standardization {
     }
     LORRY_TRY(bucket_.remove(store::join_path(dir_, "info.json")));
     LORRY_TRY(bucket_.remove(progress_path()));
-    LORRY_ASSIGN(auto children, bucket_.list(dir_));
-    for (const auto& child : children) {
-      const std::string name = child.path.substr(child.path.rfind('/') + 1);
-      if (!child.is_directory || !std::all_of(name.begin(), name.end(), ::isdigit)) continue;
-      LORRY_TRY(bucket_.remove(child.path));
-    }
-    return {};
+    return data::remove_shards(bucket_, dir_, 0);
   }
 
   Result<> write_shard(int64_t s) {

@@ -156,7 +156,8 @@ class LocalBackend final : public Backend {
   Result<std::unique_ptr<PendingObject>> create(const std::string& path) const override {
     static std::atomic<int64_t> serial = 0;
     const fs::path target = root_ / path;
-    if (fs::is_directory(target)) {
+    std::error_code unreadable;  // the open below says why
+    if (fs::is_directory(target, unreadable)) {
       return invalid_input(fmt::format("cannot write {}: it is a directory", target.string()));
     }
     const fs::path dir = root_ / kTemporaryDir;
