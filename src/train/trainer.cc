@@ -97,7 +97,7 @@ class Trainer {
                                           : count_steps(rows_, options_.epochs, rows_per_step());
     LORRY_ASSIGN(schedule_, Schedule::create(options_.lr_scheduler_type, options_.learning_rate,
                                              options_.warmup_steps, total_steps_));
-    log::info("training {} numbers of {} in {} on {}: {} examples, {} steps of {} rows",
+    log::info("training {} parameters of {} in {} on {}: {} examples, {} steps of {} rows",
               trainable_.size(), options_.model,
               dtype == at::kFloat  ? "float32"
               : dtype == at::kHalf ? "float16"
