@@ -58,8 +58,7 @@ class Deltas {
   at::Tensor apply(const std::string& name, const at::Tensor& weight) const {
     const auto found = pairs_.find(name);
     if (found == pairs_.end()) return weight;
-    const auto& [a, b] = found->second;
-    return at::addmm(weight.to(at::kFloat), b, a, 1, scale_).to(weight.scalar_type());
+    return model::merged_weight(weight, found->second, scale_);
   }
 
  private:
