@@ -9,7 +9,7 @@ import sys
 
 # `tests` of a room obey the same order. pipeline and cli reach model, train and serve through the
 # libtorch-free headers named here, since liblorry_engine.so is loaded on demand.
-ROOMS = ["base", "store", "hub", "data", "text", "model", "train", "serve", "pipeline", "cli"]
+ROOMS = ["base", "net", "store", "hub", "data", "text", "model", "train", "serve", "pipeline", "cli"]
 ENGINE_ROOMS = {"model", "train", "serve"}
 ENGINE_FACES = {"train/train.h", "serve/serve.h"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
