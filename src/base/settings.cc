@@ -4,6 +4,7 @@
 #include <unistd.h>  // environ
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <sstream>
@@ -123,6 +124,14 @@ std::optional<Setting> Settings::get(const std::string& name) const {
   if (auto it = dotenv_.find(name); it != dotenv_.end() && !it->second.value.empty())
     return Setting{it->second.value, fmt::format(".env line {}", it->second.line)};
   return std::nullopt;
+}
+
+void Settings::export_dotenv() const {
+  for (const auto& [name, line] : dotenv_) {
+    const auto set = environment_.find(name);
+    if (line.value.empty() || (set != environment_.end() && !set->second.empty())) continue;
+    ::setenv(name.c_str(), line.value.c_str(), /*overwrite=*/1);
+  }
 }
 
 }  // namespace lorry

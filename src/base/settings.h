@@ -39,6 +39,10 @@ class Settings {
   /// The variable's value, the environment before `.env`; empty ones count as unset.
   std::optional<Setting> get(const std::string& name) const;
 
+  /// Puts the values of `.env` into the process's environment where it has none: libraries and the
+  /// store read their credentials there. Before any thread is started.
+  void export_dotenv() const;
+
   /// Names in `.env`, in order.
   const std::vector<std::string>& dotenv_names() const { return dotenv_names_; }
 

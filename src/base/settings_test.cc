@@ -61,6 +61,10 @@ TEST(Settings, TheEnvironmentGoesBeforeDotenvAndEmptyCountsAsUnset) {
   EXPECT_EQ(settings->get("LORRY_TEST_B")->origin, ".env line 3");
   EXPECT_FALSE(settings->get("LORRY_TEST_C").has_value());
   EXPECT_FALSE(settings->get("LORRY_TEST_D").has_value());
+  settings->export_dotenv();
+  EXPECT_STREQ(getenv("LORRY_TEST_A"), "process");
+  EXPECT_STREQ(getenv("LORRY_TEST_B"), "file");
+  EXPECT_EQ(getenv("LORRY_TEST_C"), nullptr);
 }
 
 TEST(Settings, NoDotenvIsFine) { EXPECT_TRUE(Settings::load("/nonexistent").ok()); }

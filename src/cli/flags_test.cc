@@ -195,17 +195,13 @@ TEST(Nearest, FindsSlipsAndRefusesStrangers) {
 }
 
 TEST(BucketUri, ABareNameInBucketNameMeansS3) {
-  EXPECT_EQ(*bucket_uri("", false), "./bucket");
-  EXPECT_EQ(*bucket_uri("mine", true), "mine");
-  EXPECT_EQ(*bucket_uri("./mine", false), "./mine");
-  EXPECT_EQ(*bucket_uri("/data/mine", false), "/data/mine");
-  const auto remote = bucket_uri("mine", false);
-  ASSERT_FALSE(remote.ok());
-  EXPECT_EQ(remote.error().kind, ErrorKind::kUnsupported);
-  EXPECT_EQ(remote.error().message,
-            "bucket s3://mine (from BUCKET_NAME): remote buckets are not supported yet; give a "
-            "local directory with --bucket DIR");
-  EXPECT_FALSE(bucket_uri("s3://x", true).ok());
+  EXPECT_EQ(bucket_uri("", false), "./bucket");
+  EXPECT_EQ(bucket_uri("mine", true), "mine");
+  EXPECT_EQ(bucket_uri("./mine", false), "./mine");
+  EXPECT_EQ(bucket_uri("/data/mine", false), "/data/mine");
+  EXPECT_EQ(bucket_uri("mine", false), "s3://mine");
+  EXPECT_EQ(bucket_uri("gs://mine/part", false), "gs://mine/part");
+  EXPECT_EQ(bucket_uri("s3://mine", true), "s3://mine");
 }
 
 }  // namespace

@@ -82,9 +82,6 @@ void note_ignored_settings(const Settings& settings, const Flags& flags) {
     log::info("note: .env sets {}, which lorry does not read{}", name,
               meant ? fmt::format("; did you mean {}?", *meant) : "");
   }
-  for (const auto& name : kKnown)
-    if ((name.starts_with("AWS_") || name.starts_with("HF_")) && settings.get(name))
-      log::debug("note: {} is set but not used: the bucket and the sources are local", name);
 }
 
 struct Common {
@@ -92,8 +89,9 @@ struct Common {
   bool json = false, quiet = false, verbose = false;
 
   void declare(Flags& flags) {
-    flags.text("--bucket", bucket, "DIR",
-               "the bucket, a local directory; BUCKET_NAME=x means s3://x (./bucket)",
+    flags.text("--bucket", bucket, "URI",
+               "the bucket: a directory, s3://NAME[/PREFIX], gs:// or az://; BUCKET_NAME=x means "
+               "s3://x (./bucket)",
                "BUCKET_NAME");
     flags.on("--json", json, "results as JSON on stdout");
     flags.on("--quiet", quiet, "warnings and errors only");
@@ -103,8 +101,7 @@ struct Common {
 
 Result<Context> make_context(const Common& common, Settings settings, const Flags& flags) {
   Context context;
-  LORRY_ASSIGN(context.bucket,
-               bucket_uri(common.bucket, flags.origin("--bucket").value_or("") == "--bucket"));
+  context.bucket = bucket_uri(common.bucket, flags.origin("--bucket").value_or("") == "--bucket");
   context.settings = std::move(settings);
   context.flags = &flags;
   context.json = common.json;
@@ -126,6 +123,7 @@ Result<Context> make_context(const Common& common, Settings settings, const Flag
 
 Result<> run_verb(const Verb& verb, std::vector<std::string> args, bool& json) {
   LORRY_ASSIGN(auto settings, Settings::load("."));
+  settings.export_dotenv();
   Flags flags(verb.name, verb.summary, verb.example);
   const auto command = verb.make();
   command->declare(flags);
@@ -143,7 +141,8 @@ Result<> run_verb(const Verb& verb, std::vector<std::string> args, bool& json) {
   note_ignored_settings(settings, flags);
   install_cancel_handlers();
   std::error_code ignored;
-  const bool had_bucket = std::filesystem::exists(context.bucket, ignored);
+  const bool had_bucket = context.bucket.find("://") != std::string::npos ||
+                          std::filesystem::exists(context.bucket, ignored);
   auto result = command->run(context);
   // A verb that failed before it wrote anything leaves no empty bucket; remove spares a full one.
   if (!result.ok() && !had_bucket) std::filesystem::remove(context.bucket, ignored);
