@@ -22,17 +22,29 @@ class PendingObject {
   virtual Result<> commit() = 0;
   /// Leaves nothing behind, as far as the store lets it.
   virtual void abandon() = 0;
+  /// Of what went through `stream`; asked after `commit`.
+  virtual int64_t size() const = 0;
+  virtual uint32_t crc32c() const = 0;
 };
 
 /// What a store must do. Paths have been checked and are relative to the bucket. Thread-safe.
 class Backend {
  public:
   virtual ~Backend() = default;
+  virtual bool is_local() const { return false; }
   virtual Result<std::optional<ObjectInfo>> stat(const std::string& path) const = 0;
   virtual Result<std::vector<ObjectInfo>> list(const std::string& path, bool recursive) const = 0;
   virtual Result<std::shared_ptr<arrow::io::RandomAccessFile>> open_input(
       const std::string& path) const = 0;
+  virtual Result<std::shared_ptr<arrow::io::InputStream>> open_stream(const std::string& path,
+                                                                      int64_t offset) const = 0;
+  /// A whole object; the default reads a stream to its end.
+  virtual Result<std::string> read(const std::string& path) const;
+  /// The default copies the object to a temporary file (spool.h).
+  virtual Result<std::shared_ptr<arrow::io::RandomAccessFile>> open_mapped(
+      const std::string& path) const;
   virtual Result<std::unique_ptr<PendingObject>> create(const std::string& path) const = 0;
+  virtual Result<bool> create_exclusive(const std::string& path, std::string_view bytes) const = 0;
   virtual Result<> remove(const std::string& path) const = 0;
 };
 

@@ -51,6 +51,8 @@ Result<std::unique_ptr<Backend>> open_backend(const std::string& uri, bool creat
 struct ObjectWriter::Impl {
   std::string path;
   std::unique_ptr<PendingObject> pending;
+  int64_t size = 0;
+  uint32_t crc32c = 0;
 };
 
 ObjectWriter::ObjectWriter(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -67,8 +69,14 @@ Result<> ObjectWriter::write(std::string_view bytes) {
 
 Result<> ObjectWriter::commit() {
   auto pending = std::move(impl_->pending);
-  return pending->commit();
+  LORRY_TRY(pending->commit());
+  impl_->size = pending->size();
+  impl_->crc32c = pending->crc32c();
+  return {};
 }
+
+int64_t ObjectWriter::size() const { return impl_->size; }
+uint32_t ObjectWriter::crc32c() const { return impl_->crc32c; }
 
 struct Bucket::Impl {
   std::string uri;
@@ -87,6 +95,7 @@ Result<std::shared_ptr<Bucket>> Bucket::open(const std::string& uri, bool create
 }
 
 const std::string& Bucket::uri() const { return impl_->uri; }
+bool Bucket::is_local() const { return impl_->backend->is_local(); }
 
 Result<std::optional<ObjectInfo>> Bucket::stat(std::string_view path) const {
   LORRY_ASSIGN(const std::string inside, checked(path, true));
@@ -104,18 +113,27 @@ Result<std::vector<ObjectInfo>> Bucket::list(std::string_view path, bool recursi
 }
 
 Result<std::string> Bucket::read(std::string_view path) const {
-  LORRY_ASSIGN(auto input, open_input(path));
-  auto size = input->GetSize();
-  if (!size.ok()) return from_arrow(size.status(), path);
-  auto buffer = input->ReadAt(0, *size);
-  if (!buffer.ok()) return from_arrow(buffer.status(), path);
-  return (*buffer)->ToString();
+  LORRY_ASSIGN(const std::string inside, checked(path, false));
+  return impl_->backend->read(inside);
 }
 
 Result<std::shared_ptr<arrow::io::RandomAccessFile>> Bucket::open_input(
     std::string_view path) const {
   LORRY_ASSIGN(const std::string inside, checked(path, false));
   return impl_->backend->open_input(inside);
+}
+
+Result<std::shared_ptr<arrow::io::InputStream>> Bucket::open_stream(std::string_view path,
+                                                                    int64_t offset) const {
+  LORRY_ASSIGN(const std::string inside, checked(path, false));
+  if (offset < 0) return invalid_input(fmt::format("{}: cannot read from byte {}", path, offset));
+  return impl_->backend->open_stream(inside, offset);
+}
+
+Result<std::shared_ptr<arrow::io::RandomAccessFile>> Bucket::open_mapped(
+    std::string_view path) const {
+  LORRY_ASSIGN(const std::string inside, checked(path, false));
+  return impl_->backend->open_mapped(inside);
 }
 
 Result<std::unique_ptr<ObjectWriter>> Bucket::create(std::string_view path) const {
@@ -133,6 +151,11 @@ Result<> Bucket::write(std::string_view path, std::string_view bytes) const {
   return writer->commit();
 }
 
+Result<bool> Bucket::create_exclusive(std::string_view path, std::string_view bytes) const {
+  LORRY_ASSIGN(const std::string inside, checked(path, false));
+  return impl_->backend->create_exclusive(inside, bytes);
+}
+
 Result<> Bucket::remove(std::string_view path) const {
   LORRY_ASSIGN(const std::string inside, checked(path, false));
   return impl_->backend->remove(inside);
@@ -140,10 +163,12 @@ Result<> Bucket::remove(std::string_view path) const {
 
 Result<std::optional<Json>> Bucket::read_info(std::string_view dir) const {
   const std::string path = join_path(dir, "info.json");
-  LORRY_ASSIGN(const bool there, exists(path));
-  if (!there) return std::optional<Json>();
-  LORRY_ASSIGN(const std::string text, read(path));
-  auto info = parse_json(text, path);
+  auto text = read(path);
+  if (!text.ok()) {
+    if (text.error().kind == ErrorKind::kNotFound) return std::optional<Json>();
+    return std::move(text).error();
+  }
+  auto info = parse_json(*text, path);
   if (!info.ok()) return corrupt_data(info.error().message + "; run the stage again with --fresh");
   if (!info->is_object()) return corrupt_data(path + ": not a JSON object");
   return std::optional<Json>(std::move(*info));

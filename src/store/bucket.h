@@ -1,9 +1,8 @@
 // The bucket: where every stage reads its input and leaves its output.
 //
-// A bucket is a URI and the store behind it (backend.h), today a local directory. Streams and files
-// are Arrow's. Paths are relative to the bucket, with forward slashes
-// ("raw/ds/0/state.json"). Nothing becomes visible under its final name before it is whole: writers
-// write beside it and rename, so a reader never meets half an object.
+// A bucket is a URI and the store behind it (backend.h). Streams and files are Arrow's. Paths are
+// relative to the bucket, with forward slashes ("raw/ds/0/state.json"). Nothing becomes visible
+// under its final name before it is whole, so a reader never meets half an object.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +16,7 @@
 #include "base/result.h"
 
 namespace arrow::io {
+class InputStream;
 class OutputStream;
 class RandomAccessFile;
 }  // namespace arrow::io
@@ -27,6 +27,9 @@ struct ObjectInfo {
   std::string path;  ///< relative to the bucket
   int64_t size = 0;  ///< bytes; 0 for a directory
   bool is_directory = false;
+  /// Changes when the object does: the ETag, or a local file's time of last change. Empty for a
+  /// directory.
+  std::string etag;
 };
 
 /// One object being written. Destroyed without `commit`, it leaves nothing behind.
@@ -42,6 +45,9 @@ class ObjectWriter {
   Result<> write(std::string_view bytes);
   /// Flushes to stable storage and makes the object visible under its name.
   Result<> commit();
+  /// Of what was written; valid once `commit` has succeeded.
+  int64_t size() const;
+  uint32_t crc32c() const;
 
  private:
   friend class Bucket;
@@ -53,13 +59,16 @@ class ObjectWriter {
 /// Thread-safe.
 class Bucket {
  public:
-  /// Opens `uri`: a directory path, created if it is missing and `create` is set. Fails with
-  /// not found, unsupported scheme, or unavailable with the operating system's reason.
+  /// Opens `uri`: a directory path, created if it is missing and `create` is set, or
+  /// s3://NAME[/prefix], gs://..., az://..., which must be there. Fails with not found, unsupported
+  /// scheme, or unavailable with the reason.
   static Result<std::shared_ptr<Bucket>> open(const std::string& uri, bool create);
   ~Bucket();
 
   /// As the user wrote it, for messages.
   const std::string& uri() const;
+  /// A directory of this machine (a mount included): files can be mapped.
+  bool is_local() const;
 
   /// nullopt if there is no such object or directory.
   Result<std::optional<ObjectInfo>> stat(std::string_view path) const;
@@ -70,12 +79,23 @@ class Bucket {
 
   /// A whole small object.
   Result<std::string> read(std::string_view path) const;
-  /// For ranged reads; a local bucket maps the file into memory.
+  /// For ranged reads: ReadAt may be called from several threads. A local bucket maps the file, a
+  /// remote one asks for each range.
   Result<std::shared_ptr<arrow::io::RandomAccessFile>> open_input(std::string_view path) const;
+  /// For reading from `offset` to the end, once: read ahead from a remote bucket, plain reads
+  /// (nothing is mapped, so memory does not grow) from a local one.
+  Result<std::shared_ptr<arrow::io::InputStream>> open_stream(std::string_view path,
+                                                              int64_t offset = 0) const;
+  /// In memory as a map, for access at random. A remote object is first copied to an unlinked file
+  /// in $TMPDIR; unavailable, with both sizes, when it does not fit there.
+  Result<std::shared_ptr<arrow::io::RandomAccessFile>> open_mapped(std::string_view path) const;
 
   Result<std::unique_ptr<ObjectWriter>> create(std::string_view path) const;
   /// create + write + commit.
   Result<> write(std::string_view path, std::string_view bytes) const;
+  /// Writes a small object unless there is one of that name; false if there was. Of several
+  /// processes that try, one gets true.
+  Result<bool> create_exclusive(std::string_view path, std::string_view bytes) const;
   /// Removes an object or a whole directory; nothing there is not an error.
   Result<> remove(std::string_view path) const;
 

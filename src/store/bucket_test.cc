@@ -8,10 +8,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "store/layout.h"
 
@@ -124,6 +127,78 @@ TEST_P(StoreContract, ReadsRanges) {
   auto input = bucket_->open_input("x");
   ASSERT_TRUE(input.ok());
   EXPECT_EQ((*input)->ReadAt(3, 4).ValueOrDie()->ToString(), "3456");
+}
+
+TEST_P(StoreContract, StreamsFromAnOffsetToTheEnd) {
+  ASSERT_TRUE(bucket_->write("x", "0123456789").ok());
+  for (int64_t offset : {0, 4, 10}) {
+    auto stream = bucket_->open_stream("x", offset);
+    ASSERT_TRUE(stream.ok()) << stream.error().message;
+    EXPECT_EQ((*stream)->Read(100).ValueOrDie()->ToString(),
+              std::string("0123456789").substr(size_t(offset)));
+    EXPECT_EQ((*stream)->Read(100).ValueOrDie()->size(), 0);
+  }
+}
+
+TEST_P(StoreContract, MapsObjects) {
+  ASSERT_TRUE(bucket_->write("x", "0123456789").ok());
+  ASSERT_TRUE(bucket_->write("empty", "").ok());
+  auto mapped = bucket_->open_mapped("x");
+  ASSERT_TRUE(mapped.ok()) << mapped.error().message;
+  EXPECT_TRUE((*mapped)->supports_zero_copy());
+  EXPECT_EQ((*mapped)->ReadAt(3, 4).ValueOrDie()->ToString(), "3456");
+  ASSERT_TRUE(bucket_->open_mapped("empty").ok());
+  EXPECT_EQ(bucket_->open_mapped("nothing").error().kind, ErrorKind::kNotFound);
+}
+
+TEST_P(StoreContract, SaysAtOpenThatAnObjectIsMissing) {
+  EXPECT_EQ(bucket_->open_input("nothing").error().kind, ErrorKind::kNotFound);
+  EXPECT_EQ(bucket_->open_stream("nothing").error().kind, ErrorKind::kNotFound);
+}
+
+TEST_P(StoreContract, CreatesExclusivelyOnce) {
+  auto first = bucket_->create_exclusive("d/x", "mine");
+  ASSERT_TRUE(first.ok()) << first.error().message;
+  EXPECT_TRUE(*first);
+  auto second = bucket_->create_exclusive("d/x", "yours");
+  ASSERT_TRUE(second.ok()) << second.error().message;
+  EXPECT_FALSE(*second);
+  EXPECT_EQ(*bucket_->read("d/x"), "mine");
+  EXPECT_EQ(names("", true), Paths{"d/x"});
+}
+
+TEST_P(StoreContract, GivesOneOfManyTheExclusiveName) {
+  std::atomic<int> won = 0;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 8; ++i) {
+    threads.emplace_back([&, i] {
+      auto made = bucket_->create_exclusive("lock", std::to_string(i));
+      EXPECT_TRUE(made.ok());
+      if (made.ok() && *made) ++won;
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(won, 1);
+}
+
+TEST_P(StoreContract, KnowsSizeAndChecksumOfWhatWasWritten) {
+  auto writer = bucket_->create("x");
+  ASSERT_TRUE(writer.ok());
+  ASSERT_TRUE((*writer)->write("12345").ok());
+  ASSERT_TRUE((*writer)->write("6789").ok());
+  ASSERT_TRUE((*writer)->commit().ok());
+  EXPECT_EQ((*writer)->size(), 9);
+  EXPECT_EQ((*writer)->crc32c(), 0xe3069283u);
+}
+
+TEST_P(StoreContract, TellsVersionsOfAnObjectApart) {
+  ASSERT_TRUE(bucket_->write("x", "old").ok());
+  const std::string before = (**bucket_->stat("x")).etag;
+  EXPECT_EQ((*bucket_->list(""))[0].etag, before);
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));  // a tick of the file system's clock
+  ASSERT_TRUE(bucket_->write("x", "new").ok());
+  EXPECT_FALSE(before.empty());
+  EXPECT_NE((**bucket_->stat("x")).etag, before);
 }
 
 TEST_P(StoreContract, RefusesNamesThatLeaveTheBucket) {

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <signal.h>  // kill(pid, 0): does the writer of a leftover still live?
 #include <sys/stat.h>
+#include <sys/statfs.h>  // is it a FUSE mount?
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +16,7 @@
 #include <filesystem>
 
 #include "store/arrow_error.h"
+#include "store/hashing_stream.h"
 
 namespace lorry::store {
 namespace {
@@ -37,15 +39,29 @@ bool is_missing(const std::error_code& error) {
   return error == std::errc::no_such_file_or_directory || error == std::errc::not_a_directory;
 }
 
-/// Makes a rename or a new file in `dir` survive a crash. Some mounted file systems cannot; they
-/// say EINVAL, which is theirs to answer for.
+/// Mounts of object stores (geesefs, rclone) say so when fsync means nothing to them; what they do
+/// instead is theirs to answer for.
+bool means_no_sync(int error) { return error == EINVAL || error == ENOTSUP || error == ENOSYS; }
+
+bool is_fuse(const fs::path& path) {
+  constexpr decltype(statfs::f_type) kFuseMagic = 0x65735546;
+  struct statfs found;
+  return ::statfs(path.c_str(), &found) == 0 && found.f_type == kFuseMagic;
+}
+
+/// Seconds and nanoseconds of the last change.
+std::string version_of(const struct stat& found) {
+  return fmt::format("{}.{:09}", int64_t(found.st_mtim.tv_sec), int64_t(found.st_mtim.tv_nsec));
+}
+
+/// Makes a rename or a new file in `dir` survive a crash, where the file system can.
 Result<> sync_directory(const fs::path& dir) {
   const int fd = ::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return failed("open directory", dir, errno);
   const int status = ::fsync(fd);
   const int error = errno;
   ::close(fd);
-  if (status != 0 && error != EINVAL && error != ENOTSUP) return failed("sync", dir, error);
+  if (status != 0 && !means_no_sync(error)) return failed("sync", dir, error);
   return {};
 }
 
@@ -55,7 +71,7 @@ class LocalPending final : public PendingObject {
                int fd)
       : temporary_(std::move(temporary)),
         target_(std::move(target)),
-        stream_(std::move(out)),
+        stream_(std::make_shared<HashingStream>(std::move(out))),
         fd_(fd) {}
   ~LocalPending() override { abandon(); }
 
@@ -64,26 +80,43 @@ class LocalPending final : public PendingObject {
   Result<> commit() override {
     // The stream owns the descriptor; sync before it closes.
     if (auto status = stream_->Flush(); !status.ok()) return write_failed(status);
-    if (::fsync(fd_) != 0) {
+    if (::fsync(fd_) != 0 && !means_no_sync(errno)) {
       const int error = errno;
       abandon();
       return failed("write", target_, error);
     }
     if (auto status = stream_->Close(); !status.ok()) return write_failed(status);
+    LORRY_TRY(make_parent());
     std::error_code error;
-    fs::create_directories(target_.parent_path(), error);
-    if (error) {
-      abandon();
-      return failed("create directory", target_.parent_path(), error);
-    }
     fs::rename(temporary_, target_, error);
     if (error) {
       abandon();
       return failed("write", target_, error);
     }
     done_ = true;
-    return sync_directory(target_.parent_path());
+    LORRY_TRY(sync_directory(target_.parent_path()));
+    return check_mounted();
   }
+
+  /// Instead of `commit`: false, and nothing is changed, if the target is there already.
+  Result<bool> commit_if_absent() {
+    if (auto status = stream_->Flush(); !status.ok()) return write_failed(status);
+    if (::fsync(fd_) != 0 && !means_no_sync(errno)) return abandoned(errno);
+    if (auto status = stream_->Close(); !status.ok()) return write_failed(status);
+    LORRY_TRY(make_parent());
+    const int error = move_if_absent();
+    if (error == EEXIST) {
+      abandon();
+      return false;
+    }
+    if (error != 0) return abandoned(error);
+    done_ = true;
+    LORRY_TRY(sync_directory(target_.parent_path()));
+    return true;
+  }
+
+  int64_t size() const override { return stream_->size(); }
+  uint32_t crc32c() const override { return stream_->crc32c(); }
 
   void abandon() override {
     if (done_) return;
@@ -94,6 +127,46 @@ class LocalPending final : public PendingObject {
   }
 
  private:
+  Result<> make_parent() {
+    std::error_code error;
+    fs::create_directories(target_.parent_path(), error);
+    if (!error) return {};
+    abandon();
+    return failed("create directory", target_.parent_path(), error);
+  }
+
+  /// 0, or errno. Mounts know neither of the first two ways; theirs is the last.
+  int move_if_absent() {
+    if (::renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, target_.c_str(), RENAME_NOREPLACE) == 0)
+      return 0;
+    if (errno == EEXIST) return errno;
+    if (::link(temporary_.c_str(), target_.c_str()) == 0) {
+      ::unlink(temporary_.c_str());
+      return 0;
+    }
+    if (errno == EEXIST) return errno;
+    const int claim = ::open(target_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (claim < 0) return errno;
+    ::close(claim);
+    return ::rename(temporary_.c_str(), target_.c_str()) == 0 ? 0 : errno;
+  }
+
+  /// A mount of an object store may take a file and lose it on the way.
+  Result<> check_mounted() {
+    if (!is_fuse(target_.parent_path())) return {};
+    struct stat found;
+    if (::stat(target_.c_str(), &found) != 0)
+      return failed("find what was written to", target_, errno);
+    if (found.st_size == size()) return {};
+    return unavailable(fmt::format("cannot write {}: the mount kept {} of {} bytes",
+                                   target_.string(), int64_t(found.st_size), size()));
+  }
+
+  Error abandoned(int error) {
+    abandon();
+    return failed("write", target_, error);
+  }
+
   Error write_failed(const arrow::Status& status) {
     abandon();
     return unavailable(fmt::format("cannot write {}: {}", target_.string(), arrow_reason(status)));
@@ -101,7 +174,7 @@ class LocalPending final : public PendingObject {
 
   fs::path temporary_;
   fs::path target_;
-  std::shared_ptr<arrow::io::OutputStream> stream_;
+  std::shared_ptr<HashingStream> stream_;
   int fd_;
   bool done_ = false;
 };
@@ -114,6 +187,8 @@ class LocalBackend final : public Backend {
     fs::remove(root_ / kTemporaryDir, ignored);  // succeeds only when it is empty
   }
 
+  bool is_local() const override { return true; }
+
   Result<std::optional<ObjectInfo>> stat(const std::string& path) const override {
     struct stat found;
     const fs::path full = root_ / path;
@@ -122,8 +197,9 @@ class LocalBackend final : public Backend {
       return failed("look at", full, errno);
     }
     const bool directory = S_ISDIR(found.st_mode);
-    return std::optional<ObjectInfo>(
-        ObjectInfo{path, directory ? 0 : int64_t(found.st_size), directory});
+    return std::optional<ObjectInfo>(ObjectInfo{path, directory ? 0 : int64_t(found.st_size),
+                                                directory,
+                                                directory ? std::string() : version_of(found)});
   }
 
   Result<std::vector<ObjectInfo>> list(const std::string& path, bool recursive) const override {
@@ -136,24 +212,69 @@ class LocalBackend final : public Backend {
 
   Result<std::shared_ptr<arrow::io::RandomAccessFile>> open_input(
       const std::string& path) const override {
-    LORRY_ASSIGN(auto info, stat(path));
-    if (!info) return not_found(fmt::format("{} is not there", (root_ / path).string()));
-    if (info->is_directory) {
-      return invalid_input(fmt::format("{} is a directory, not a file", (root_ / path).string()));
-    }
+    LORRY_ASSIGN(const int64_t size, size_of(path));
     const std::string full = (root_ / path).string();
     // mmap refuses empty files.
-    if (info->size == 0) {
-      auto file = arrow::io::ReadableFile::Open(full);
-      if (!file.ok()) return from_arrow(file.status(), full);
-      return std::shared_ptr<arrow::io::RandomAccessFile>(*file);
+    if (size == 0) {
+      LORRY_ASSIGN(auto file, open_plain(full));
+      return std::shared_ptr<arrow::io::RandomAccessFile>(std::move(file));
     }
     auto file = arrow::io::MemoryMappedFile::Open(full, arrow::io::FileMode::READ);
     if (!file.ok()) return from_arrow(file.status(), full);
     return std::shared_ptr<arrow::io::RandomAccessFile>(*file);
   }
 
+  Result<std::shared_ptr<arrow::io::RandomAccessFile>> open_mapped(
+      const std::string& path) const override {
+    return open_input(path);
+  }
+
+  Result<std::shared_ptr<arrow::io::InputStream>> open_stream(const std::string& path,
+                                                              int64_t offset) const override {
+    LORRY_TRY(size_of(path));
+    const std::string full = (root_ / path).string();
+    LORRY_ASSIGN(auto file, open_plain(full));
+    (void)::posix_fadvise(file->file_descriptor(), 0, 0, POSIX_FADV_SEQUENTIAL);
+    if (offset > 0) LORRY_ARROW_TRY(file->Seek(offset), full);
+    return std::shared_ptr<arrow::io::InputStream>(std::move(file));
+  }
+
   Result<std::unique_ptr<PendingObject>> create(const std::string& path) const override {
+    LORRY_ASSIGN(auto pending, create_file(path));
+    return std::unique_ptr<PendingObject>(std::move(pending));
+  }
+
+  Result<bool> create_exclusive(const std::string& path, std::string_view bytes) const override {
+    if (::access((root_ / path).c_str(), F_OK) == 0) return false;
+    LORRY_ASSIGN(auto pending, create_file(path));
+    LORRY_ARROW_TRY(pending->stream().Write(bytes.data(), int64_t(bytes.size())), path);
+    return pending->commit_if_absent();
+  }
+
+  Result<> remove(const std::string& path) const override {
+    std::error_code error;
+    fs::remove_all(root_ / path, error);
+    if (error && !is_missing(error)) return failed("remove", root_ / path, error);
+    return {};
+  }
+
+ private:
+  /// Of a file that is there; errors for a missing one and for a directory.
+  Result<int64_t> size_of(const std::string& path) const {
+    LORRY_ASSIGN(auto info, stat(path));
+    const std::string full = (root_ / path).string();
+    if (!info) return not_found(fmt::format("{} is not there", full));
+    if (info->is_directory) {
+      return invalid_input(fmt::format("{} is a directory, not a file", full));
+    }
+    return info->size;
+  }
+
+  static Result<std::shared_ptr<arrow::io::ReadableFile>> open_plain(const std::string& full) {
+    return from_arrow(arrow::io::ReadableFile::Open(full), full);
+  }
+
+  Result<std::unique_ptr<LocalPending>> create_file(const std::string& path) const {
     static std::atomic<int64_t> serial = 0;
     const fs::path target = root_ / path;
     std::error_code unreadable;  // the open below says why
@@ -178,18 +299,9 @@ class LocalBackend final : public Backend {
       return unavailable(
           fmt::format("cannot write {}: {}", target.string(), arrow_reason(out.status())));
     }
-    return std::unique_ptr<PendingObject>(
-        std::make_unique<LocalPending>(temporary, target, std::move(*out), fd));
+    return std::make_unique<LocalPending>(temporary, target, std::move(*out), fd);
   }
 
-  Result<> remove(const std::string& path) const override {
-    std::error_code error;
-    fs::remove_all(root_ / path, error);
-    if (error && !is_missing(error)) return failed("remove", root_ / path, error);
-    return {};
-  }
-
- private:
   static std::string host() {
     char name[256] = {};
     ::gethostname(name, sizeof(name) - 1);
