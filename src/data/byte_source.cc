@@ -10,15 +10,17 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "data/read_ahead.h"
 #include "data/source.h"
 #include "store/arrow_error.h"
 
 namespace lorry::data {
 
-Result<Compression> detect_compression(const std::string& path) {
-  LORRY_ASSIGN(auto file, store::from_arrow(arrow::io::ReadableFile::Open(path), path));
+Result<Compression> detect_compression(arrow::io::RandomAccessFile& file, const std::string& path) {
   unsigned char head[4] = {};
-  LORRY_ASSIGN(const int64_t got, store::from_arrow(file->Read(4, head), path));
+  LORRY_ASSIGN(const int64_t size, store::from_arrow(file.GetSize(), path));
+  LORRY_ASSIGN(const int64_t got,
+               store::from_arrow(file.ReadAt(0, std::min<int64_t>(size, 4), head), path));
   if (got >= 2 && head[0] == 0x1f && head[1] == 0x8b) return Compression::kGzip;
   if (got == 4 && head[0] == 0x28 && head[1] == 0xb5 && head[2] == 0x2f && head[3] == 0xfd) {
     return Compression::kZstd;
@@ -30,10 +32,59 @@ Result<Compression> detect_compression(const std::string& path) {
   return Compression::kNone;
 }
 
+namespace {
+
+/// A file's stored bytes from a place on, as a stream that knows where it is.
+class StoredBytes final : public arrow::io::InputStream {
+ public:
+  StoredBytes(std::shared_ptr<arrow::io::RandomAccessFile> file, bool remote)
+      : file_(std::move(file)), remote_(remote) {
+    set_mode(arrow::io::FileMode::READ);
+  }
+  void move_to(int64_t position) {
+    position_ = position;
+    ahead_.reset();
+  }
+  int64_t position() const { return position_; }
+  /// The last read failed: what was to be decompressed is not to blame.
+  bool failed() const { return failed_; }
+
+  arrow::Result<int64_t> Read(int64_t bytes, void* out) override {
+    if (remote_ && !ahead_) ahead_ = read_ahead(file_, position_);
+    auto got = ahead_ ? ahead_->Read(bytes, out) : file_->ReadAt(position_, bytes, out);
+    failed_ = !got.ok();
+    if (got.ok()) position_ += *got;
+    return got;
+  }
+  arrow::Result<std::shared_ptr<arrow::Buffer>> Read(int64_t bytes) override {
+    ARROW_ASSIGN_OR_RAISE(auto buffer, arrow::AllocateResizableBuffer(bytes));
+    ARROW_ASSIGN_OR_RAISE(const int64_t got, Read(bytes, buffer->mutable_data()));
+    ARROW_RETURN_NOT_OK(buffer->Resize(got));
+    return std::shared_ptr<arrow::Buffer>(std::move(buffer));
+  }
+  arrow::Result<int64_t> Tell() const override { return position_; }
+  arrow::Status Close() override {
+    ahead_.reset();
+    closed_ = true;
+    return arrow::Status::OK();
+  }
+  bool closed() const override { return closed_; }
+
+ private:
+  std::shared_ptr<arrow::io::RandomAccessFile> file_;
+  bool remote_;
+  bool closed_ = false;
+  bool failed_ = false;
+  std::shared_ptr<arrow::io::InputStream> ahead_;
+  int64_t position_ = 0;
+};
+
+}  // namespace
+
 struct ByteSource::Impl {
   std::string path;
-  std::shared_ptr<arrow::io::ReadableFile> file;
-  std::shared_ptr<arrow::io::InputStream> bytes;  ///< `file`, or what decompresses it
+  std::shared_ptr<StoredBytes> stored;
+  std::shared_ptr<arrow::io::InputStream> bytes;  ///< `stored`, or what decompresses it
   bool compressed = false;
   int64_t position = 0;  ///< in the decompressed bytes
 };
@@ -41,12 +92,14 @@ struct ByteSource::Impl {
 ByteSource::ByteSource(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 ByteSource::~ByteSource() = default;
 
-Result<std::unique_ptr<ByteSource>> ByteSource::open(const std::string& path) {
-  LORRY_ASSIGN(const Compression compression, detect_compression(path));
+Result<std::unique_ptr<ByteSource>> ByteSource::open(const SourceFile& source) {
+  const std::string& path = source.path;
+  LORRY_ASSIGN(auto file, source.open());
+  LORRY_ASSIGN(const Compression compression, detect_compression(*file, path));
   auto impl = std::make_unique<Impl>();
   impl->path = path;
-  LORRY_ASSIGN(impl->file, store::from_arrow(arrow::io::ReadableFile::Open(path), path));
-  impl->bytes = impl->file;
+  impl->stored = std::make_shared<StoredBytes>(std::move(file), source.remote);
+  impl->bytes = impl->stored;
   if (compression != Compression::kNone) {
     const auto kind =
         compression == Compression::kGzip ? arrow::Compression::GZIP : arrow::Compression::ZSTD;
@@ -54,7 +107,7 @@ Result<std::unique_ptr<ByteSource>> ByteSource::open(const std::string& path) {
                  store::from_arrow(arrow::util::Codec::Create(kind), path));
     LORRY_ASSIGN(
         impl->bytes,
-        store::from_arrow(arrow::io::CompressedInputStream::Make(codec.get(), impl->file), path));
+        store::from_arrow(arrow::io::CompressedInputStream::Make(codec.get(), impl->stored), path));
     impl->compressed = true;
   }
   return std::unique_ptr<ByteSource>(new ByteSource(std::move(impl)));
@@ -64,7 +117,9 @@ Result<int64_t> ByteSource::read(char* to, int64_t size) {
   auto got = impl_->bytes->Read(size, to);
   if (!got.ok()) {
     const std::string reason = store::arrow_reason(got.status());
-    if (!impl_->compressed) return unavailable(fmt::format("{}: {}", impl_->path, reason));
+    if (!impl_->compressed || impl_->stored->failed()) {
+      return unavailable(fmt::format("{}: {}", impl_->path, reason));
+    }
     return corrupt_data(
         fmt::format("{}: cannot be decompressed past byte {}, cut short or damaged ({})",
                     impl_->path, impl_->position, reason));
@@ -75,7 +130,7 @@ Result<int64_t> ByteSource::read(char* to, int64_t size) {
 
 Result<> ByteSource::skip_to(int64_t offset) {
   if (!impl_->compressed) {
-    LORRY_ARROW_TRY(impl_->file->Seek(offset), impl_->path);
+    impl_->stored->move_to(offset);
     impl_->position = offset;
     return {};
   }
@@ -88,43 +143,42 @@ Result<> ByteSource::skip_to(int64_t offset) {
   return {};
 }
 
-int64_t ByteSource::stored_position() const {
-  auto at = impl_->file->Tell();
-  return at.ok() ? *at : 0;
-}
+int64_t ByteSource::stored_position() const { return impl_->stored->position(); }
 
-Result<std::shared_ptr<arrow::io::RandomAccessFile>> open_ranged(const std::string& path) {
-  LORRY_ASSIGN(const Compression compression, detect_compression(path));
-  if (compression == Compression::kNone) {
-    LORRY_ASSIGN(auto file, store::from_arrow(arrow::io::ReadableFile::Open(path), path));
-    return std::shared_ptr<arrow::io::RandomAccessFile>(std::move(file));
-  }
+Result<std::shared_ptr<arrow::io::RandomAccessFile>> open_ranged(const SourceFile& source) {
+  const std::string& path = source.path;
+  LORRY_ASSIGN(auto stored, source.open());
+  LORRY_ASSIGN(const Compression compression, detect_compression(*stored, path));
+  if (compression == Compression::kNone) return stored;
   std::string name = (std::filesystem::temp_directory_path() / "lorry-XXXXXX").string();
   const int fd = ::mkstemp(name.data());
   if (fd < 0) {
     return unavailable(fmt::format("{}: no temporary file to unpack it into ({})", path, name));
   }
   ::unlink(name.c_str());
-  LORRY_ASSIGN(auto bytes, ByteSource::open(path));
+  // Owns the descriptor from here on.
+  auto unpacked = arrow::io::ReadableFile::Open(fd);
+  if (!unpacked.ok()) {
+    ::close(fd);
+    return store::from_arrow(unpacked.status(), path);
+  }
+  LORRY_ASSIGN(auto bytes, ByteSource::open(source));
   std::string block(size_t(4) << 20, '\0');
   while (true) {
-    auto got = bytes->read(block.data(), int64_t(block.size()));
-    if (!got.ok()) {
-      ::close(fd);
-      return std::move(got).error();
-    }
-    if (*got == 0) break;
-    for (int64_t at = 0; at < *got;) {
-      const ssize_t wrote = ::write(fd, block.data() + at, size_t(*got - at));
+    LORRY_ASSIGN(const int64_t got, bytes->read(block.data(), int64_t(block.size())));
+    if (got == 0) break;
+    for (int64_t at = 0; at < got;) {
+      const ssize_t wrote = ::write(fd, block.data() + at, size_t(got - at));
       if (wrote < 0) {
-        ::close(fd);
         return unavailable(fmt::format("{}: cannot unpack it into {}; is that disk full?", path,
                                        std::filesystem::temp_directory_path().string()));
       }
       at += wrote;
     }
   }
-  LORRY_ASSIGN(auto file, store::from_arrow(arrow::io::ReadableFile::Open(fd), path));
+  // Opened anew: its size was 0 when it was opened.
+  const int again = ::dup(fd);
+  LORRY_ASSIGN(auto file, store::from_arrow(arrow::io::ReadableFile::Open(again), path));
   return std::shared_ptr<arrow::io::RandomAccessFile>(std::move(file));
 }
 

@@ -209,7 +209,7 @@ class ColumnarReader final : public Reader {
   }
 
   static Result<std::unique_ptr<FileBatches>> open(const SourceFile& file) {
-    LORRY_ASSIGN(auto input, open_ranged(file.path));
+    LORRY_ASSIGN(auto input, open_ranged(file));
     try {
       auto batches = file.format == Format::kParquet ? ParquetBatches::open(std::move(input))
                                                      : ArrowBatches::open(std::move(input));

@@ -205,8 +205,8 @@ class CsvFormat final : public TextFormat {
 
   Result<std::unique_ptr<BlockSplitter>> split(const SourceFile& file, const Place& from,
                                                int64_t block_bytes) override {
-    LORRY_TRY(read_header(file.path));
-    LORRY_ASSIGN(auto source, ByteSource::open(file.path));
+    LORRY_TRY(read_header(file));
+    LORRY_ASSIGN(auto source, ByteSource::open(file));
     if (from.offset > 0) LORRY_TRY(source->skip_to(from.offset));
     return std::unique_ptr<BlockSplitter>(
         std::make_unique<CsvSplitter>(file.path, separator_, std::move(source), from, block_bytes));
@@ -277,8 +277,9 @@ class CsvFormat final : public TextFormat {
 
  private:
   /// The first file names the columns; the others must name the same.
-  Result<> read_header(const std::string& path) {
-    LORRY_ASSIGN(auto source, ByteSource::open(path));
+  Result<> read_header(const SourceFile& file) {
+    const std::string& path = file.path;
+    LORRY_ASSIGN(auto source, ByteSource::open(file));
     Window window(std::move(source), 0);
     LORRY_TRY(window.fill(1 << 20));
     std::string_view text = window.bytes();

@@ -267,8 +267,9 @@ bool is_whole_value(std::string_view line) {
   return std::all_of(line.begin() + std::ptrdiff_t(end), line.end(), is_space);
 }
 
-Result<Shape> shape_of(const std::string& path) {
-  LORRY_ASSIGN(auto source, ByteSource::open(path));
+Result<Shape> shape_of(const SourceFile& file) {
+  const std::string& path = file.path;
+  LORRY_ASSIGN(auto source, ByteSource::open(file));
   Window window(std::move(source), 0);
   size_t begin = 0;
   for (size_t want = 1 << 16;; want *= 2) {
@@ -296,8 +297,8 @@ Result<Shape> shape_of(const std::string& path) {
 
 Result<std::unique_ptr<BlockSplitter>> split_json(const SourceFile& file, const Place& from,
                                                   int64_t block_bytes) {
-  LORRY_ASSIGN(const Shape shape, shape_of(file.path));
-  LORRY_ASSIGN(auto source, ByteSource::open(file.path));
+  LORRY_ASSIGN(const Shape shape, shape_of(file));
+  LORRY_ASSIGN(auto source, ByteSource::open(file));
   if (from.offset > 0) LORRY_TRY(source->skip_to(from.offset));
   return std::unique_ptr<BlockSplitter>(
       std::make_unique<JsonSplitter>(file, shape, std::move(source), from, block_bytes));

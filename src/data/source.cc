@@ -1,5 +1,6 @@
 #include "data/source.h"
 
+#include <arrow/io/file.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <fnmatch.h>
@@ -16,6 +17,7 @@
 #include <optional>
 
 #include "base/json.h"
+#include "store/arrow_error.h"
 
 namespace lorry::data {
 namespace {
@@ -51,15 +53,6 @@ bool is_metadata(const std::string& name) {
 }
 
 bool is_glob(const std::string& path) { return path.find_first_of("*?[") != std::string::npos; }
-
-Result<SourceFile> describe(const fs::path& path, Format format) {
-  struct stat info;
-  if (::stat(path.c_str(), &info) != 0) {
-    return unavailable(fmt::format("cannot read {}: {}", path.string(), std::strerror(errno)));
-  }
-  return SourceFile{path.string(), format, int64_t(info.st_size),
-                    int64_t(info.st_mtim.tv_sec) * 1'000'000'000 + info.st_mtim.tv_nsec};
-}
 
 /// Every regular file below `dir`, by path; hidden ones left out.
 Result<std::vector<fs::path>> walk(const fs::path& dir) {
@@ -174,7 +167,7 @@ Result<std::vector<SourceFile>> saved_shard(const fs::path& dir) {
       return corrupt_data(
           fmt::format("{} names {}, which is not there", state_path.string(), path.string()));
     }
-    LORRY_ASSIGN(auto described, describe(path, Format::kArrow));
+    LORRY_ASSIGN(auto described, local_file(path.string(), Format::kArrow));
     files.push_back(std::move(described));
   }
   return files;
@@ -218,7 +211,7 @@ Result<std::vector<SourceFile>> directory_files(const fs::path& dir,
   keep_train_split(dir, paths, notes);
   std::vector<SourceFile> files;
   for (const auto& path : paths) {
-    LORRY_ASSIGN(auto file, describe(path, *format_of(path)));
+    LORRY_ASSIGN(auto file, local_file(path.string(), *format_of(path)));
     files.push_back(std::move(file));
   }
   if (files.empty()) {
@@ -233,7 +226,7 @@ Result<SourceFile> named_file(const fs::path& path) {
     return unsupported(
         fmt::format("{}: unknown extension; a data file ends in {}", path.string(), kFormats));
   }
-  return describe(path, *format);
+  return local_file(path.string(), *format);
 }
 
 Result<std::vector<SourceFile>> files_of(const std::string& source,
@@ -266,6 +259,25 @@ Result<std::vector<SourceFile>> files_of(const std::string& source,
 }
 
 }  // namespace
+
+std::optional<Format> format_of_name(const std::string& name) { return format_of(name); }
+
+Result<SourceFile> local_file(const std::string& path, Format format) {
+  struct stat info;
+  if (::stat(path.c_str(), &info) != 0) {
+    return unavailable(fmt::format("cannot read {}: {}", path, std::strerror(errno)));
+  }
+  SourceFile file;
+  file.path = path;
+  file.format = format;
+  file.size = int64_t(info.st_size);
+  file.version = fmt::format("{}.{:09}", info.st_mtim.tv_sec, info.st_mtim.tv_nsec);
+  file.open = [path]() -> Result<std::shared_ptr<arrow::io::RandomAccessFile>> {
+    LORRY_ASSIGN(auto opened, store::from_arrow(arrow::io::ReadableFile::Open(path), path));
+    return std::shared_ptr<arrow::io::RandomAccessFile>(std::move(opened));
+  };
+  return file;
+}
 
 std::string_view format_name(Format format) {
   switch (format) {

@@ -4,7 +4,9 @@
 #include <arrow/type_fwd.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,11 +26,16 @@ enum class Compression { kNone, kGzip, kZstd };
 /// "JSON", "CSV", ...
 std::string_view format_name(Format format);
 
+/// Opens a file's bytes for ranged reads; thread-safe, and so is ReadAt of what it gives.
+using OpenSource = std::function<Result<std::shared_ptr<arrow::io::RandomAccessFile>>()>;
+
 struct SourceFile {
-  std::string path;
+  std::string path;  ///< path or URL; its extensions tell format and compression
   Format format = Format::kJson;
-  int64_t size = 0;         ///< bytes as stored
-  int64_t modified_ns = 0;  ///< since the epoch
+  int64_t size = 0;     ///< bytes as stored
+  std::string version;  ///< what changes with the bytes: time of change, ETag, commit
+  OpenSource open;
+  bool remote = false;  ///< a read waits for a network: several are kept in flight
 };
 
 struct FoundFiles {
@@ -45,13 +52,18 @@ struct FoundFiles {
 /// invalid input if formats are mixed.
 Result<FoundFiles> find_files(const std::vector<std::string>& sources);
 
+/// The format that a file's name tells, compression aside; nullopt for other names.
+std::optional<Format> format_of_name(const std::string& name);
+/// A local file, its `open` and `version` filled in.
+Result<SourceFile> local_file(const std::string& path, Format format);
+
 /// By its first bytes, whatever its name says.
-Result<Compression> detect_compression(const std::string& path);
+Result<Compression> detect_compression(arrow::io::RandomAccessFile& file, const std::string& path);
 
 /// A file's bytes, decompressed, read forward in bounded memory.
 class ByteSource {
  public:
-  static Result<std::unique_ptr<ByteSource>> open(const std::string& path);
+  static Result<std::unique_ptr<ByteSource>> open(const SourceFile& file);
   ~ByteSource();
   /// Reads up to `size` bytes; 0 at the end. Fails with corrupt data if the file is cut short.
   Result<int64_t> read(char* to, int64_t size);
@@ -67,6 +79,6 @@ class ByteSource {
 };
 
 /// A file for ranged reads. A compressed one is unpacked to an unnamed temporary file first.
-Result<std::shared_ptr<arrow::io::RandomAccessFile>> open_ranged(const std::string& path);
+Result<std::shared_ptr<arrow::io::RandomAccessFile>> open_ranged(const SourceFile& file);
 
 }  // namespace lorry::data

@@ -42,9 +42,10 @@ Json describe_inputs(const ImportDatasetOptions& options,
   inputs["source"] = Json::array();
   for (const auto& file : files) {
     std::error_code ignored;
-    inputs["source"].push_back(Json{{"path", fs::absolute(file.path, ignored).string()},
+    const auto path = file.remote ? file.path : fs::absolute(file.path, ignored).string();
+    inputs["source"].push_back(Json{{"path", path},
                                     {"bytes", file.size},
-                                    {"modified_ns", file.modified_ns}});
+                                    {"version", file.version}});
   }
   inputs["options"] =
       Json{{"shard_examples", options.shard_examples}, {"skip_bad_rows", options.skip_bad_rows}};

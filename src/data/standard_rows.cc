@@ -1,0 +1,299 @@
+#include "data/standard_rows.h"
+
+#include <arrow/type.h>
+
+#include <algorithm>
+
+namespace lorry::data {
+namespace {
+
+/// Whether there may be a placeholder. Written for the vectoriser: whole blocks, no early exit.
+bool has_double_brace(std::string_view text) {
+  constexpr size_t kBlock = 64;
+  const char* p = text.data();
+  size_t i = 0;
+  for (; i + kBlock < text.size(); i += kBlock) {
+    unsigned char found = 0;
+    for (size_t k = 0; k < kBlock; ++k) {
+      found |= static_cast<unsigned char>(p[i + k] == '{') & (p[i + k + 1] == '{');
+    }
+    if (found) return true;
+  }
+  for (; i + 1 < text.size(); ++i) {
+    if (p[i] == '{' && p[i + 1] == '{') return true;
+  }
+  return false;
+}
+
+/// Whether the value is null or a list without elements: what standardize_row passes over.
+bool is_nothing(const arrow::Array& array, int64_t i) {
+  if (array.type_id() == arrow::Type::NA || array.IsNull(i)) return true;
+  if (array.type_id() == arrow::Type::LIST) {
+    return static_cast<const arrow::ListArray&>(array).value_length(i) == 0;
+  }
+  if (array.type_id() == arrow::Type::LARGE_LIST) {
+    return static_cast<const arrow::LargeListArray&>(array).value_length(i) == 0;
+  }
+  return false;
+}
+
+/// The first of the columns that is not null there.
+std::string_view first_at(const std::vector<StringColumn>& columns, int64_t i) {
+  for (const auto& column : columns) {
+    const auto text = column.at(i);
+    if (text.data() != nullptr) return text;
+  }
+  return {};
+}
+
+/// The first of the columns that holds a character there.
+std::string_view first_text_at(const std::vector<StringColumn>& columns, int64_t i) {
+  for (const auto& column : columns) {
+    const auto text = column.at(i);
+    if (!text.empty()) return text;
+  }
+  return {};
+}
+
+/// What standardize_row calls the role; empty for roles that it has more to do about.
+std::string_view plain_role(std::string_view name) {
+  if (name == "user" || name == "assistant" || name == "system") return name;
+  if (name == "human") return "user";
+  if (name == "gpt") return "assistant";
+  return turn_role(name);
+}
+
+enum class Columns { kOne, kNone, kSeveral };
+
+/// How many columns are called so; `array` is set to the only one.
+Columns find_column(const arrow::RecordBatch& batch, const std::string& name,
+                    const arrow::Array** array) {
+  if (name.empty()) return Columns::kNone;
+  const auto indices = batch.schema()->GetAllFieldIndices(name);
+  if (indices.empty()) return Columns::kNone;
+  if (indices.size() > 1) return Columns::kSeveral;
+  *array = batch.column(indices[0]).get();
+  return Columns::kOne;
+}
+
+/// Sets `column` if the batch has it; false if it is there but not as a string.
+bool find_strings(const arrow::RecordBatch& batch, const std::string& name,
+                  std::optional<StringColumn>& column) {
+  const arrow::Array* array = nullptr;
+  switch (find_column(batch, name, &array)) {
+    case Columns::kNone:
+      return true;
+    case Columns::kSeveral:
+      return false;
+    case Columns::kOne:
+      column = StringColumn::of(*array);
+      return column.has_value();
+  }
+  return false;
+}
+
+}  // namespace
+
+std::optional<StringColumn> StringColumn::of(const arrow::Array& array) {
+  StringColumn column;
+  if (array.type_id() == arrow::Type::NA) {
+    column.null_ = true;
+    return column;
+  }
+  if (array.null_count() > 0) column.nulls_ = &array;
+  const auto bytes = [](const uint8_t* data) {
+    return data ? reinterpret_cast<const char*>(data) : "";
+  };
+  if (array.type_id() == arrow::Type::STRING) {
+    const auto& strings = static_cast<const arrow::StringArray&>(array);
+    column.small_ = strings.raw_value_offsets();
+    column.data_ = bytes(strings.raw_data());
+    return column;
+  }
+  if (array.type_id() == arrow::Type::LARGE_STRING) {
+    const auto& strings = static_cast<const arrow::LargeStringArray&>(array);
+    column.large_ = strings.raw_value_offsets();
+    column.data_ = bytes(strings.raw_data());
+    return column;
+  }
+  return std::nullopt;
+}
+
+std::optional<TurnColumn> TurnColumn::of(const RowRules& rules, const arrow::Array& array) {
+  TurnColumn column;
+  column.list_ = &array;
+  if (array.type_id() == arrow::Type::LIST) {
+    const auto& list = static_cast<const arrow::ListArray&>(array);
+    column.small_ = list.raw_value_offsets();
+    column.turns_ = list.values().get();
+  } else if (array.type_id() == arrow::Type::LARGE_LIST) {
+    const auto& list = static_cast<const arrow::LargeListArray&>(array);
+    column.large_ = list.raw_value_offsets();
+    column.turns_ = list.values().get();
+  } else {
+    return std::nullopt;
+  }
+  if (column.turns_->type_id() != arrow::Type::STRUCT) return std::nullopt;
+  const auto& turns = static_cast<const arrow::StructArray&>(*column.turns_);
+  const auto& type = *turns.struct_type();
+
+  const auto add = [&](const std::string& key, std::vector<StringColumn>& to) {
+    const auto indices = type.GetAllFieldIndices(key);
+    if (indices.size() > 1) return false;
+    if (indices.empty()) return true;
+    column.fields_.push_back(turns.field(indices[0]));
+    const auto strings = StringColumn::of(*column.fields_.back());
+    if (strings) to.push_back(*strings);
+    return strings.has_value();
+  };
+  const auto add_keys = [&](const std::string& chosen, std::vector<const char*> keys,
+                            std::vector<StringColumn>& to) {
+    if (!chosen.empty()) return add(chosen, to);
+    return std::all_of(keys.begin(), keys.end(), [&](const char* key) { return add(key, to); });
+  };
+  if (!add_keys(rules.role_key, {"role", "from"}, column.roles_) ||
+      !add_keys(rules.content_key, {"content", "value"}, column.contents_) ||
+      !add_keys("", {"reasoning_content", "thinking", "reasoning"}, column.reasonings_) ||
+      !add("tool_call_id", column.tool_call_ids_) || !add("name", column.names_)) {
+    return std::nullopt;
+  }
+  for (const char* key : {"tool_calls", "function_call"}) {
+    for (const int index : type.GetAllFieldIndices(key)) {
+      column.fields_.push_back(turns.field(index));
+      column.calls_.push_back(column.fields_.back().get());
+    }
+  }
+  return column;
+}
+
+bool TurnColumn::read(int64_t row, std::vector<TurnView>& turns) const {
+  if (list_->IsNull(row)) return false;
+  const int64_t begin = small_ ? small_[row] : large_[row];
+  const int64_t end = small_ ? small_[row + 1] : large_[row + 1];
+  for (int64_t i = begin; i < end; ++i) {
+    if (!read_turn(i, turns.emplace_back())) return false;
+  }
+  return true;
+}
+
+bool TurnColumn::read_turn(int64_t i, TurnView& turn) const {
+  if (turns_->IsNull(i)) return false;
+  turn.role = plain_role(first_at(roles_, i));
+  if (turn.role.empty()) return false;
+  for (const auto* calls : calls_) {
+    if (!is_nothing(*calls, i)) return false;
+  }
+  turn.content = first_at(contents_, i);
+  turn.reasoning_content = first_text_at(reasonings_, i);
+  turn.tool_call_id = first_text_at(tool_call_ids_, i);
+  turn.name = first_text_at(names_, i);
+  return !has_double_brace(turn.content) && !has_double_brace(turn.reasoning_content);
+}
+
+std::optional<FastRows> FastRows::of(const RowRules& rules, const arrow::RecordBatch& batch) {
+  FastRows rows;
+  rows.format_ = rules.format;
+  const auto add_side = [&](const std::string& name, const char* role, bool may_be_text) {
+    const arrow::Array* array = nullptr;
+    if (find_column(batch, name, &array) != Columns::kOne) return false;
+    Side side{role, {}, {}};
+    if (may_be_text) side.text = StringColumn::of(*array);
+    if (!side.text) side.turns = TurnColumn::of(rules, *array);
+    rows.sides_.push_back(side);
+    return side.text || side.turns;
+  };
+  switch (rules.format) {
+    case RowFormat::kText:
+      if (!find_strings(batch, rules.text, rows.text_) || !rows.text_) return std::nullopt;
+      return rows;  // nothing else counts
+    case RowFormat::kShareGpt:
+    case RowFormat::kMessages:
+      if (!add_side(rules.conversation, "", false)) return std::nullopt;
+      break;
+    case RowFormat::kPromptCompletion:
+      if (!add_side(rules.prompt, "user", true) || !add_side(rules.completion, "assistant", true)) {
+        return std::nullopt;
+      }
+      break;
+    case RowFormat::kAlpaca:
+      if (!find_strings(batch, rules.instruction, rows.instruction_) || !rows.instruction_ ||
+          !find_strings(batch, rules.input, rows.input_) ||
+          !find_strings(batch, rules.output, rows.output_) || !rows.output_) {
+        return std::nullopt;
+      }
+      break;
+  }
+  if (!find_strings(batch, rules.system, rows.system_)) return std::nullopt;
+  for (const auto* name : {&rules.tools, &rules.history}) {
+    const arrow::Array* array = nullptr;
+    const auto found = find_column(batch, *name, &array);
+    if (found == Columns::kSeveral) return std::nullopt;
+    if (found == Columns::kOne) rows.others_.push_back(array);
+  }
+  return rows;
+}
+
+bool FastRows::read(int64_t row) {
+  for (const auto& side : sides_) {
+    if (side.turns) {
+      if (!side.turns->read(row, turns_)) return false;
+      continue;
+    }
+    const auto text = side.text->at(row);
+    if (text.empty() || has_double_brace(text)) return false;
+    turns_.push_back({.role = side.role, .content = text});
+  }
+  return true;
+}
+
+bool FastRows::read_alpaca(int64_t row) {
+  std::string_view user = instruction_->at(row);
+  const auto input = input_ ? input_->at(row) : std::string_view();
+  const auto output = output_->at(row);
+  if (user.empty() || output.empty()) return false;
+  if (!input.empty()) {
+    joined_.assign(user).append("\n").append(input);
+    user = joined_;
+  }
+  turns_.push_back({.role = "user", .content = user});
+  turns_.push_back({.role = "assistant", .content = output});
+  return !has_double_brace(user) && !has_double_brace(output);
+}
+
+bool FastRows::add_system(int64_t row) {
+  if (!system_) return true;
+  const auto system = system_->at(row);
+  if (system.empty() || (!turns_.empty() && turns_.front().role == "system")) return true;
+  turns_.insert(turns_.begin(), {.role = "system", .content = system});
+  return !has_double_brace(system);
+}
+
+arrow::Result<bool> FastRows::append(int64_t row, StandardBuilder& builder,
+                                     OptionalColumns& needed) {
+  if (format_ == RowFormat::kText) {
+    const auto text = text_->at(row);
+    if (text.empty() || has_double_brace(text)) return false;
+    ARROW_RETURN_NOT_OK(builder.append_text(text));
+    return true;
+  }
+  turns_.clear();
+  for (const auto* other : others_) {
+    if (!is_nothing(*other, row)) return false;
+  }
+  const bool plain = format_ == RowFormat::kAlpaca ? read_alpaca(row) : read(row);
+  if (!plain || !add_system(row)) return false;
+  const bool answered = std::any_of(turns_.begin(), turns_.end(),
+                                    [](const auto& turn) { return turn.role == "assistant"; });
+  if (!answered) return false;
+  for (auto& turn : turns_) {
+    if (turn.content.data() == nullptr) turn.content = "";
+    needed.reasoning_content |= turn.reasoning_content.data() != nullptr;
+    needed.tool_call_id |= turn.tool_call_id.data() != nullptr;
+    needed.name |= turn.name.data() != nullptr;
+    ARROW_RETURN_NOT_OK(builder.append_turn(turn));
+  }
+  ARROW_RETURN_NOT_OK(builder.end_row({}));
+  return true;
+}
+
+}  // namespace lorry::data
