@@ -423,6 +423,11 @@ class RowStandardizer {
 
 }  // namespace
 
+std::string_view turn_role(std::string_view name) {
+  const auto role = role_of(std::string(name));
+  return !role || *role == Role::kCall ? std::string_view() : role_name(*role);
+}
+
 Result<StandardRow> standardize_row(const RowRules& rules, const Json& row) {
   return RowStandardizer(rules, row).run();
 }

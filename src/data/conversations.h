@@ -7,6 +7,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -47,6 +48,10 @@ Result<RowRules> find_rules(const arrow::Schema& schema, const std::vector<Json>
 /// "messages[].weight" (those of `sample` where the turns are JSON and no struct).
 std::vector<std::string> unused_columns(const arrow::Schema& schema,
                                         const std::vector<Json>& sample, const RowRules& rules);
+
+/// What standardize_row makes of a role's name ("gpt": assistant), in any case; empty for names
+/// that are no role and for function_call and its like, whose content becomes a call.
+std::string_view turn_role(std::string_view name);
 
 struct Turn {
   std::string role;  ///< system, user, assistant or tool

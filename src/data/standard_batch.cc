@@ -25,10 +25,9 @@ constexpr std::pair<const char*, bool OptionalColumns::*> kOptional[] = {
 /// The columns that the rules name: a JSON value of the others would be made in vain.
 arrow::Result<std::shared_ptr<arrow::RecordBatch>> needed_columns(const RowRules& rules,
                                                                   const arrow::RecordBatch& batch) {
-  const std::string* parts[] = {&rules.conversation, &rules.instruction, &rules.input,
-                                &rules.output,       &rules.history,     &rules.prompt,
-                                &rules.completion,   &rules.text,        &rules.system,
-                                &rules.tools};
+  const std::string* parts[] = {
+      &rules.conversation, &rules.instruction, &rules.input, &rules.output, &rules.history,
+      &rules.prompt,       &rules.completion,  &rules.text,  &rules.system, &rules.tools};
   std::vector<int> keep;
   for (int i = 0; i < batch.num_columns(); ++i) {
     const auto& name = batch.column_name(i);
@@ -142,13 +141,13 @@ std::shared_ptr<arrow::Schema> standard_schema(RowFormat format, const OptionalC
 
 Result<StandardBatch> standardize_batch(const RowRules& rules, const OptionalColumns& columns,
                                         const arrow::RecordBatch& batch) {
-  return store::from_arrow(Batch(rules, columns, batch).run(true), "");
+  return store::from_arrow(Batch(rules, columns, batch).run(true), "rows");
 }
 
 Result<StandardBatch> standardize_batch_slowly(const RowRules& rules,
                                                const OptionalColumns& columns,
                                                const arrow::RecordBatch& batch) {
-  return store::from_arrow(Batch(rules, columns, batch).run(false), "");
+  return store::from_arrow(Batch(rules, columns, batch).run(false), "rows");
 }
 
 }  // namespace lorry::data

@@ -56,9 +56,9 @@ arrow::Status StandardBuilder::append_text(std::string_view text) {
 arrow::Status StandardBuilder::append(const StandardRow& row) {
   if (is_text_) return append_text(row.text);
   for (const Turn& turn : row.turns) {
-    ARROW_RETURN_NOT_OK(append_turn({turn.role, turn.content, view(turn.reasoning_content),
-                                     view(turn.tool_calls), view(turn.tool_call_id),
-                                     view(turn.name)}));
+    ARROW_RETURN_NOT_OK(
+        append_turn({turn.role, turn.content, view(turn.reasoning_content), view(turn.tool_calls),
+                     view(turn.tool_call_id), view(turn.name)}));
   }
   return end_row(view(row.tools));
 }
