@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,13 +20,17 @@ namespace lorry::data {
 
 /// Writes one shard. The bytes depend on the rows alone, not on how they were cut into batches.
 /// Destroyed without `finish`, it leaves no state.json. Not thread-safe.
+///
+/// Two writers of the same shard do not harm each other: state.json goes first, then each file
+/// takes the place of the earlier one as a whole, then state.json comes, then files that it does
+/// not name go.
 class ShardWriter {
  public:
   struct Options {
     int64_t max_file_bytes = 500'000'000;  ///< a new data file begins past this
     int64_t rows_per_batch = 1000;         ///< rows a record batch, as `datasets` writes them
   };
-  /// Removes what an interrupted writer left in `dir` first.
+  /// Removes the state.json of an earlier writer of `dir`: from here on the shard is not whole.
   static Result<std::unique_ptr<ShardWriter>> create(std::shared_ptr<store::Bucket> bucket,
                                                      std::string dir,
                                                      std::shared_ptr<arrow::Schema> schema,
@@ -39,12 +44,50 @@ class ShardWriter {
 
   Result<> write(const arrow::RecordBatch& batch);
   int64_t rows() const;
+  /// What read_shard_state gives back of this shard: {"key": digest of everything that decides it,
+  /// ...}. An object; its fields are merged into what was set before.
+  void set_state(const Json& state);
   /// Writes dataset_info.json, then state.json: the shard is complete.
   Result<> finish();
 
  private:
   struct Impl;
   explicit ShardWriter(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+/// What a user runs to mend a shard or a file of it: "; run import-dataset again with --fresh".
+std::string mend_hint(std::string_view path);
+
+/// What was set_state of the shard in `dir`; nullopt if it is not whole, or another program's.
+Result<std::optional<Json>> read_shard_state(const store::Bucket& bucket, const std::string& dir);
+
+/// A data file as state.json names it; size and checksum are -1 and 0 where another program wrote
+/// it.
+struct ShardFile {
+  std::string path;  ///< in the bucket
+  int64_t size = -1;
+  uint32_t crc32c = 0;
+};
+/// Not found if state.json is missing, corrupt data if it is damaged.
+Result<std::vector<ShardFile>> shard_files(const store::Bucket& bucket, const std::string& dir);
+
+/// The rows of one shard from the first to the last in bounded memory (a record batch or two),
+/// checked through: sizes and checksums of the files where state.json has them, offsets, UTF-8. An
+/// error names the file and the stage to run again. Not thread-safe.
+class ShardStream {
+ public:
+  static Result<std::unique_ptr<ShardStream>> open(const store::Bucket& bucket,
+                                                   const std::string& dir);
+  ~ShardStream();
+  std::shared_ptr<arrow::Schema> schema() const;
+  /// Never an empty batch; null at the end.
+  Result<std::shared_ptr<arrow::RecordBatch>> next();
+  int64_t rows() const;  ///< that `next` has given
+
+ private:
+  struct Impl;
+  explicit ShardStream(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
 

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "data/shard.h"
@@ -12,9 +13,7 @@
 namespace lorry::data {
 namespace {
 
-constexpr char kHint[] = "; make this shard again";
-
-Result<std::vector<std::string>> data_files(const store::Bucket& bucket, const std::string& dir) {
+Result<Json> read_state(const store::Bucket& bucket, const std::string& dir) {
   const std::string path = store::join_path(dir, "state.json");
   LORRY_ASSIGN(const bool there, bucket.exists(path));
   if (!there) {
@@ -22,22 +21,57 @@ Result<std::vector<std::string>> data_files(const store::Bucket& bucket, const s
   }
   LORRY_ASSIGN(const std::string text, bucket.read(path));
   auto state = parse_json(text, path);
-  if (!state.ok()) return corrupt_data(state.error().message + kHint);
-  std::vector<std::string> names;
-  const auto files = state->find("_data_files");
-  if (files == state->end() || !files->is_array()) {
-    return corrupt_data(fmt::format("{}: no _data_files{}", path, kHint));
-  }
-  for (const auto& file : *files) {
-    if (!file.is_object() || !file.contains("filename") || !file["filename"].is_string()) {
-      return corrupt_data(fmt::format("{}: a data file without a name{}", path, kHint));
-    }
-    names.push_back(file["filename"].get<std::string>());
-  }
-  return names;
+  if (!state.ok()) return corrupt_data(state.error().message + mend_hint(dir));
+  if (!state->is_object()) return corrupt_data(path + ": not a JSON object" + mend_hint(dir));
+  return state;
 }
 
 }  // namespace
+
+std::string mend_hint(std::string_view dir) {
+  if (dir.starts_with("raw/")) return "; run import-dataset again with --fresh";
+  if (dir.starts_with("standardized/")) return "; run standardize again with --fresh";
+  if (dir.starts_with("model-ready/")) return "; run pretokenize again with --fresh";
+  return "; make this shard again";
+}
+
+Result<std::optional<Json>> read_shard_state(const store::Bucket& bucket, const std::string& dir) {
+  auto state = read_state(bucket, dir);
+  if (!state.ok()) {
+    const auto kind = state.error().kind;
+    const bool none = kind == ErrorKind::kNotFound || kind == ErrorKind::kCorruptData;
+    if (none) return std::optional<Json>();
+    return std::move(state).error();
+  }
+  const auto mine = state->find("_lorry");
+  if (mine == state->end() || !mine->is_object()) return std::optional<Json>();
+  return std::optional<Json>(*mine);
+}
+
+Result<std::vector<ShardFile>> shard_files(const store::Bucket& bucket, const std::string& dir) {
+  const std::string path = store::join_path(dir, "state.json");
+  LORRY_ASSIGN(const Json state, read_state(bucket, dir));
+  std::vector<ShardFile> found;
+  const auto files = state.find("_data_files");
+  if (files == state.end() || !files->is_array()) {
+    return corrupt_data(fmt::format("{}: no _data_files{}", path, mend_hint(dir)));
+  }
+  for (const auto& file : *files) {
+    if (!file.is_object() || !file.contains("filename") || !file["filename"].is_string()) {
+      return corrupt_data(fmt::format("{}: a data file without a name{}", path, mend_hint(dir)));
+    }
+    ShardFile described;
+    described.path = store::join_path(dir, file["filename"].get<std::string>());
+    const auto size = file.find("size"), crc = file.find("crc32c");
+    if (size != file.end() && crc != file.end() && size->is_number_integer() && crc->is_string()) {
+      const auto& hex = crc->get_ref<const std::string&>();
+      described.size = size->get<int64_t>();
+      std::from_chars(hex.data(), hex.data() + hex.size(), described.crc32c, 16);
+    }
+    found.push_back(std::move(described));
+  }
+  return found;
+}
 
 struct ShardReader::Impl {
   std::shared_ptr<arrow::Schema> schema;
@@ -46,15 +80,18 @@ struct ShardReader::Impl {
   int64_t rows = 0;
 
   Result<> add_file(const store::Bucket& bucket, const std::string& path) {
-    auto input = bucket.open_input(path);
-    if (!input.ok()) return corrupt_data(input.error().message + kHint);
+    auto input = bucket.open_mapped(path);
+    if (!input.ok()) {
+      if (input.error().kind != ErrorKind::kNotFound) return std::move(input).error();
+      return corrupt_data(input.error().message + mend_hint(path));
+    }
     auto opened = arrow::ipc::RecordBatchStreamReader::Open(*input);
     if (!opened.ok()) return store::from_arrow(opened.status(), path);
     auto reader = *opened;
     if (!schema) schema = reader->schema();
     if (!reader->schema()->Equals(*schema, /*check_metadata=*/false)) {
       return corrupt_data(
-          fmt::format("{}: other columns than the shard's first file{}", path, kHint));
+          fmt::format("{}: other columns than the shard's first file{}", path, mend_hint(path)));
     }
     while (true) {
       std::shared_ptr<arrow::RecordBatch> batch;
@@ -62,7 +99,7 @@ struct ShardReader::Impl {
       if (status.ok() && batch) status = batch->Validate();  // sizes and ends, without the data
       if (!status.ok()) {
         return corrupt_data(fmt::format("{}: cut short or damaged ({}){}", path,
-                                        store::arrow_reason(status), kHint));
+                                        store::arrow_reason(status), mend_hint(path)));
       }
       if (!batch) return {};
       if (batch->num_rows() == 0) continue;
@@ -78,10 +115,10 @@ ShardReader::~ShardReader() = default;
 
 Result<std::shared_ptr<ShardReader>> ShardReader::open(const store::Bucket& bucket,
                                                        const std::string& dir) {
-  LORRY_ASSIGN(const auto files, data_files(bucket, dir));
+  LORRY_ASSIGN(const auto files, shard_files(bucket, dir));
   auto impl = std::make_unique<Impl>();
-  for (const auto& file : files) LORRY_TRY(impl->add_file(bucket, store::join_path(dir, file)));
-  if (!impl->schema) return corrupt_data(fmt::format("{}: no data files{}", dir, kHint));
+  for (const auto& file : files) LORRY_TRY(impl->add_file(bucket, file.path));
+  if (!impl->schema) return corrupt_data(fmt::format("{}: no data files{}", dir, mend_hint(dir)));
   return std::shared_ptr<ShardReader>(new ShardReader(std::move(impl)));
 }
 

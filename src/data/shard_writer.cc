@@ -6,12 +6,12 @@
 #include <arrow/util/byte_size.h>
 #include <arrow/util/key_value_metadata.h>
 #include <fmt/format.h>
-#include <zlib.h>  // crc32
 
 #include <charconv>
-#include <deque>
+#include <future>
 #include <nlohmann/json.hpp>
 
+#include "base/crc32c.h"
 #include "base/digest.h"
 #include "data/shard.h"
 #include "store/arrow_error.h"
@@ -21,32 +21,6 @@ namespace {
 
 /// A record batch past this is written in halves, so that readers never meet one of gigabytes.
 constexpr int64_t kMaxBatchBytes = 64LL << 20;
-
-/// Passes bytes on, counting them and keeping their CRC-32.
-class CountingStream final : public arrow::io::OutputStream {
- public:
-  explicit CountingStream(arrow::io::OutputStream& to) : to_(to) {
-    set_mode(arrow::io::FileMode::WRITE);
-  }
-  arrow::Status Write(const void* data, int64_t size) override {
-    crc_ = ::crc32_z(crc_, static_cast<const Bytef*>(data), size_t(size));
-    bytes_ += size;
-    return to_.Write(data, size);
-  }
-  arrow::Status Write(const std::shared_ptr<arrow::Buffer>& data) override {
-    return Write(data->data(), data->size());
-  }
-  arrow::Status Close() override { return arrow::Status::OK(); }
-  bool closed() const override { return false; }
-  arrow::Result<int64_t> Tell() const override { return bytes_; }
-  uint32_t crc() const { return uint32_t(crc_); }
-  int64_t bytes() const { return bytes_; }
-
- private:
-  arrow::io::OutputStream& to_;
-  uLong crc_ = 0;
-  int64_t bytes_ = 0;
-};
 
 /// The schema with the metadata by which `datasets` recognises its features.
 std::shared_ptr<arrow::Schema> with_features(const arrow::Schema& schema) {
@@ -80,15 +54,23 @@ struct ShardWriter::Impl {
 
   // The data file being written; rows wait in `pending` until they fill a record batch.
   std::unique_ptr<store::ObjectWriter> object;
-  std::unique_ptr<CountingStream> stream;
+  bool open = false;
   std::shared_ptr<arrow::ipc::RecordBatchWriter> ipc;
   arrow::RecordBatchVector pending;
   int64_t pending_rows = 0;
 
+  // The file before, being made durable meanwhile.
+  std::unique_ptr<store::ObjectWriter> closing;
+  std::future<Result<>> closed;
+
   Json files = Json::array();
+  Json state = Json::object();
   Sha256 fingerprint;
   int64_t rows = 0;
-  int64_t bytes = 0;
+
+  ~Impl() {
+    if (closed.valid()) closed.wait();
+  }
 
   Result<> write(const arrow::RecordBatch& batch) {
     int64_t at = 0;
@@ -132,31 +114,57 @@ struct ShardWriter::Impl {
       }
       return {};
     }
-    if (stream && stream->bytes() + size > options.max_file_bytes) LORRY_TRY(close_file());
-    if (!stream) LORRY_TRY(open_file());
+    if (open) {
+      LORRY_ASSIGN(const int64_t written, store::from_arrow(object->stream().Tell(), dir));
+      if (written + size > options.max_file_bytes) LORRY_TRY(close_file());
+    }
+    if (!open) LORRY_TRY(open_file());
     LORRY_ARROW_TRY(ipc->WriteRecordBatch(batch), dir);
     return {};
   }
 
   Result<> open_file() {
     LORRY_ASSIGN(object, bucket->create(store::join_path(dir, file_name())));
-    stream = std::make_unique<CountingStream>(object->stream());
-    LORRY_ASSIGN(ipc, store::from_arrow(arrow::ipc::MakeStreamWriter(stream.get(), schema), dir));
+    LORRY_ASSIGN(ipc,
+                 store::from_arrow(arrow::ipc::MakeStreamWriter(&object->stream(), schema), dir));
+    open = true;
     return {};
   }
 
-  std::string file_name() const { return fmt::format("data-{:05d}.arrow", files.size()); }
+  std::string file_name() const {
+    return fmt::format("data-{:05d}.arrow", files.size() + (closing ? 1 : 0));
+  }
 
   Result<> close_file() {
     LORRY_ARROW_TRY(ipc->Close(), dir);
     ipc.reset();
-    fingerprint.update(fmt::format("{} {:08x}\n", stream->bytes(), stream->crc()));
-    bytes += stream->bytes();
-    stream.reset();
-    LORRY_TRY(object->commit());
-    object.reset();
-    const std::string name = file_name();
-    files.push_back(Json{{"filename", name}});
+    LORRY_TRY(settle());
+    open = false;
+    closing = std::move(object);
+    closed = std::async(std::launch::async, [writer = closing.get()] { return writer->commit(); });
+    return {};
+  }
+
+  /// Waits for the file that is being made durable.
+  Result<> settle() {
+    if (!closing) return {};
+    LORRY_TRY(closed.get());
+    const auto done = std::move(closing);
+    const std::string crc = crc32c_hex(done->crc32c());
+    fingerprint.update(fmt::format("{} {}\n", done->size(), crc));
+    files.push_back(Json{{"filename", file_name()}, {"size", done->size()}, {"crc32c", crc}});
+    return {};
+  }
+
+  /// Files of an earlier writer that state.json does not name.
+  Result<> remove_others() {
+    LORRY_ASSIGN(const auto found, bucket->list(dir));
+    for (const auto& info : found) {
+      const std::string name = info.path.substr(info.path.rfind('/') + 1);
+      bool named = name == "state.json" || name == "dataset_info.json" || info.is_directory;
+      for (const auto& file : files) named |= file["filename"] == name;
+      if (!named) LORRY_TRY(bucket->remove(info.path));
+    }
     return {};
   }
 
@@ -164,8 +172,9 @@ struct ShardWriter::Impl {
   /// `datasets` keeps by it.
   Result<> finish() {
     LORRY_TRY(flush());
-    if (!stream && files.empty()) LORRY_TRY(open_file());
-    if (stream) LORRY_TRY(close_file());
+    if (!open && !closing && files.empty()) LORRY_TRY(open_file());
+    if (open) LORRY_TRY(close_file());
+    LORRY_TRY(settle());
     Json info;
     info["citation"] = "";
     info["description"] = "";
@@ -173,15 +182,17 @@ struct ShardWriter::Impl {
     info["homepage"] = "";
     info["license"] = "";
     LORRY_TRY(bucket->write(store::join_path(dir, "dataset_info.json"), dump_json(info, 2)));
-    Json state;
-    state["_data_files"] = files;
-    state["_fingerprint"] = fingerprint.hex().substr(0, 16);
-    state["_format_columns"] = nullptr;
-    state["_format_kwargs"] = Json::object();
-    state["_format_type"] = nullptr;
-    state["_output_all_columns"] = false;
-    state["_split"] = nullptr;
-    return bucket->write(store::join_path(dir, "state.json"), dump_json(state, 2));
+    Json json;
+    json["_data_files"] = files;
+    json["_fingerprint"] = fingerprint.hex().substr(0, 16);
+    json["_format_columns"] = nullptr;
+    json["_format_kwargs"] = Json::object();
+    json["_format_type"] = nullptr;
+    json["_output_all_columns"] = false;
+    json["_split"] = nullptr;
+    if (!state.empty()) json["_lorry"] = state;
+    LORRY_TRY(bucket->write(store::join_path(dir, "state.json"), dump_json(json, 2)));
+    return remove_others();
   }
 };
 
@@ -192,7 +203,7 @@ Result<std::unique_ptr<ShardWriter>> ShardWriter::create(std::shared_ptr<store::
                                                          std::string dir,
                                                          std::shared_ptr<arrow::Schema> schema,
                                                          Options options) {
-  LORRY_TRY(bucket->remove(dir));
+  LORRY_TRY(bucket->remove(store::join_path(dir, "state.json")));
   auto impl = std::make_unique<Impl>();
   impl->bucket = std::move(bucket);
   impl->dir = std::move(dir);
@@ -210,6 +221,7 @@ Result<> ShardWriter::write(const arrow::RecordBatch& batch) {
 }
 
 int64_t ShardWriter::rows() const { return impl_->rows; }
+void ShardWriter::set_state(const Json& state) { impl_->state.update(state); }
 Result<> ShardWriter::finish() { return impl_->finish(); }
 
 Result<> remove_shards(const store::Bucket& bucket, const std::string& dir, int64_t from) {
