@@ -21,6 +21,12 @@ endfunction()
 lorry_find_library(utf8proc utf8proc.h libutf8proc.a)
 lorry_find_library(zstd zstd.h libzstd.a)
 
+# Headers only: src/net loads the library when it is needed.
+find_path(CURL_INCLUDE curl/curl.h REQUIRED)
+add_library(lorry::curl INTERFACE IMPORTED)
+target_include_directories(lorry::curl SYSTEM INTERFACE ${CURL_INCLUDE})
+target_link_libraries(lorry::curl INTERFACE ${CMAKE_DL_LIBS})
+
 set(LORRY_VENV ${PROJECT_SOURCE_DIR}/.venv CACHE PATH "where the pyarrow and torch wheels are installed")
 file(GLOB LORRY_SITE_PACKAGES ${LORRY_VENV}/lib/python3*/site-packages)
 if(NOT LORRY_SITE_PACKAGES)

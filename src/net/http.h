@@ -79,6 +79,8 @@ struct Request {
 
   /// Followed at most 10 times; Authorization goes to the first host only.
   bool follow_redirects = true;
+  /// Seconds without a byte that are borne; 0: the policy's.
+  double stall_seconds = 0;
   /// What the request is about, for messages: "s3://bucket/key". The URL without its query if
   /// empty.
   std::string what;
