@@ -28,10 +28,12 @@ struct Context {
   Result<std::shared_ptr<store::Bucket>> open_bucket(bool create) const;
 };
 
-/// What a verb leaves: `json` with --json, else `text`, on stdout.
+/// What a verb leaves: `json` with --json, else `text`, on stdout. `failed`: exit code 1 all the
+/// same (what was asked for was looked at and found wanting).
 struct Outcome {
   Json json;
   std::string text;
+  bool failed = false;
 };
 
 /// One object a run of the program.
@@ -61,6 +63,8 @@ std::unique_ptr<Command> make_run();
 std::unique_ptr<Command> make_serve();
 std::unique_ptr<Command> make_chat();
 std::unique_ptr<Command> make_status();
+std::unique_ptr<Command> make_plan();
+std::unique_ptr<Command> make_verify();
 std::unique_ptr<Command> make_render();
 std::unique_ptr<Command> make_tokenize();
 

@@ -121,7 +121,8 @@ Result<Context> make_context(const Common& common, Settings settings, const Flag
   return context;
 }
 
-Result<> run_verb(const Verb& verb, std::vector<std::string> args, bool& json) {
+/// The exit code.
+Result<int> run_verb(const Verb& verb, std::vector<std::string> args, bool& json) {
   LORRY_ASSIGN(auto settings, Settings::load("."));
   settings.export_dotenv();
   Flags flags(verb.name, verb.summary, verb.example);
@@ -135,7 +136,7 @@ Result<> run_verb(const Verb& verb, std::vector<std::string> args, bool& json) {
   if (!parsed.ok()) return parsed.error();
   if (!*parsed) {
     print(flags.help());
-    return {};
+    return 0;
   }
   LORRY_ASSIGN(const auto context, make_context(common, settings, flags));
   note_ignored_settings(settings, flags);
@@ -148,22 +149,22 @@ Result<> run_verb(const Verb& verb, std::vector<std::string> args, bool& json) {
   if (!result.ok() && !had_bucket) std::filesystem::remove(context.bucket, ignored);
   LORRY_ASSIGN(const auto outcome, std::move(result));
   print(json ? dump_json(outcome.json) : outcome.text);
-  return {};
+  return outcome.failed ? 1 : 0;
 }
 
-Result<> dispatch(std::vector<std::string> args, bool& json) {
+Result<int> dispatch(std::vector<std::string> args, bool& json) {
   if (args.empty()) {
     print(overview());
-    return {};
+    return 0;
   }
   std::string first = args.front();
   if (first == "--version" || first == "-V") {
     print(fmt::format("lorry {}", kVersion));
-    return {};
+    return 0;
   }
   if (first == "--help" || first == "-h" || (first == "help" && args.size() == 1)) {
     print(overview());
-    return {};
+    return 0;
   }
   args.erase(args.begin());
   if (first == "help") {
@@ -177,7 +178,7 @@ Result<> dispatch(std::vector<std::string> args, bool& json) {
 
 int run(int argc, char** argv) {
   bool json = false;
-  Result<> result;
+  Result<int> result = 0;
   try {
     result = dispatch({argv + 1, argv + argc}, json);
   } catch (const std::bad_alloc&) {
@@ -185,7 +186,7 @@ int run(int argc, char** argv) {
   } catch (const std::exception& e) {
     result = corrupt_data(fmt::format("unexpected: {}; please report this", e.what()));
   }
-  if (result.ok()) return 0;
+  if (result.ok()) return *result;
   const Error& error = result.error();
   log::error("{}", error.message);
   if (json)

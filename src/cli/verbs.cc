@@ -39,6 +39,14 @@ const std::vector<Verb>& verbs() {
        "  lorry status\n"
        "  lorry status --json | jq '.runs[] | select(.train != \"done\")'",
        make_status},
+      {"plan", "rows, tokens, steps, bytes and memory of each stage, before anything is bought",
+       "  lorry plan --dataset identity --model demo --epochs 3\n"
+       "  lorry plan --device cuda --packing --max-length 8192",
+       make_plan},
+      {"verify", "compare every file in the bucket with the checksum it was written with",
+       "  lorry verify\n"
+       "  lorry verify --dataset identity --repair && lorry pretokenize --dataset identity",
+       make_verify},
       {"render", "one example as text, as the model will see it",
        "  lorry render --dataset identity --row 3\n"
        "  echo '[{\"role\": \"user\", \"content\": \"Hi\"}]' | lorry render --messages -",

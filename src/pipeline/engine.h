@@ -6,6 +6,7 @@
 
 #include "base/result.h"
 #include "serve/serve.h"
+#include "train/plan.h"
 #include "train/train.h"
 
 namespace lorry::pipeline {
@@ -18,6 +19,7 @@ struct Engine {
   Result<std::unique_ptr<serve::LocalChat>> (*open_local_chat)(const serve::ServeOptions&);
   /// Architecture check of `lorry import-model`: reads config.json and every safetensors header.
   Result<> (*check_model)(const std::string& directory);
+  Result<train::TrainPlan> (*plan_training)(const train::TrainOptions&);
 };
 
 /// Loads the engine from beside the program (or LORRY_ENGINE), once. Fails with a sentence that

@@ -39,6 +39,7 @@ extern "C" const lorry::pipeline::Engine* lorry_engine() {
   using lorry::serve::LocalChat;
   using lorry::serve::ServeOptions;
   using lorry::train::TrainOptions;
+  using lorry::train::TrainPlan;
   using lorry::train::TrainReport;
   static constexpr lorry::pipeline::Engine kEngine = {
       lorry::kVersion,
@@ -46,6 +47,7 @@ extern "C" const lorry::pipeline::Engine* lorry_engine() {
       &guarded<&lorry::serve::serve, std::monostate, ServeOptions>,
       &guarded<&lorry::serve::open_local_chat, std::unique_ptr<LocalChat>, ServeOptions>,
       &guarded<&check_model_directory, std::monostate, std::string>,
+      &guarded<&lorry::train::plan_training, TrainPlan, TrainOptions>,
   };
   return &kEngine;
 }

@@ -240,6 +240,17 @@ Result<Inputs> open_inputs(const TrainOptions& options) {
   return inputs;
 }
 
+RowSource make_rows(const TrainOptions& options, const Inputs& inputs) {
+  std::vector<int64_t> shard_rows;
+  for (const auto& shard : inputs.shards) shard_rows.push_back(shard->rows());
+  const int64_t max_length = options.max_length;
+  return RowSource(DataOrder(std::move(shard_rows), options.shuffle, options.seed), options.packing,
+                   max_length, [&inputs, max_length](Place place) {
+                     const auto size = inputs.row(place).input_ids.size();
+                     return std::min<int64_t>(static_cast<int64_t>(size), max_length);
+                   });
+}
+
 Result<> check_targets(const Inputs& inputs, int64_t max_length) {
   int64_t rows = 0;
   for (const auto& shard : inputs.shards) {

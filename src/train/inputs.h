@@ -13,7 +13,7 @@
 #include "model/config.h"
 #include "model/lora.h"
 #include "store/bucket.h"
-#include "train/data_order.h"
+#include "train/rows.h"
 #include "train/train.h"
 
 namespace lorry::train {
@@ -45,6 +45,9 @@ struct Inputs {
 /// Opens everything but the weights. Says which command is missing where a stage's output is, and
 /// refuses data that was made with another tokenizer or template than the model has now.
 Result<Inputs> open_inputs(const TrainOptions& options);
+
+/// The rows of a run over these inputs, which must outlive it.
+RowSource make_rows(const TrainOptions& options, const Inputs& inputs);
 
 /// Fails unless some example has a target within `max_length` tokens.
 Result<> check_targets(const Inputs& inputs, int64_t max_length);

@@ -115,4 +115,17 @@ int64_t count_steps(RowSource& rows, double epochs, int64_t rows_per_step) {
   return steps;
 }
 
+std::vector<Row> take_step(RowSource& rows, Cursor& cursor, int64_t count) {
+  std::vector<Row> taken;
+  while (taken.empty()) {
+    while (static_cast<int64_t>(taken.size()) < count) {
+      auto row = rows.next(cursor);
+      if (!row) break;
+      taken.push_back(std::move(*row));
+    }
+    if (taken.empty()) cursor = {cursor.epoch + 1};
+  }
+  return taken;
+}
+
 }  // namespace lorry::train

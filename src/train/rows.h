@@ -63,4 +63,7 @@ class RowSource {
 /// rounded up to steps.
 int64_t count_steps(RowSource& rows, double epochs, int64_t rows_per_step);
 
+/// The rows of the next step: `count` of them, fewer at an epoch's end, never none.
+std::vector<Row> take_step(RowSource& rows, Cursor& cursor, int64_t count);
+
 }  // namespace lorry::train

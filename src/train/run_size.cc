@@ -10,13 +10,12 @@ constexpr int64_t kGpuTokens = 16384;
 constexpr int64_t kCpuBytes = int64_t{6} << 30;
 constexpr int64_t kGpuBytes = int64_t{16} << 30;
 
-/// What autograd keeps of one token, roughly: per block about 10 hidden-sized and 5 MLP-sized
-/// activations of two bytes.
+}  // namespace
+
 int64_t activation_bytes(const model::ModelConfig& config) {
+  // About 10 hidden-sized and 5 MLP-sized activations a block, of two bytes.
   return 2 * config.num_hidden_layers * (10 * config.hidden_size + 5 * config.intermediate_size);
 }
-
-}  // namespace
 
 int64_t run_tokens(const model::ModelConfig& config, at::Device device) {
   const int64_t bytes = device.is_cpu() ? kCpuBytes : kGpuBytes;

@@ -1,4 +1,4 @@
-// How many tokens one forward pass takes.
+// How many tokens one forward pass takes, and how much memory they need.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -13,5 +13,8 @@ namespace lorry::train {
 /// enough that activations stay within a share of memory. Depends on the arguments alone, never on
 /// what is free at the moment, so that a run that goes on computes the same numbers.
 int64_t run_tokens(const model::ModelConfig& config, at::Device device);
+
+/// Bytes that autograd keeps of one token of a forward pass in 16 bits, roughly.
+int64_t activation_bytes(const model::ModelConfig& config);
 
 }  // namespace lorry::train

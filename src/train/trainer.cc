@@ -39,7 +39,7 @@ class Trainer {
   Trainer(const TrainOptions& options, Inputs inputs)
       : options_(options),
         inputs_(std::move(inputs)),
-        rows_(make_rows()),
+        rows_(make_rows(options, inputs_)),
         checkpoints_(inputs_.bucket, store::checkpoints_dir(options.model, options.dataset),
                      inputs_.identity) {}
 
@@ -60,17 +60,6 @@ class Trainer {
  private:
   int64_t rows_per_step() const {
     return options_.batch_size * options_.gradient_accumulation_steps;
-  }
-
-  RowSource make_rows() const {
-    std::vector<int64_t> shard_rows;
-    for (const auto& shard : inputs_.shards) shard_rows.push_back(shard->rows());
-    const int64_t max_length = options_.max_length;
-    return RowSource(DataOrder(std::move(shard_rows), options_.shuffle, options_.seed),
-                     options_.packing, max_length, [this, max_length](Place place) {
-                       const auto size = inputs_.row(place).input_ids.size();
-                       return std::min<int64_t>(static_cast<int64_t>(size), max_length);
-                     });
   }
 
   Result<> load_model() {
@@ -171,23 +160,9 @@ class Trainer {
                                  state_.step, total_steps_));
   }
 
-  /// The next step's rows. An epoch's last step may have fewer.
-  std::vector<Row> next_rows() {
-    std::vector<Row> rows;
-    while (rows.empty()) {
-      while (static_cast<int64_t>(rows.size()) < rows_per_step()) {
-        auto row = rows_.next(state_.cursor);
-        if (!row) break;
-        rows.push_back(std::move(*row));
-      }
-      if (rows.empty()) state_.cursor = {state_.cursor.epoch + 1};
-    }
-    return rows;
-  }
-
   Result<> step() {
     const Clock::time_point begin = Clock::now();
-    const std::vector<Row> rows = next_rows();
+    const std::vector<Row> rows = take_step(rows_, state_.cursor, rows_per_step());
     const StepBatch batch = make_step_batch(
         rows, [this](Place place) { return inputs_.row(place); }, options_.max_length, run_tokens_,
         model_->device());

@@ -1,0 +1,25 @@
+// `lorry plan`: what each stage holds or will take, before anything is bought.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "base/json.h"
+#include "base/result.h"
+#include "store/bucket.h"
+#include "train/train.h"
+
+namespace lorry::pipeline {
+
+/// {bucket, dataset, model, stages: [{stage, state, rows, dropped, shards, bytes, memory, tokens,
+/// target_tokens}], train: {examples, rows, steps, tokens, ...}, exact}. `exact` is true once the
+/// tokens are there: then the training's counts are those that it will report. Before, tokens are
+/// estimated from the first rows of the standardized shards. Numbers that are not known are left
+/// out. `options.model` and `dataset` must be in the bucket; `memory` is the data stages' ceiling.
+Result<Json> make_plan(const std::shared_ptr<store::Bucket>& bucket,
+                       const train::TrainOptions& options, int64_t memory);
+
+/// The same for people.
+std::string format_plan(const Json& plan);
+
+}  // namespace lorry::pipeline

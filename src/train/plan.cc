@@ -1,0 +1,118 @@
+#include "train/plan.h"
+
+#include <ATen/core/Tensor.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "model/device.h"
+#include "model/safetensors.h"
+#include "store/layout.h"
+#include "train/inputs.h"
+#include "train/rows.h"
+#include "train/run_size.h"
+#include "train/schedule.h"
+
+namespace lorry::train {
+namespace {
+
+/// Libraries, tokens and work space of the matrix products, whatever the model.
+constexpr int64_t kFixedBytes = int64_t{600} << 20;
+
+/// Float32 parameter, gradient and two moments. Full training of a 16-bit model also keeps the
+/// 16-bit gradient that autograd leaves.
+constexpr int64_t kStateBytes = 16, kFullStateBytes = 18;
+
+int64_t lora_parameters(const model::ModelConfig& config, const model::LoraConfig& lora) {
+  int64_t per_layer = 0;
+  for (const auto projection : lora.targets) {
+    const auto [in, out] = model::projection_shape(config, projection);
+    per_layer += lora.r * (in + out);
+  }
+  return per_layer * config.num_hidden_layers;
+}
+
+Result<int64_t> count_parameters(const store::Bucket& bucket, const std::string& dir) {
+  LORRY_ASSIGN(const auto reader, model::SafetensorsReader::open(bucket, dir, "model"));
+  int64_t parameters = 0;
+  for (const auto& name : reader->names()) {
+    int64_t size = 1;
+    for (const int64_t extent : reader->shape(name)) size *= extent;
+    parameters += size;
+  }
+  return parameters;
+}
+
+/// Where the run would take place; a GPU need not be there to be planned for.
+Result<at::Device> planned_device(const std::string& name) {
+  if (name.starts_with("cuda")) return at::Device(at::kCUDA);
+  return model::resolve_device(name);
+}
+
+Result<int64_t> bytes_of_a_weight(const TrainOptions& options, const model::ModelConfig& config,
+                                  at::Device device) {
+  std::string dtype = options.dtype;
+  if (dtype == "auto" && device.is_cuda()) dtype = "bfloat16";
+  LORRY_ASSIGN(const auto type, model::resolve_dtype(dtype, config, at::Device(at::kCPU)));
+  return int64_t{type == at::kFloat ? 4 : 2};
+}
+
+/// Walks the steps of the run and counts.
+void play(const TrainOptions& options, const Inputs& inputs, TrainPlan& plan) {
+  RowSource rows = make_rows(options, inputs);
+  const int64_t rows_per_step = options.batch_size * options.gradient_accumulation_steps;
+  plan.examples = rows.examples();
+  plan.steps =
+      options.max_steps > 0 ? options.max_steps : count_steps(rows, options.epochs, rows_per_step);
+  Cursor cursor;
+  int64_t most = 0;  // tokens of a step
+  for (int64_t step = 0; step < plan.steps; ++step) {
+    int64_t tokens = 0;
+    for (const Row& row : take_step(rows, cursor, rows_per_step)) {
+      ++plan.rows;
+      for (const Place& place : row) {
+        const auto size = static_cast<int64_t>(inputs.row(place).input_ids.size());
+        plan.longest = std::max(plan.longest, size);
+        plan.cut_examples += size > options.max_length;
+        tokens += std::min(size, options.max_length);
+      }
+    }
+    plan.tokens += tokens;
+    most = std::max(most, tokens);
+  }
+  const int64_t longest = std::min(plan.longest, options.max_length);
+  plan.run_tokens = std::min(most, std::max(plan.run_tokens, longest));
+}
+
+}  // namespace
+
+Result<TrainPlan> plan_training(const TrainOptions& options) {
+  LORRY_TRY(check_options(options));
+  LORRY_ASSIGN(const Inputs inputs, open_inputs(options));
+  LORRY_TRY(check_targets(inputs, options.max_length));
+  LORRY_ASSIGN(const at::Device device, planned_device(options.device));
+  LORRY_ASSIGN(const int64_t weight, bytes_of_a_weight(options, inputs.config, device));
+  LORRY_ASSIGN(const int64_t parameters,
+               count_parameters(*inputs.bucket, store::model_dir(options.model)));
+  TrainPlan plan;
+  plan.run_tokens = run_tokens(inputs.config, device);
+  play(options, inputs, plan);
+
+  plan.weights_bytes = parameters * weight;
+  plan.fused_bytes = parameters * (inputs.config.dtype == "float32" ? 4 : 2);
+  if (options.full) {
+    plan.trained_parameters = parameters;
+    plan.state_bytes = parameters * (weight == 4 ? kStateBytes - 4 : kFullStateBytes);
+  } else {
+    LORRY_ASSIGN(const auto lora, lora_config(options));
+    plan.trained_parameters = lora_parameters(inputs.config, lora);
+    plan.state_bytes = plan.trained_parameters * kStateBytes;
+    plan.adapter_bytes = plan.trained_parameters * 4;
+  }
+  plan.checkpoint_bytes = plan.trained_parameters * 12;  // parameter and two moments
+  plan.activation_bytes = plan.run_tokens * activation_bytes(inputs.config) * weight / 2;
+  plan.memory_bytes = kFixedBytes + plan.weights_bytes + plan.state_bytes + plan.activation_bytes;
+  return plan;
+}
+
+}  // namespace lorry::train

@@ -1,0 +1,38 @@
+// What a training will take, before it begins; free of libtorch like train.h.
+#pragma once
+
+#include <cstdint>
+
+#include "base/result.h"
+#include "train/train.h"
+
+namespace lorry::train {
+
+/// Counts are those that `train` with the same options will report; bytes of memory are estimates.
+struct TrainPlan {
+  int64_t examples = 0;  ///< in the data set
+  int64_t rows = 0;      ///< that are trained on, over all epochs; packed where packing is on
+  int64_t steps = 0;
+  int64_t tokens = 0;        ///< trained on, over all epochs, after cutting to max_length
+  int64_t cut_examples = 0;  ///< longer than max_length, counted each time they come
+  int64_t longest = 0;       ///< tokens of the longest example, uncut
+  int64_t run_tokens = 0;    ///< tokens of the largest forward pass
+  int64_t trained_parameters = 0;
+
+  // Memory in bytes, of the host or (on a GPU) of the device.
+  int64_t weights_bytes = 0;
+  int64_t state_bytes = 0;       ///< trained parameters, gradients, optimiser
+  int64_t activation_bytes = 0;  ///< of the largest forward pass
+  int64_t memory_bytes = 0;      ///< all of it, with the libraries' own
+
+  // Results in the bucket, in bytes.
+  int64_t checkpoint_bytes = 0;
+  int64_t adapter_bytes = 0;  ///< 0 in full training
+  int64_t fused_bytes = 0;
+};
+
+/// Plays the run through without computing: the same order, the same packing, the same cuts. Needs
+/// the model and the tokens in the bucket, no GPU: device "cuda" plans for one that is not here.
+Result<TrainPlan> plan_training(const TrainOptions& options);
+
+}  // namespace lorry::train
