@@ -20,6 +20,7 @@ function(lorry_find_library name header library)
 endfunction()
 lorry_find_library(utf8proc utf8proc.h libutf8proc.a)
 lorry_find_library(zstd zstd.h libzstd.a)
+lorry_find_library(yaml yaml.h libyaml.a)
 
 # Headers only: src/net loads the library when it is needed.
 find_path(CURL_INCLUDE curl/curl.h REQUIRED)
