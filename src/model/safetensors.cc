@@ -7,11 +7,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cstring>
+#include <deque>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
+#include <thread>
+
+#include "store/arrow_error.h"
 
 namespace lorry::model {
 namespace {
@@ -53,9 +59,18 @@ struct Entry {
   uint64_t begin = 0, end = 0;  ///< bytes from the start of the file
 };
 
+/// A file of a checkpoint. One that is not on this machine is fetched whole, by several ranges at a
+/// time, when the first tensor is asked for: hundreds of small tensors would each wait for the
+/// network.
 struct File {
   std::string path;
   std::shared_ptr<arrow::io::RandomAccessFile> input;
+  bool is_local;
+  mutable std::mutex mutex;
+  mutable std::shared_ptr<arrow::Buffer> whole;
+
+  File(std::string path, std::shared_ptr<arrow::io::RandomAccessFile> input, bool is_local)
+      : path(std::move(path)), input(std::move(input)), is_local(is_local) {}
 };
 
 using Entries = std::map<std::string, Entry>;
@@ -71,6 +86,46 @@ Result<std::shared_ptr<arrow::Buffer>> read_range(const File& file, uint64_t beg
         fmt::format("{}: shorter than its header says; copy or download it again", file.path));
   }
   return *buffer;
+}
+
+Result<std::shared_ptr<arrow::Buffer>> read_whole(const File& file) {
+  constexpr int64_t kPiece = 16 << 20;
+  constexpr int kThreads = 8;
+  LORRY_ASSIGN(const int64_t size, store::from_arrow(file.input->GetSize(), file.path));
+  LORRY_ASSIGN(std::shared_ptr<arrow::Buffer> whole,
+               store::from_arrow(arrow::AllocateBuffer(size), file.path));
+  std::atomic<int64_t> next = 0;
+  std::mutex mutex;
+  Result<> failure;
+  {
+    std::vector<std::jthread> threads;
+    for (int i = 0; i < std::min<int64_t>(kThreads, size / kPiece + 1); ++i) {
+      threads.emplace_back([&] {
+        for (int64_t at = next.fetch_add(kPiece); at < size; at = next.fetch_add(kPiece)) {
+          const int64_t length = std::min(kPiece, size - at);
+          const auto got = file.input->ReadAt(at, length, whole->mutable_data() + at);
+          if (got.ok() && *got == length) continue;
+          std::lock_guard lock(mutex);
+          failure = got.ok() ? corrupt_data(file.path + ": shorter than it was when it was opened")
+                             : store::from_arrow(got.status(), file.path);
+          next = size;
+        }
+      });
+    }
+  }
+  LORRY_TRY(std::move(failure));
+  return whole;
+}
+
+/// Bytes of the tensors; the file's own memory where it is mapped.
+Result<std::shared_ptr<arrow::Buffer>> tensor_bytes(const File& file, uint64_t begin,
+                                                    uint64_t length) {
+  if (file.is_local) return read_range(file, begin, length);
+  std::lock_guard lock(file.mutex);
+  if (!file.whole) {
+    LORRY_ASSIGN(file.whole, read_whole(file));
+  }
+  return arrow::SliceBuffer(file.whole, static_cast<int64_t>(begin), static_cast<int64_t>(length));
 }
 
 /// Bytes that a tensor of this shape takes; nullopt if that overflows.
@@ -205,7 +260,7 @@ Result<std::vector<std::string>> find_files(const store::Bucket& bucket, const s
 
 struct SafetensorsReader::Impl {
   std::string dir;
-  std::vector<File> files;
+  std::deque<File> files;  // they do not move
   Entries entries;
 };
 
@@ -228,7 +283,7 @@ Result<std::shared_ptr<SafetensorsReader>> SafetensorsReader::open(const store::
                       path));
     }
     LORRY_ASSIGN(auto input, bucket.open_input(path));
-    impl->files.push_back({path, std::move(input)});
+    impl->files.emplace_back(path, std::move(input), bucket.is_local());
     LORRY_TRY(read_header(impl->files.back(), impl->files.size() - 1, impl->entries));
   }
   return std::shared_ptr<SafetensorsReader>(new SafetensorsReader(std::move(impl)));
@@ -265,7 +320,7 @@ Result<at::Tensor> SafetensorsReader::tensor(const std::string& name) const {
     return unsupported(fmt::format("{}: tensor {} is {}; lorry reads F32, BF16 and F16", file.path,
                                    name, entry.dtype));
   }
-  LORRY_ASSIGN(auto buffer, read_range(file, entry.begin, entry.end - entry.begin));
+  LORRY_ASSIGN(auto buffer, tensor_bytes(file, entry.begin, entry.end - entry.begin));
   try {
     const auto options = at::TensorOptions().dtype(*entry.type);
     const auto address = reinterpret_cast<uintptr_t>(buffer->data());

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/crc32c.h"
 #include "base/log.h"
 #include "base/version.h"
+#include "store/checksum.h"
 #include "store/layout.h"
 #include "train/batch.h"
 #include "train/export.h"
@@ -83,11 +85,26 @@ Json info_json(const RunResult& r, const ExportCheck& check) {
   return info;
 }
 
+/// Every file of the results with its size and checksum, for `lorry verify`.
+Result<Json> recorded_files(const store::Bucket& bucket, const std::string& done) {
+  Json files = Json::array();
+  for (const char* part : {"lora_model", "fused"}) {
+    LORRY_ASSIGN(const auto objects, bucket.list(store::join_path(done, part), true));
+    for (const auto& object : objects) {
+      LORRY_ASSIGN(const auto sum, store::read_checksum(bucket, object.path));
+      files.push_back({{"name", object.path.substr(done.size() + 1)},
+                       {"bytes", sum.size},
+                       {"crc32c", crc32c_hex(sum.crc32c)}});
+    }
+  }
+  return files;
+}
+
 /// The facts that report.html lists.
 Json report_facts(const Json& info) {
   Json facts = Json::object();
   for (const auto& [key, value] : info.items()) {
-    if (!value.is_object()) facts[key] = value;
+    if (value.is_primitive()) facts[key] = value;
   }
   for (const auto& [key, value] : info.at("identity").at("options").items()) facts[key] = value;
   return facts;
@@ -120,7 +137,8 @@ Result<> publish(const RunResult& r) {
   }
   LORRY_TRY(write_fused(r, model_dir, fused_dir));
   LORRY_ASSIGN(const ExportCheck check, check_fused(r, fused_dir));
-  const Json info = info_json(r, check);
+  Json info = info_json(r, check);
+  LORRY_ASSIGN(info["files"], recorded_files(bucket, done));
   LORRY_TRY(bucket.write(done + "/metrics.jsonl", metrics_jsonl(r.state.history)));
   LORRY_TRY(
       bucket.write(done + "/report.html", report_html(r.options.model + " on " + r.options.dataset,
