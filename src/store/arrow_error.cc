@@ -5,6 +5,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "net/arrow_status.h"
+
 namespace lorry::store {
 
 std::string arrow_reason(const arrow::Status& status) {
@@ -14,6 +16,7 @@ std::string arrow_reason(const arrow::Status& status) {
 }
 
 Error from_arrow(const arrow::Status& status, std::string_view context) {
+  if (const Error* ours = net::error_in(status)) return *ours;  // it names its object
   std::string message = std::string(context) + ": " + arrow_reason(status);
   if (arrow::internal::ErrnoFromStatus(status) == ENOENT) return not_found(std::move(message));
   if (status.IsIOError() || status.IsOutOfMemory()) return unavailable(std::move(message));

@@ -9,6 +9,7 @@
 #include "store/arrow_error.h"
 #include "store/backend.h"
 #include "store/local_backend.h"
+#include "store/s3_backend.h"
 
 namespace lorry::store {
 namespace {
@@ -42,8 +43,9 @@ Result<std::unique_ptr<Backend>> open_backend(const std::string& uri, bool creat
   if (colon == std::string::npos) return open_local_backend(uri, create);
   const std::string scheme = uri.substr(0, colon);
   if (scheme == "file") return open_local_backend(uri.substr(colon + 3), create);
+  if (scheme == "s3" || scheme == "s3a") return open_s3_backend(uri.substr(colon + 3));
   return unsupported(fmt::format(
-      "buckets at {}:// are not supported yet; name a local directory with --bucket", scheme));
+      "buckets at {}:// are not supported; write a directory, s3://, gs:// or az://", scheme));
 }
 
 }  // namespace
