@@ -1,178 +1,39 @@
 #include "pipeline/standardize.h"
 
-#include <arrow/array.h>
-#include <arrow/builder.h>
 #include <arrow/record_batch.h>
-#include <arrow/table_builder.h>
 #include <arrow/type.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <chrono>
-#include <deque>
-#include <future>
 #include <nlohmann/json.hpp>
 #include <set>
-#include <thread>  // hardware_concurrency
 
-#include "base/cancel.h"
 #include "base/digest.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/version.h"
 #include "data/conversations.h"
 #include "data/shard.h"
+#include "data/standard_batch.h"
+#include "pipeline/pieces.h"
 #include "store/layout.h"
 
 namespace lorry::pipeline {
 namespace {
 
-using data::StandardRow;
-using data::Turn;
+using data::OptionalColumns;
 
 /// Rows that are looked at to recognise the format.
 constexpr int64_t kSampleRows = 100;
-constexpr size_t kNamedBadRows = 1000;
 constexpr size_t kNamedPlaceholders = 10;
+/// Raised when the same inputs come to give other bytes.
+constexpr int kFormat = 1;
 
-/// The optional parts of a turn that some row of the data set has, in the order of the columns.
-struct Extras {
-  bool tool_calls = false, tool_call_id = false, name = false, reasoning_content = false;
-  bool tools = false;
-
-  void add(const StandardRow& row) {
-    tools |= row.tools.has_value();
-    for (const Turn& turn : row.turns) {
-      tool_calls |= turn.tool_calls.has_value();
-      tool_call_id |= turn.tool_call_id.has_value();
-      name |= turn.name.has_value();
-      reasoning_content |= turn.reasoning_content.has_value();
-    }
-  }
-  void add(const Extras& other) {
-    tools |= other.tools;
-    tool_calls |= other.tool_calls;
-    tool_call_id |= other.tool_call_id;
-    name |= other.name;
-    reasoning_content |= other.reasoning_content;
-  }
-};
-
-std::shared_ptr<arrow::Schema> standard_schema(data::RowFormat format, const Extras& extras) {
-  if (format == data::RowFormat::kText) return arrow::schema({arrow::field("text", arrow::utf8())});
-  arrow::FieldVector turn = {arrow::field("role", arrow::utf8()),
-                             arrow::field("content", arrow::utf8())};
-  if (extras.reasoning_content) turn.push_back(arrow::field("reasoning_content", arrow::utf8()));
-  if (extras.tool_calls) turn.push_back(arrow::field("tool_calls", arrow::utf8()));
-  if (extras.tool_call_id) turn.push_back(arrow::field("tool_call_id", arrow::utf8()));
-  if (extras.name) turn.push_back(arrow::field("name", arrow::utf8()));
-  arrow::FieldVector fields = {arrow::field("conversations", arrow::list(arrow::struct_(turn)))};
-  if (extras.tools) fields.push_back(arrow::field("tools", arrow::utf8()));
-  return arrow::schema(std::move(fields));
-}
-
-/// Standard rows into one record batch.
-class BatchBuilder {
- public:
-  BatchBuilder(std::shared_ptr<arrow::Schema> schema, const Extras& extras)
-      : schema_(std::move(schema)), extras_(extras) {}
-
-  arrow::Result<std::shared_ptr<arrow::RecordBatch>> build(const std::vector<StandardRow>& rows) {
-    ARROW_ASSIGN_OR_RAISE(auto builder, arrow::RecordBatchBuilder::Make(schema_, pool()));
-    const bool is_text = schema_->field(0)->name() == "text";
-    for (const auto& row : rows) {
-      if (is_text) {
-        ARROW_RETURN_NOT_OK(builder->GetFieldAs<arrow::StringBuilder>(0)->Append(row.text));
-        continue;
-      }
-      ARROW_RETURN_NOT_OK(append_turns(*builder->GetFieldAs<arrow::ListBuilder>(0), row.turns));
-      if (extras_.tools) {
-        ARROW_RETURN_NOT_OK(append(*builder->GetField(1), row.tools));
-      }
-    }
-    return builder->Flush();
-  }
-
- private:
-  static arrow::MemoryPool* pool() { return arrow::default_memory_pool(); }
-
-  arrow::Status append_turns(arrow::ListBuilder& list, const std::vector<Turn>& turns) {
-    ARROW_RETURN_NOT_OK(list.Append());
-    auto& fields = static_cast<arrow::StructBuilder&>(*list.value_builder());
-    for (const Turn& turn : turns) {
-      ARROW_RETURN_NOT_OK(fields.Append());
-      int f = 0;
-      ARROW_RETURN_NOT_OK(append(*fields.field_builder(f++), turn.role));
-      ARROW_RETURN_NOT_OK(append(*fields.field_builder(f++), turn.content));
-      if (extras_.reasoning_content) {
-        ARROW_RETURN_NOT_OK(append(*fields.field_builder(f++), turn.reasoning_content));
-      }
-      if (extras_.tool_calls) {
-        ARROW_RETURN_NOT_OK(append(*fields.field_builder(f++), turn.tool_calls));
-      }
-      if (extras_.tool_call_id) {
-        ARROW_RETURN_NOT_OK(append(*fields.field_builder(f++), turn.tool_call_id));
-      }
-      if (extras_.name) ARROW_RETURN_NOT_OK(append(*fields.field_builder(f++), turn.name));
-    }
-    return arrow::Status::OK();
-  }
-
-  static arrow::Status append(arrow::ArrayBuilder& builder,
-                              const std::optional<std::string>& text) {
-    auto& strings = static_cast<arrow::StringBuilder&>(builder);
-    return text ? strings.Append(*text) : strings.AppendNull();
-  }
-
-  std::shared_ptr<arrow::Schema> schema_;
-  const Extras& extras_;
-};
-
-/// What became of the rows so far; kept in progress.json after each shard.
-struct Counts {
-  int64_t rows_in = 0, rows = 0, bad_rows = 0;
-  std::map<std::string, int64_t> dropped;
-  Json bad = Json::array();
-  std::vector<int64_t> shard_rows;
-  std::set<std::string> filled;  ///< placeholders that some row held
-
-  Json to_json() const {
-    Json json;
-    json["filled"] = filled;
-    json["rows_in"] = rows_in;
-    json["rows"] = rows;
-    json["bad_rows"] = bad_rows;
-    json["dropped"] = dropped;
-    json["bad"] = bad;
-    json["shard_rows"] = shard_rows;
-    return json;
-  }
-  static std::optional<Counts> from_json(const Json& json) {
-    try {
-      Counts counts;
-      counts.rows_in = json.at("rows_in").get<int64_t>();
-      counts.rows = json.at("rows").get<int64_t>();
-      counts.bad_rows = json.at("bad_rows").get<int64_t>();
-      counts.dropped = json.at("dropped").get<std::map<std::string, int64_t>>();
-      counts.bad = json.at("bad");
-      counts.shard_rows = json.at("shard_rows").get<std::vector<int64_t>>();
-      counts.filled = json.at("filled").get<std::set<std::string>>();
-      return counts;
-    } catch (const nlohmann::json::exception&) {
-      return std::nullopt;
-    }
-  }
-};
-
-/// One raw batch, standardized.
 struct Piece {
-  std::vector<StandardRow> kept;
-  std::map<std::string, int64_t> dropped;
-  std::vector<std::pair<int64_t, std::string>> bad;  ///< row of the shard, what
-  Extras extras;
-  std::set<std::string> unfilled, filled;
-  std::shared_ptr<arrow::RecordBatch> batch;
-  std::string failure;  ///< of building the batch
+  int64_t first_row = 0;  ///< of the shard
+  int64_t rows = 0;
+  Result<data::StandardBatch> done = data::StandardBatch();
 };
 
 class Standardization {
@@ -182,31 +43,32 @@ class Standardization {
         bucket_(*options.bucket),
         raw_(store::raw_dir(options.dataset)),
         dir_(store::standardized_dir(options.dataset)),
-        threads_(options.threads > 0 ? size_t(options.threads)
-                                     : std::max(1u, std::thread::hardware_concurrency())) {}
+        limits_(PieceLimits::of(options)) {}
 
   Result<StandardizeReport> run() {
+    LORRY_TRY(check(options_));
     LORRY_TRY(read_raw_info());
     LORRY_ASSIGN(const bool done, is_up_to_date());
     if (done) return report_;
     LORRY_TRY(recognise());
-    LORRY_TRY(learn_extras());
-    schema_ = standard_schema(rules_.format, extras_);
-    LORRY_TRY(begin());
     if (!unused_.empty()) {
       log::info("{}: as {}, without the columns {}", dir_, report_.format,
                 fmt::join(unused_, ", "));
     }
-    for (int64_t shard = int64_t(counts_.shard_rows.size()); shard < shards_; ++shard) {
-      LORRY_TRY(write_shard(shard));
+    ShardWork work(options_, options_.bucket, dir_, sha256_hex(dump_json(inputs_)), shards_,
+                   rows_total_);
+    LORRY_TRY(work.begin([this](int64_t, const Json& state) { return learn(state); }));
+    rows_done_ = work.rows_done();
+    while (true) {
+      LORRY_ASSIGN(const auto shard, work.next());
+      if (!shard) break;
+      LORRY_TRY(write_shard(work, *shard));
     }
-    LORRY_TRY(finish());
+    LORRY_TRY(complete(work));
     return report_;
   }
 
  private:
-  std::string progress_path() const { return store::join_path(dir_, "progress.json"); }
-
   Result<> read_raw_info() {
     LORRY_ASSIGN(auto info, bucket_.read_info(raw_));
     if (!info) {
@@ -216,11 +78,10 @@ class Standardization {
     shards_ = info->value("count", int64_t(-1)) + 1;
     rows_total_ = info->value("rows", int64_t(0));
     inputs_["lorry_version"] = kVersion;
+    inputs_["format"] = kFormat;
     inputs_["raw"] = sha256_hex(dump_json(*info));
-    inputs_["options"] = Json{{"format", options_.format},
-                              {"columns", options_.columns},
-                              {"set", options_.placeholders},
-                              {"skip_bad_rows", options_.skip_bad_rows}};
+    inputs_["options"] = Json{
+        {"format", options_.format}, {"columns", options_.columns}, {"set", options_.placeholders}};
     return {};
   }
 
@@ -228,230 +89,177 @@ class Standardization {
     if (options_.fresh) return false;
     LORRY_ASSIGN(auto info, bucket_.read_info(dir_));
     if (!info || info->value("inputs", Json()) != inputs_) return false;
-    LORRY_TRY(bucket_.remove(progress_path()));
+    LORRY_TRY(check_finished(options_, dir_, *info));
     report_.rows_in = info->value("rows_in", int64_t(0));
     report_.rows = info->value("rows", int64_t(0));
     report_.shards = info->value("count", int64_t(-1)) + 1;
     report_.format = info->value("format", "");
     report_.dropped = info->value("dropped", std::map<std::string, int64_t>());
-    report_.up_to_date = true;
+    report_.complete = report_.up_to_date = true;
     return true;
   }
 
-  Result<std::shared_ptr<data::ShardReader>> open_raw(int64_t shard) const {
-    return data::ShardReader::open(bucket_, store::shard_dir(raw_, shard));
-  }
-
+  /// From the first rows: which columns play which part, and which optional ones there will be.
   Result<> recognise() {
-    LORRY_ASSIGN(auto shard, open_raw(0));
+    LORRY_ASSIGN(auto shard, data::ShardStream::open(bucket_, store::shard_dir(raw_, 0)));
+    LORRY_ASSIGN(const auto batch, shard->next());
     std::vector<Json> sample;
-    for (int64_t row = 0; row < std::min(shard->rows(), kSampleRows); ++row) {
-      const auto [batch, at] = shard->locate(row);
-      sample.push_back(data::row_to_json(*batch, at));
+    for (int64_t row = 0; batch && row < std::min(batch->num_rows(), kSampleRows); ++row) {
+      sample.push_back(data::row_to_json(*batch, row));
     }
     LORRY_ASSIGN(rules_, data::find_rules(*shard->schema(), sample, options_.format,
                                           options_.columns, options_.placeholders));
     report_.format = data::row_format_name(rules_.format);
     unused_ = data::unused_columns(*shard->schema(), sample, rules_);
-    return {};
-  }
-
-  /// Standardizes batch after batch of a raw shard, `threads_` at a time, and hands the pieces on
-  /// in order.
-  template <typename Work, typename Use>
-  Result<> each_piece(const data::ShardReader& shard, Work work, Use use) {
-    std::deque<std::future<Piece>> pieces;
-    for (int64_t b = 0; b < shard.num_batches() || !pieces.empty();) {
-      if (b < shard.num_batches() && pieces.size() <= threads_) {
-        pieces.push_back(std::async(std::launch::async, [this, &shard, &work, b] {
-          return work(*shard.batch(b), shard.batch_start(b));
-        }));
-        ++b;
-        continue;
-      }
-      LORRY_TRY(check_cancelled());
-      Piece piece = pieces.front().get();
-      pieces.pop_front();
-      LORRY_TRY(use(piece));
+    for (const Json& row : sample) {
+      const auto done = data::standardize_row(rules_, row);
+      if (done.ok() && done->dropped.empty()) columns_.add(*done);
     }
     return {};
   }
 
-  Piece standardize(const arrow::RecordBatch& batch, int64_t start) const {
-    Piece piece;
-    for (int64_t row = 0; row < batch.num_rows(); ++row) {
-      auto done = data::standardize_row(rules_, data::row_to_json(batch, row));
-      if (!done.ok()) {
-        piece.bad.emplace_back(start + row, done.error().message);
-        continue;
-      }
-      piece.unfilled.merge(done->placeholders);
-      piece.filled.merge(done->filled);
-      if (!done->dropped.empty()) {
-        ++piece.dropped[done->dropped];
-        continue;
-      }
-      piece.extras.add(*done);
-      piece.kept.push_back(std::move(*done));
-    }
-    return piece;
-  }
-
-  /// Whether any row can have more than role and content. Where the raw columns allow for it, all
-  /// rows are looked at: the schema must not depend on where a shard was cut.
-  Result<> learn_extras() {
-    const bool plain = rules_.format == data::RowFormat::kText ||
-                       (rules_.tools.empty() && (rules_.format == data::RowFormat::kAlpaca));
-    if (plain) return {};
-    for (int64_t s = 0; s < shards_; ++s) {
-      LORRY_ASSIGN(auto shard, open_raw(s));
-      LORRY_TRY(each_piece(
-          *shard,
-          [this](const arrow::RecordBatch& batch, int64_t start) {
-            Piece piece = standardize(batch, start);
-            piece.kept.clear();
-            return piece;
-          },
-          [this, s](Piece& piece) -> Result<> {
-            extras_.add(piece.extras);
-            scanned_bad_ += int64_t(piece.bad.size());
-            // Fail before anything is written; the writing pass reports each.
-            if (scanned_bad_ > options_.skip_bad_rows) return bad_row(s, piece.bad.front());
-            return {};
-          }));
-    }
+  /// What the rows of a shard that is done have told.
+  Result<> learn(const Json& state) {
+    columns_.add(OptionalColumns::from_json(state.value("needed", Json::array())));
+    for (const auto& name : state.value("filled", Json::array())) filled_.insert(name);
     return {};
   }
 
-  Error bad_row(int64_t shard, const std::pair<int64_t, std::string>& bad) const {
-    return invalid_input(
-        fmt::format("{}: row {}: {}; --skip-bad-rows N leaves up to N such rows out",
-                    store::shard_dir(raw_, shard), bad.first, bad.second));
+  /// A column that few rows have is met late. The shard is then begun again with it, and shards
+  /// that were written without it are at the end.
+  Result<> write_shard(ShardWork& work, int64_t shard) {
+    const int64_t before = rows_done_;
+    while (true) {
+      LORRY_ASSIGN(const bool done, try_shard(work, shard));
+      if (done) return {};
+      rows_done_ = before;
+    }
   }
 
-  Result<> begin() {
-    if (!options_.fresh) {
-      LORRY_ASSIGN(const bool there, bucket_.exists(progress_path()));
-      if (there) {
-        LORRY_ASSIGN(const std::string text, bucket_.read(progress_path()));
-        const auto json = parse_json(text, progress_path());
-        if (json.ok() && json->value("inputs", Json()) == inputs_) {
-          if (auto counts = Counts::from_json(*json)) {
-            counts_ = std::move(*counts);
-            log::info("{}: going on after {} whole shards", dir_, counts_.shard_rows.size());
-            return {};
-          }
+  /// False, and `columns_` wider, if rows of the shard need a column that it was begun without.
+  Result<bool> try_shard(ShardWork& work, int64_t shard) {
+    const OptionalColumns columns = columns_;
+    const std::string from = store::shard_dir(raw_, shard);
+    LORRY_ASSIGN(const auto rows, data::ShardStream::open(bucket_, from));
+    LORRY_ASSIGN(auto writer,
+                 data::ShardWriter::create(options_.bucket, store::shard_dir(dir_, shard),
+                                           data::standard_schema(rules_.format, columns)));
+    Ledger ledger;
+    OptionalColumns needed;
+    std::set<std::string> filled;
+    const auto work_on = [&](const RowPiece& piece) {
+      return Piece{piece.first_row, piece.batch->num_rows(),
+                   data::standardize_batch(rules_, columns, *piece.batch)};
+    };
+    const auto use = [&](Piece piece) -> Result<bool> {
+      LORRY_ASSIGN(const auto done, std::move(piece.done).with_context(from));
+      columns_.add(done.needed);
+      if (!done.rows) return false;
+      needed.add(done.needed);
+      filled.insert(done.filled.begin(), done.filled.end());
+      warn_of_placeholders(done.placeholders);
+      ledger.keep(done.rows->num_rows());
+      for (const auto& row : done.left_out) {
+        Ledger::Named named{from, piece.first_row + row.row, row.malformed};
+        if (row.malformed.empty()) {
+          ledger.drop(row.reason, std::move(named));
+        } else {
+          LORRY_TRY(work.refuse(ledger, std::move(named)));
         }
       }
-    }
-    LORRY_TRY(bucket_.remove(store::join_path(dir_, "info.json")));
-    LORRY_TRY(bucket_.remove(progress_path()));
-    return data::remove_shards(bucket_, dir_, 0);
-  }
-
-  Result<> write_shard(int64_t s) {
-    LORRY_ASSIGN(auto shard, open_raw(s));
-    LORRY_ASSIGN(auto writer,
-                 data::ShardWriter::create(options_.bucket, store::shard_dir(dir_, s), schema_));
-    LORRY_TRY(each_piece(
-        *shard,
-        [this](const arrow::RecordBatch& batch, int64_t start) {
-          Piece piece = standardize(batch, start);
-          auto built = BatchBuilder(schema_, extras_).build(piece.kept);
-          if (built.ok()) {
-            piece.batch = *built;
-          } else {
-            piece.failure = built.status().message();
-          }
-          return piece;
-        },
-        [&](Piece& piece) -> Result<> {
-          LORRY_TRY(account(piece, s));
-          if (!piece.batch) return unavailable(fmt::format("{}: {}", dir_, piece.failure));
-          return writer->write(*piece.batch);
-        }));
+      rows_done_ += piece.rows;
+      if (options_.progress) options_.progress(rows_done_, rows_total_);
+      LORRY_TRY(writer->write(*done.rows));
+      return true;
+    };
+    LORRY_TRY(each_piece<Piece>(*rows, limits_, work_on, use));
+    if (columns_ != columns) return false;
+    Json state = work.state(shard, ledger);
+    state["rows"] = writer->rows();
+    state["columns"] = columns.to_json();
+    state["needed"] = needed.to_json();
+    state["filled"] = filled;
+    writer->set_state(state);
     LORRY_TRY(writer->finish());
-    counts_.rows += writer->rows();
-    counts_.shard_rows.push_back(writer->rows());
-    if (s + 1 == shards_) return {};
-    Json progress = counts_.to_json();
-    progress["inputs"] = inputs_;
-    return bucket_.write(progress_path(), dump_json(progress, 1));
+    filled_.merge(filled);
+    LORRY_TRY(work.made(ledger));
+    return true;
   }
 
-  Result<> account(const Piece& piece, int64_t shard) {
-    counts_.rows_in += int64_t(piece.kept.size() + piece.bad.size());
-    for (const auto& [reason, n] : piece.dropped) {
-      counts_.dropped[reason] += n;
-      counts_.rows_in += n;
-    }
-    for (const auto& bad : piece.bad) {
-      if (++counts_.bad_rows > options_.skip_bad_rows) return bad_row(shard, bad);
-      const std::string message =
-          fmt::format("{}: row {}: {}", store::shard_dir(raw_, shard), bad.first, bad.second);
-      log::warn("skipped: {}", message);
-      if (counts_.bad.size() < kNamedBadRows) counts_.bad.push_back(message);
-    }
-    warn_of_placeholders(piece);
-    if (options_.progress) options_.progress(counts_.rows_in, rows_total_);
-    return {};
-  }
-
-  void warn_of_placeholders(const Piece& piece) {
-    counts_.filled.insert(piece.filled.begin(), piece.filled.end());
-    for (const auto& name : piece.unfilled) {
+  void warn_of_placeholders(const std::set<std::string>& names) {
+    for (const auto& name : names) {
       if (warned_.size() >= kNamedPlaceholders || !warned_.insert(name).second) continue;
       log::warn("the rows hold {{{{{}}}}}, which stays as it is; --set {}=VALUE fills it", name,
                 name);
     }
   }
 
-  Result<> finish() {
-    for (const auto& [name, value] : options_.placeholders) {
-      if (!counts_.filled.contains(name))
-        log::warn("--set {}: no row holds {{{{{}}}}}", name, name);
+  /// If every shard is there: those without a column that others need are written again, by
+  /// whoever comes last, and info.json is written.
+  Result<> complete(ShardWork& work) {
+    report_.shards = shards_;
+    while (true) {
+      std::vector<int64_t> shard_rows, narrow;
+      std::vector<std::pair<int64_t, OptionalColumns>> written;
+      LORRY_ASSIGN(const auto missing, work.collect([&](int64_t shard, const Json& state) {
+        shard_rows.push_back(state.value("rows", int64_t(0)));
+        written.emplace_back(shard,
+                             OptionalColumns::from_json(state.value("columns", Json::array())));
+        return learn(state);
+      }));
+      report_.rows_in = work.ledger().read();
+      report_.rows = work.ledger().kept();
+      report_.dropped = work.ledger().summary()["dropped"].get<std::map<std::string, int64_t>>();
+      report_.missing = int64_t(missing.size());
+      if (!missing.empty()) return {};
+      for (const auto& [shard, columns] : written) {
+        if (columns != columns_) narrow.push_back(shard);
+      }
+      if (narrow.empty()) return finish(work, shard_rows);
+      log::info("{}: {} shards again, with the column{} that later rows have", dir_, narrow.size(),
+                columns_.to_json().size() == 1 ? "" : "s");
+      work.count_anew();
+      for (const int64_t shard : narrow) LORRY_TRY(write_shard(work, shard));
     }
-    if (counts_.bad_rows > 0) counts_.dropped["malformed"] = counts_.bad_rows;
-    if (counts_.rows == 0) {
+  }
+
+  Result<> finish(ShardWork& work, const std::vector<int64_t>& shard_rows) {
+    for (const auto& [name, value] : options_.placeholders) {
+      if (!filled_.contains(name)) log::warn("--set {}: no row holds {{{{{}}}}}", name, name);
+    }
+    if (report_.rows == 0) {
       std::string reasons;
-      for (const auto& [reason, n] : counts_.dropped) {
+      for (const auto& [reason, n] : report_.dropped) {
         reasons += fmt::format("{}{}: {}", reasons.empty() ? "" : ", ", reason, n);
       }
       return invalid_input(fmt::format("{}: no row is left to train on ({})", dir_, reasons));
     }
     Json info;
     info["count"] = shards_ - 1;
-    info["rows"] = counts_.rows;
-    info["rows_in"] = counts_.rows_in;
-    info["shard_rows"] = counts_.shard_rows;
-    info["dropped"] = counts_.dropped;
-    info["dropped_rows"] = counts_.bad;
+    info["rows"] = report_.rows;
+    info["rows_in"] = report_.rows_in;
+    info["shard_rows"] = shard_rows;
+    info["dropped"] = report_.dropped;
     info["format"] = report_.format;
     info["dropped_columns"] = unused_;
-    info["columns"] = data::features_from_schema(*schema_);
+    info["columns"] = data::features_from_schema(*data::standard_schema(rules_.format, columns_));
     info["inputs"] = inputs_;
     info["lorry_version"] = kVersion;
-    LORRY_TRY(bucket_.write_info(dir_, info));
-    report_.rows_in = counts_.rows_in;
-    report_.rows = counts_.rows;
-    report_.shards = shards_;
-    report_.dropped = counts_.dropped;
-    return bucket_.remove(progress_path());
+    LORRY_TRY(work.finish(std::move(info)));
+    report_.complete = true;
+    return {};
   }
 
   const StandardizeOptions& options_;
   store::Bucket& bucket_;
-  std::string raw_, dir_;
-  size_t threads_;
-  int64_t shards_ = 0, rows_total_ = 0;
+  const std::string raw_, dir_;
+  const PieceLimits limits_;
+  int64_t shards_ = 0, rows_total_ = 0, rows_done_ = 0;
   Json inputs_;
   data::RowRules rules_;
   std::vector<std::string> unused_;
-  Extras extras_;
-  int64_t scanned_bad_ = 0;
-  std::shared_ptr<arrow::Schema> schema_;
-  Counts counts_;
-  std::set<std::string> warned_;
+  OptionalColumns columns_;  ///< as far as is known
+  std::set<std::string> filled_, warned_;
   StandardizeReport report_;
 };
 

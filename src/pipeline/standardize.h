@@ -10,11 +10,12 @@
 #include <vector>
 
 #include "base/result.h"
+#include "pipeline/shard_work.h"
 #include "store/bucket.h"
 
 namespace lorry::pipeline {
 
-struct StandardizeOptions {
+struct StandardizeOptions : ShardWorkOptions {
   std::shared_ptr<store::Bucket> bucket;
   std::string dataset;
   /// "" or "auto", "sharegpt", "messages" (or "openai"), "alpaca", "prompt-completion", "text".
@@ -23,11 +24,6 @@ struct StandardizeOptions {
   std::vector<std::pair<std::string, std::string>> columns;
   /// {{name}} in every string becomes the value.
   std::vector<std::pair<std::string, std::string>> placeholders;
-  /// Rows that cannot be understood (an unknown role) to tolerate; each is reported.
-  int64_t skip_bad_rows = 0;
-  /// Standardise again even if nothing changed.
-  bool fresh = false;
-  int threads = 0;  ///< 0 takes the machine's
   /// Called between batches from the calling thread.
   std::function<void(int64_t rows, int64_t rows_total)> progress;
 };
@@ -36,14 +32,18 @@ struct StandardizeReport {
   int64_t rows_in = 0;
   int64_t rows = 0;
   int64_t shards = 0;
+  int64_t missing = 0;                     ///< shards that other nodes have not made yet
+  bool complete = false;                   ///< every shard is there, and info.json
   std::string format;                      ///< what the rows were understood as
   std::map<std::string, int64_t> dropped;  ///< reason -> rows
   bool up_to_date = false;
   double seconds = 0;
 };
 
-/// Writes standardized/{dataset}/{shard}/ for each raw shard, then info.json. Fails with not found
-/// if the raw shards are not complete, with invalid input if the columns are not understood.
+/// Writes standardized/{dataset}/{shard}/ for each raw shard of this process's part, then info.json
+/// if all parts are there. Goes on after the last whole shard of an earlier run. Fails with not
+/// found if the raw shards are not complete, with invalid input if the columns are not understood,
+/// a row is malformed or too many are left out.
 Result<StandardizeReport> standardize(const StandardizeOptions& options);
 
 }  // namespace lorry::pipeline

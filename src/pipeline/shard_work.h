@@ -1,0 +1,105 @@
+// The frame of a stage that makes shard i of shard i: what is done stays, what is missing is made,
+// by one process or by many on the same bucket.
+//
+// A shard is done when its state.json carries the key of this work (a digest of all that decides
+// the shard); nothing else is trusted. A process makes the shards that are its own
+// (shard % world_size == rank) and then looks at all: the one that finds them whole writes
+// info.json. Bytes depend on the inputs alone, so it does not matter who makes what, or how often.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "base/result.h"
+#include "pipeline/ledger.h"
+#include "store/bucket.h"
+
+namespace lorry::pipeline {
+
+/// Options that all such stages have.
+struct ShardWorkOptions {
+  int64_t rank = 0, world_size = 1;  ///< this process and how many share the work
+  int64_t skip_bad_rows = 0;         ///< malformed rows to leave out before giving up
+  DropLimit max_dropped;             ///< rows left out for any reason
+  bool fresh = false;                ///< again, even if nothing changed
+  int64_t memory = 512 << 20;        ///< bytes that the stage may hold
+  int threads = 0;                   ///< 0 takes the machine's
+};
+
+/// Fails with wrong usage if rank and world size do not go together.
+Result<> check(const ShardWorkOptions& options);
+/// `options.threads`, or the machine's.
+size_t worker_threads(const ShardWorkOptions& options);
+
+/// Reads the state.json of shards [0, shards) under `dir`, many at a time, and hands on what
+/// data::read_shard_state gives of each, in order.
+Result<> read_states(const store::Bucket& bucket, const std::string& dir, int64_t shards,
+                     const std::function<Result<>(int64_t shard, std::optional<Json> state)>& use);
+
+/// Not thread-safe.
+class ShardWork {
+ public:
+  /// `dir`: where the shards go. `inputs`: digest of all that decides them. `rows`: to be read in
+  /// all.
+  ShardWork(const ShardWorkOptions& options, std::shared_ptr<store::Bucket> bucket, std::string dir,
+            std::string inputs, int64_t shards, int64_t rows);
+
+  using UseState = std::function<Result<>(int64_t shard, const Json& state)>;
+
+  /// Takes away the info.json of other inputs, and with `fresh` this process's shards; hands on the
+  /// states of shards that are done.
+  Result<> begin(const UseState& done);
+  /// The next shard that is this process's to make; nullopt after the last.
+  Result<std::optional<int64_t>> next();
+
+  /// Leaves a malformed row out of a shard that is being made, and fails, naming it, when it is one
+  /// too many.
+  Result<> refuse(Ledger& shard, Ledger::Named row);
+  /// What a finished shard's state.json must say, besides the stage's own fields.
+  Json state(int64_t shard, const Ledger& ledger) const;
+  /// After a shard is finished. Fails when more rows were left out than the limit allows of all.
+  Result<> made(const Ledger& shard);
+
+  /// Before shards are made a second time: forgets what was counted of them.
+  void count_anew() { counted_ = Ledger(); }
+
+  /// Reads the states of all shards again. Returns those that are not done; `use` sees the others.
+  Result<std::vector<int64_t>> collect(const UseState& use);
+  /// The sum of the shards that `collect` saw.
+  const Ledger& ledger() const { return collected_; }
+
+  /// After `collect` found every shard: checks the limits, removes shards beyond the last, writes
+  /// ledger.jsonl and at last info.json (`info` and the ledger's counts).
+  Result<> finish(Json info);
+
+  int64_t rows_done() const { return counted_.read(); }  ///< of shards that are done
+
+ private:
+  std::string shard_dir(int64_t shard) const;
+  std::string key(int64_t shard) const;
+  bool is_mine(int64_t shard) const { return shard % options_.world_size == options_.rank; }
+  Error too_many_bad(const Ledger::Named& row) const;
+  Result<> forget_mine();
+
+  const ShardWorkOptions options_;
+  const std::shared_ptr<store::Bucket> bucket_;
+  const std::string dir_, inputs_;
+  const int64_t shards_, rows_;
+  std::vector<int64_t> todo_;
+  size_t next_ = 0;
+  Ledger counted_, collected_;
+  int64_t warned_ = 0;
+};
+
+/// Whether a finished stage, as its info.json has it, is within the limits asked for now.
+Result<> check_finished(const ShardWorkOptions& options, const std::string& dir, const Json& info);
+
+/// "3 of 8 shards are other nodes' work and not there yet; ..." for reports.
+std::string describe_missing(int64_t missing, int64_t shards);
+
+}  // namespace lorry::pipeline
