@@ -56,8 +56,10 @@ class Verify final : public Command {
     const auto all = report.files + report.unchecked + damaged;
     const std::string commands = fmt::format("{}", fmt::join(mends, " && "));
     if (options_.repair)
-      log::error("{} of {} files were damaged and are taken out; now run: {}", damaged, all,
-                 commands);
+      log::error(
+          "{} of {} files were damaged and are taken out; now run again, with the options they "
+          "had: {}",
+          damaged, all, commands);
     else
       log::error(
           "{} of {} files are damaged; lorry verify --bucket {} --repair takes them out, "
