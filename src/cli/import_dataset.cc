@@ -13,10 +13,14 @@ class ImportDataset final : public Command {
   void declare(Flags& flags) override {
     flags.positional(
         "SOURCE", options_.sources, true,
-        "files, directories or globs: .jsonl .json .csv .parquet .arrow, also .gz .zst");
+        "Hub id, files, directories, globs, https:// s3:// gs:// az:// hf:// URLs, @LIST of them; "
+        ".jsonl .json .csv .parquet .arrow, also .gz .zst");
     flags.bucket_name("--dataset", options_.dataset,
-                      "name in the bucket (the first file's stem; DATASET_NAME)", "DATASET_NAME");
+                      "name in the bucket (the Hub id, or the first file's stem; DATASET_NAME)",
+                      "DATASET_NAME");
     declare_import_flags(flags, options_);
+    flags.text("--revision", options_.hub.revision, "REV",
+               "branch, tag or commit of the Hub's repository (main)");
     flags.integer("--shard-examples", options_.shard_examples, between(1, 5e6),
                   "rows a shard at most");
     flags.toggle("--standardize", options_.standardize, "go on to standardized/");

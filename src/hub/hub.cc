@@ -8,7 +8,6 @@
 #include <set>
 
 #include "base/version.h"
-#include "net/http_file.h"
 
 namespace lorry::hub {
 namespace {
@@ -264,19 +263,6 @@ Result<std::optional<std::string>> Hub::read(const Repo& repo, const std::string
   if (response.ok()) return std::optional<std::string>(std::move(body));
   if (header(response, "X-Error-Code") == "EntryNotFound") return std::optional<std::string>();
   return explain(repo.kind, repo.id, repo.commit, response);
-}
-
-Result<std::shared_ptr<net::RangeSource>> Hub::open(const Repo& repo, const RepoFile& file) const {
-  const auto explain_open = [this, repo](const net::Response& response) {
-    return explain(repo.kind, repo.id, repo.commit, response);
-  };
-  LORRY_ASSIGN(auto opened,
-               net::open_http_file(client_, file_url(repo, file.path), headers(), explain_open));
-  if (opened.info.size != file.size) {
-    return corrupt_data(fmt::format("{} is {} bytes long, the Hub's list says {}",
-                                    file_name(repo, file.path), opened.info.size, file.size));
-  }
-  return opened.source;
 }
 
 }  // namespace lorry::hub

@@ -51,8 +51,10 @@ class Hub {
   Result<std::vector<RepoFile>> list(const Repo& repo) const;
   /// A small file whole (at most 64 MB); nullopt if there is no such file.
   Result<std::optional<std::string>> read(const Repo& repo, const std::string& path) const;
-  /// A file for ranged reads. Fails with corrupt data if it is not as long as listed.
-  Result<std::shared_ptr<net::RangeSource>> open(const Repo& repo, const RepoFile& file) const;
+  /// A file for ranged reads; asks nothing yet. The place that the Hub redirects to is kept until
+  /// it expires, so that a read is one request. Reads fail with corrupt data if the file is not as
+  /// long as listed.
+  std::shared_ptr<net::RangeSource> open(const Repo& repo, const RepoFile& file) const;
 
   /// The page of a repository, for people.
   std::string page(RepoKind kind, const std::string& id) const;
@@ -61,13 +63,16 @@ class Hub {
   /// "hf://datasets/owner/name@commit/path", for messages and info.json.
   static std::string file_name(const Repo& repo, const std::string& path);
 
- private:
+  const net::Client& client() const { return client_; }
+  /// What goes with requests to the endpoint, and to no other host.
   net::Headers headers() const;
-  std::string api_url(RepoKind kind, const std::string& id) const;
-  Result<net::Response> get(const std::string& url, const std::string& what) const;
   /// The sentence for an answer that is not a success.
   Error explain(RepoKind kind, const std::string& id, const std::string& revision,
                 const net::Response& response) const;
+
+ private:
+  std::string api_url(RepoKind kind, const std::string& id) const;
+  Result<net::Response> get(const std::string& url, const std::string& what) const;
   std::string list_revisions(RepoKind kind, const std::string& id) const;
 
   Access access_;

@@ -23,8 +23,9 @@ class Events {
   Events(std::string_view text, std::string_view what) : what_(what) {
     yaml_parser_initialize(&parser_);
     yaml_parser_set_encoding(&parser_, YAML_UTF8_ENCODING);
-    yaml_parser_set_input_string(&parser_, reinterpret_cast<const unsigned char*>(text.data()),
-                                 text.size());
+    yaml_parser_set_input_string(
+        &parser_, reinterpret_cast<const unsigned char*>(text.empty() ? "" : text.data()),
+        text.size());
   }
   ~Events() {
     drop();

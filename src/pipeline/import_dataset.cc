@@ -43,9 +43,8 @@ Json describe_inputs(const ImportDatasetOptions& options,
   for (const auto& file : files) {
     std::error_code ignored;
     const auto path = file.remote ? file.path : fs::absolute(file.path, ignored).string();
-    inputs["source"].push_back(Json{{"path", path},
-                                    {"bytes", file.size},
-                                    {"version", file.version}});
+    inputs["source"].push_back(
+        Json{{"path", path}, {"bytes", file.size}, {"version", file.version}});
   }
   inputs["options"] =
       Json{{"shard_examples", options.shard_examples}, {"skip_bad_rows", options.skip_bad_rows}};
@@ -119,7 +118,7 @@ class Import {
   }
 
   Result<ImportDatasetReport> run() {
-    LORRY_ASSIGN(auto found, data::find_files(options_.sources));
+    LORRY_ASSIGN(auto found, find_sources(options_.sources, options_.hub));
     for (const auto& note : found.notes) log::warn("{}", note);
     files_ = std::move(found.files);
     for (const auto& file : files_) report_.bytes += file.size;
@@ -283,7 +282,8 @@ class Import {
 };
 
 Result<> check(const ImportDatasetOptions& options) {
-  if (options.sources.empty()) return usage_error("name a file, directory or glob to import");
+  if (options.sources.empty())
+    return usage_error("name a file, directory, URL or Hub data set to import");
   if (options.shard_examples < 1) return usage_error("--shard-examples must be at least 1");
   if (options.skip_bad_rows < 0) return usage_error("--skip-bad-rows must not be negative");
   return {};
@@ -305,24 +305,6 @@ Result<StandardizeReport> standardize_after(const ImportDatasetOptions& options,
 }
 
 }  // namespace
-
-std::string default_dataset_name(const std::string& source) {
-  std::string trimmed = source;
-  while (trimmed.size() > 1 && trimmed.back() == '/') trimmed.pop_back();
-  std::error_code ignored;
-  if (fs::is_directory(trimmed, ignored)) {
-    return fs::weakly_canonical(trimmed, ignored).filename().string();
-  }
-  fs::path path(trimmed);
-  if (trimmed.find_first_of("*?[") != std::string::npos) {
-    // A glob is named by the directory that it looks in.
-    while (path.string().find_first_of("*?[") != std::string::npos) path = path.parent_path();
-    path = fs::weakly_canonical(path.empty() ? fs::path(".") : path, ignored);
-    return path.filename().string();
-  }
-  if (path.extension() == ".gz" || path.extension() == ".zst") path = path.stem();
-  return path.stem().string();
-}
 
 Result<ImportDatasetReport> import_dataset(const ImportDatasetOptions& options) {
   LORRY_TRY(check(options));

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "pipeline/sources.h"
 #include "pipeline/standardize.h"
 #include "store/bucket.h"
 
@@ -16,10 +17,12 @@ namespace lorry::pipeline {
 
 struct ImportDatasetOptions {
   std::shared_ptr<store::Bucket> bucket;
-  /// Files, directories and globs ("**" too). Their files are read in this order; within a
-  /// directory or a glob by name.
+  /// Files, directories, globs, URLs, Hub ids (sources.h). Their files are read in this order;
+  /// within a directory or a glob by name.
   std::vector<std::string> sources;
-  /// Name in the bucket; empty takes the stem of the first source.
+  /// --config, --split and --revision of a data set of the Hub.
+  HubOptions hub;
+  /// Name in the bucket; empty: default_dataset_name of the first source.
   std::string dataset;
   /// Rows a shard at most. Smaller shards resume with less repeated work.
   int64_t shard_examples = 5'000'000;
@@ -59,10 +62,6 @@ struct ImportDatasetReport {
   double seconds = 0;
   StandardizeReport standardized;  ///< empty with standardize = false
 };
-
-/// The data set's name in the bucket when none was given: the stem of the source, without format
-/// and compression ("a/b/train.jsonl.gz" is "train").
-std::string default_dataset_name(const std::string& source);
 
 /// Writes raw/{dataset}/{shard}/ and info.json, then (unless told not to) standardized/. Goes on
 /// from the last whole shard of an interrupted run; the bytes are those of an undisturbed one.
