@@ -170,6 +170,11 @@ class Try {
     head_done_ = true;
     read_status();
     if (!response_.ok()) return true;
+    if (request_.on_head) {
+      auto taken = request_.on_head(response_);
+      if (!taken.ok()) error_ = std::move(taken).error();
+      if (error_) return false;
+    }
     if (!request_.into.empty() || request_.exact) {
       const auto length = response_.header("content-length");
       if (length && request_.method != "HEAD" &&
@@ -178,10 +183,7 @@ class Try {
         return too_long();
       }
     }
-    if (!request_.on_head) return true;
-    auto taken = request_.on_head(response_);
-    if (!taken.ok()) error_ = std::move(taken).error();
-    return !error_;
+    return true;
   }
 
   void read_status() {
