@@ -128,6 +128,8 @@ Result<int64_t> ByteSource::read(char* to, int64_t size) {
   return *got;
 }
 
+bool ByteSource::is_stored_plain() const { return !impl_->compressed; }
+
 Result<> ByteSource::skip_to(int64_t offset) {
   if (!impl_->compressed) {
     impl_->stored->move_to(offset);

@@ -11,6 +11,7 @@
 #include <parquet/properties.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "base/cancel.h"
 #include "data/text_format.h"
@@ -166,7 +167,9 @@ class ColumnarReader final : public Reader {
     return {};
   }
 
-  void set_schema(std::shared_ptr<arrow::Schema> schema) override { schema_ = std::move(schema); }
+  Result<> begin() override { return scan(); }
+  Json state() const override { return Json::object(); }
+  Result<> restore(const Json&) override { return scan(); }
   std::shared_ptr<arrow::Schema> schema() const override { return schema_; }
   int64_t bad_rows() const override { return 0; }
 

@@ -5,16 +5,19 @@
 #include <arrow/builder.h>
 #include <arrow/record_batch.h>
 #include <arrow/type.h>
-#include <arrow/util/utf8.h>
 #include <fmt/format.h>
+#include <simdjson.h>  // validate_utf8
 
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <deque>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 
 #include "data/text_format.h"
+#include "store/arrow_error.h"
 
 namespace lorry::data {
 namespace {
@@ -51,16 +54,17 @@ std::optional<T> as_number(std::string_view field) {
   return value;
 }
 
-/// Splits records into fields. `pos` moves past the record's line break.
+/// Splits records into fields, which are views into the text or, where quotes were doubled, into
+/// the reader; valid until the next record.
 class RecordReader {
  public:
   RecordReader(std::string_view text, char separator) : text_(text), separator_(separator) {}
   bool at_end() const { return pos_ >= text_.size(); }
-  int64_t lines() const { return lines_; }  ///< line breaks passed
 
   /// The next record that is not a blank line; false at the end.
-  bool next(std::vector<std::string>& fields) {
+  bool next(std::vector<std::string_view>& fields) {
     fields.clear();
+    unquoted_used_ = 0;
     while (!at_end() && (text_[pos_] == '\n' || text_[pos_] == '\r')) skip_break();
     if (at_end()) return false;
     begin_line_ = lines_;
@@ -77,7 +81,7 @@ class RecordReader {
       return true;
     }
   }
-  int64_t begin_line() const { return begin_line_; }
+  int64_t begin_line() const { return begin_line_; }  ///< line breaks before the record
 
  private:
   void skip_break() {
@@ -86,26 +90,40 @@ class RecordReader {
     ++lines_;
   }
 
-  std::string field() {
-    std::string out;
-    if (text_[pos_] == '"') {
+  bool field_ends() const {
+    return at_end() || text_[pos_] == separator_ || text_[pos_] == '\n' || text_[pos_] == '\r';
+  }
+
+  std::string_view field() {
+    if (text_[pos_] == '"') return quoted();
+    const size_t begin = pos_;
+    while (!field_ends()) ++pos_;
+    return text_.substr(begin, pos_ - begin);
+  }
+
+  std::string_view quoted() {
+    const size_t begin = ++pos_;
+    size_t end = std::min(text_.find('"', pos_), text_.size());
+    const bool plain = end + 1 >= text_.size() || text_[end + 1] == separator_ ||
+                       text_[end + 1] == '\n' || text_[end + 1] == '\r';
+    if (plain) {
+      pos_ = std::min(end + 1, text_.size());
+      lines_ += count_lines(text_.substr(begin, end - begin));
+      return text_.substr(begin, end - begin);
+    }
+    if (unquoted_used_ == unquoted_.size()) unquoted_.emplace_back();
+    std::string& out = unquoted_[unquoted_used_++];
+    out.clear();
+    while (true) {
+      out.append(text_.substr(pos_, end - pos_));
+      pos_ = std::min(end + 1, text_.size());
+      if (at_end() || text_[pos_] != '"') break;
+      out.push_back('"');
       ++pos_;
-      while (!at_end()) {
-        const char c = text_[pos_++];
-        if (c == '\n') ++lines_;
-        if (c != '"') {
-          out.push_back(c);
-        } else if (!at_end() && text_[pos_] == '"') {
-          out.push_back('"');
-          ++pos_;
-        } else {
-          break;
-        }
-      }
+      end = std::min(text_.find('"', pos_), text_.size());
     }
-    while (!at_end() && text_[pos_] != separator_ && text_[pos_] != '\n' && text_[pos_] != '\r') {
-      out.push_back(text_[pos_++]);
-    }
+    lines_ += count_lines(text_.substr(begin, pos_ - begin));
+    while (!field_ends()) out.push_back(text_[pos_++]);
     return out;
   }
 
@@ -114,6 +132,8 @@ class RecordReader {
   size_t pos_ = 0;
   int64_t lines_ = 0;
   int64_t begin_line_ = 0;
+  std::deque<std::string> unquoted_;  ///< a deque: views into its strings stay
+  size_t unquoted_used_ = 0;
 };
 
 /// End of the last whole record, 0 if there is none: the last line break outside quotes.
@@ -150,11 +170,11 @@ class RecordScanner {
 
 class CsvSplitter final : public BlockSplitter {
  public:
-  CsvSplitter(std::string path, char separator, std::unique_ptr<ByteSource> source,
-              const Place& from, int64_t block_bytes)
+  CsvSplitter(std::string path, char separator, Window window, const Place& from,
+              int64_t block_bytes)
       : path_(std::move(path)),
         separator_(separator),
-        window_(std::move(source), from.offset),
+        window_(std::move(window)),
         line_(from.line),
         block_bytes_(size_t(block_bytes)) {}
 
@@ -162,11 +182,11 @@ class CsvSplitter final : public BlockSplitter {
     RecordScanner scanner(separator_);
     for (size_t want = block_bytes_;; want *= 2) {
       LORRY_TRY(window_.fill(std::min(want, kMaxRowBytes + 1)));
-      const std::string_view text = window_.bytes();
+      const std::string_view text = window_.bytes().substr(0, want);
       if (text.empty()) return std::optional<Block>();
       size_t end = scanner.last_break(text);
       if (end == 0 && text.size() > kMaxRowBytes) return row_too_long(path_, line_);
-      if (window_.at_end()) {
+      if (window_.at_end() && text.size() == window_.bytes().size()) {
         if (scanner.quoted()) {
           return corrupt_data(fmt::format(
               "{}: after line {}: a quote opens and is never closed; is the file cut short?", path_,
@@ -177,9 +197,9 @@ class CsvSplitter final : public BlockSplitter {
       if (end == 0) continue;
       Block block;
       block.begin = Place{0, window_.offset(), line_, 0};
-      line_ += std::count(text.begin(), text.begin() + std::ptrdiff_t(end), '\n');
+      line_ += count_lines(text.substr(0, end));
       block.size = end;
-      block.bytes = window_.take(end);
+      block.buffer = window_.take(end);
       block.bytes_done = window_.stored_position();
       return block;
     }
@@ -203,42 +223,58 @@ class CsvFormat final : public TextFormat {
  public:
   explicit CsvFormat(char separator) : separator_(separator) {}
 
+  std::unique_ptr<TextFormat> fresh() const override {
+    auto format = std::make_unique<CsvFormat>(separator_);
+    format->names_ = names_;
+    return format;
+  }
+
   Result<std::unique_ptr<BlockSplitter>> split(const SourceFile& file, const Place& from,
                                                int64_t block_bytes) override {
-    LORRY_TRY(read_header(file));
     LORRY_ASSIGN(auto source, ByteSource::open(file));
-    if (from.offset > 0) LORRY_TRY(source->skip_to(from.offset));
+    Window window(std::move(source), 0);
+    LORRY_TRY(read_header(window, file.path));
+    if (from.offset > 0) {
+      LORRY_ASSIGN(auto again, ByteSource::open(file));
+      LORRY_TRY(again->skip_to(from.offset));
+      window = Window(std::move(again), from.offset);
+    }
     return std::unique_ptr<BlockSplitter>(
-        std::make_unique<CsvSplitter>(file.path, separator_, std::move(source), from, block_bytes));
+        std::make_unique<CsvSplitter>(file.path, separator_, std::move(window), from, block_bytes));
+  }
+
+  /// A line break may be inside a quoted field: rows can be told from a file's begin alone.
+  Result<std::optional<Block>> sample(const SourceFile& file, int64_t offset,
+                                      int64_t bytes) override {
+    if (offset > 0) return std::optional<Block>();
+    LORRY_ASSIGN(auto splitter, split(file, Place(), bytes));
+    return splitter->next();
   }
 
   std::unique_ptr<Observation> observe(const Block& block) const override {
     auto seen = std::make_unique<CsvObservation>();
     seen->kinds.resize(names_.size());
-    each(
-        block,
-        [&](const std::vector<std::string>& fields) {
-          for (size_t c = 0; c < names_.size(); ++c) {
-            seen->kinds[c] |= kind_of(c < fields.size() ? fields[c] : "", seen->kinds[c]);
-          }
-          ++seen->rows;
-        },
-        [&](int64_t line, std::string what) {
-          seen->bad.push_back({line, std::move(what)});
-        });
+    each(block, *seen, [](const std::vector<std::string_view>&) {});
     return seen;
   }
 
-  Result<> merge(Observation& observation, const Block&) override {
-    const auto& seen = static_cast<CsvObservation&>(observation);
+  Result<> merge(const Observation& observation, const Block&) override {
+    const auto& seen = static_cast<const CsvObservation&>(observation);
     kinds_.resize(names_.size());
     for (size_t c = 0; c < names_.size(); ++c) kinds_[c] |= seen.kinds[c];
     return {};
   }
 
+  void merge(const TextFormat& other) override {
+    const auto& more = static_cast<const CsvFormat&>(other);
+    if (names_.empty()) names_ = more.names_;
+    kinds_.resize(names_.size());
+    for (size_t c = 0; c < more.kinds_.size(); ++c) kinds_[c] |= more.kinds_[c];
+  }
+
   Result<std::shared_ptr<arrow::Schema>> schema() const override {
     arrow::FieldVector fields;
-    for (size_t c = 0; c < names_.size(); ++c) {
+    for (size_t c = 0; c < kinds_.size(); ++c) {
       fields.push_back(arrow::field(names_[c], type_of(kinds_[c])));
     }
     return arrow::schema(std::move(fields));
@@ -252,40 +288,55 @@ class CsvFormat final : public TextFormat {
       if (!builder.ok()) return unavailable(builder.status().message());
       builders.push_back(std::move(*builder));
     }
-    Converted converted;
+    auto seen = std::make_unique<CsvObservation>();
+    seen->kinds.resize(names_.size());
     arrow::Status status;
-    int64_t rows = 0;
-    each(
-        block,
-        [&](const std::vector<std::string>& fields) {
-          for (size_t c = 0; c < builders.size(); ++c) {
-            status &= append(*builders[c], c < fields.size() ? fields[c] : "");
-          }
-          ++rows;
-        },
-        [&](int64_t, std::string) { ++converted.bad; });
+    each(block, *seen, [&](const std::vector<std::string_view>& fields) {
+      for (size_t c = 0; c < builders.size(); ++c) {
+        status &= append(*builders[c], c < fields.size() ? fields[c] : "");
+      }
+    });
+    if (!status.ok()) return invalid_input(fmt::format("{}: {}", *block.path, status.message()));
+    Converted converted;
+    bool fits = builders.size() == names_.size();
+    for (size_t c = 0; fits && c < builders.size(); ++c) {
+      const uint8_t known = c < kinds_.size() ? kinds_[c] : 0;
+      fits = type_of(known | seen->kinds[c])->id() == builders[c]->type()->id();
+    }
     arrow::ArrayVector columns;
     for (auto& builder : builders) {
       std::shared_ptr<arrow::Array> column;
       status &= builder->Finish(&column);
       columns.push_back(std::move(column));
     }
-    if (!status.ok()) return invalid_input(fmt::format("{}: {}", *block.path, status.message()));
-    converted.rows = arrow::RecordBatch::Make(schema, rows, std::move(columns));
+    if (!status.ok()) return store::from_arrow(status, *block.path);
+    if (fits) converted.rows = arrow::RecordBatch::Make(schema, seen->rows, std::move(columns));
+    converted.seen = std::move(seen);
     return converted;
+  }
+
+  Json to_json() const override { return Json{{"names", names_}, {"kinds", kinds_}}; }
+
+  Result<> from_json(const Json& json) override {
+    try {
+      names_ = json.at("names").get<std::vector<std::string>>();
+      kinds_ = json.at("kinds").get<std::vector<uint8_t>>();
+      if (kinds_.size() <= names_.size()) return {};
+    } catch (const nlohmann::json::exception&) {
+    }
+    return corrupt_data("not the types of rows");
   }
 
  private:
   /// The first file names the columns; the others must name the same.
-  Result<> read_header(const SourceFile& file) {
-    const std::string& path = file.path;
-    LORRY_ASSIGN(auto source, ByteSource::open(file));
-    Window window(std::move(source), 0);
+  Result<> read_header(Window& window, const std::string& path) {
     LORRY_TRY(window.fill(1 << 20));
     std::string_view text = window.bytes();
     if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
-    std::vector<std::string> names;
-    RecordReader(text, separator_).next(names);
+    std::vector<std::string_view> fields;
+    RecordReader reader(text, separator_);
+    reader.next(fields);
+    std::vector<std::string> names(fields.begin(), fields.end());
     if (names.empty()) return invalid_input(fmt::format("{}: the file is empty", path));
     std::set<std::string> used;
     for (size_t c = 0; c < names.size(); ++c) {
@@ -301,23 +352,31 @@ class CsvFormat final : public TextFormat {
     return {};
   }
 
-  template <typename OnRow, typename OnBad>
-  void each(const Block& block, OnRow row, OnBad bad) const {
+  /// Counts and kinds of the block's rows into `seen`, and `row(fields)` for each.
+  template <typename OnRow>
+  void each(const Block& block, CsvObservation& seen, OnRow row) const {
     std::string_view text = block.text();
+    const bool is_utf8 = simdjson::validate_utf8(text.data(), text.size());
     const bool has_header = block.begin.offset == 0;
     if (has_header && text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
     RecordReader reader(text, separator_);
-    std::vector<std::string> fields;
+    std::vector<std::string_view> fields;
     if (has_header) reader.next(fields);
+    auto add_bad = [&](std::string what) {
+      seen.bad.push_back({{}, block.begin.line + reader.begin_line(), std::move(what)});
+    };
     while (reader.next(fields)) {
-      const int64_t line = block.begin.line + reader.begin_line();
       if (fields.size() > names_.size()) {
-        bad(line, fmt::format("{} fields, but there are {} columns", fields.size(), names_.size()));
-      } else if (!std::all_of(fields.begin(), fields.end(), [](const std::string& field) {
-                   return arrow::util::ValidateUTF8(field);
+        add_bad(fmt::format("{} fields, but there are {} columns", fields.size(), names_.size()));
+      } else if (!is_utf8 && !std::all_of(fields.begin(), fields.end(), [](auto field) {
+                   return simdjson::validate_utf8(field.data(), field.size());
                  })) {
-        bad(line, "not UTF-8 text");
+        add_bad("not UTF-8 text");
       } else {
+        for (size_t c = 0; c < names_.size(); ++c) {
+          seen.kinds[c] |= kind_of(c < fields.size() ? fields[c] : "", seen.kinds[c]);
+        }
+        ++seen.rows;
         row(fields);
       }
     }
@@ -365,7 +424,6 @@ class CsvFormat final : public TextFormat {
 }  // namespace
 
 std::unique_ptr<TextFormat> make_csv_format(char separator) {
-  arrow::util::InitializeUTF8();
   return std::make_unique<CsvFormat>(separator);
 }
 

@@ -2,27 +2,25 @@
 #include <arrow/array/util.h>
 #include <arrow/record_batch.h>
 #include <arrow/type.h>
-#include <arrow/util/key_value_metadata.h>
 #include <fmt/format.h>
 #include <simdjson.h>
 
 #include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <tuple>
 
 #include "base/json.h"
 #include "data/json_columns.h"
 #include "data/json_splitter.h"
 #include "data/json_types.h"
 #include "data/text_format.h"
+#include "store/arrow_error.h"
 
 namespace lorry::data {
 namespace {
 
 static_assert(kBlockPadding >= simdjson::SIMDJSON_PADDING);
-
-/// In the schema's metadata: some row named a key twice, so rows must be checked for it again.
-constexpr char kRepeatedKeys[] = "lorry:repeated-keys";
 
 std::string_view describe(simdjson::error_code error) {
   switch (error) {
@@ -49,16 +47,20 @@ class RowParser {
  public:
   explicit RowParser(const Block& block) : block_(block) {}
 
-  /// Calls `row(element)` for each well-formed row, `bad(line, what)` for the others.
+  /// Calls `row(element, line())` for each well-formed row until it returns false,
+  /// `bad(line, what)` for the others.
   template <typename OnRow, typename OnBad>
   void each(OnRow row, OnBad bad) {
     if (block_.rows.empty()) {
       each_line(row, bad);
       return;
     }
-    for (const auto [begin, size] : block_.rows) {
-      one(
-          begin, size, [&] { return line_of(begin); }, row, bad);
+    for (const auto& [begin, size] : block_.rows) {
+      const size_t at = begin;
+      if (!one(
+              at, size, [&] { return line_of(at); }, row, bad)) {
+        return;
+      }
     }
   }
 
@@ -67,29 +69,31 @@ class RowParser {
   void each_line(OnRow& row, OnBad& bad) {
     int64_t line = block_.begin.line;
     for (size_t begin = 0; begin < block_.size; ++line) {
-      const void* found = std::memchr(block_.bytes.data() + begin, '\n', block_.size - begin);
+      const void* found = std::memchr(block_.data() + begin, '\n', block_.size - begin);
       const size_t end =
-          found ? size_t(static_cast<const char*>(found) - block_.bytes.data()) : block_.size;
+          found ? size_t(static_cast<const char*>(found) - block_.data()) : block_.size;
       if (!is_blank(begin, end)) {
-        one(
-            begin, end - begin, [&] { return line; }, row, bad);
+        if (!one(
+                begin, end - begin, [&] { return line; }, row, bad)) {
+          return;
+        }
       }
       begin = end + 1;
     }
   }
 
   bool is_blank(size_t begin, size_t end) const {
-    const std::string_view text(block_.bytes.data() + begin, end - begin);
+    const std::string_view text(block_.data() + begin, end - begin);
     return text.find_first_not_of(" \t\r") == std::string_view::npos;
   }
 
   template <typename Line, typename OnRow, typename OnBad>
-  void one(size_t begin, size_t size, Line line, OnRow& row, OnBad& bad) {
+  bool one(size_t begin, size_t size, Line line, OnRow& row, OnBad& bad) {
     simdjson::dom::element element;
-    auto error = parser_.parse(block_.bytes.data() + begin, size, false).get(element);
+    auto error = parser_.parse(block_.data() + begin, size, false).get(element);
     if (error == simdjson::NUMBER_ERROR) {
       // An integer past 64 bits, perhaps: as a double, like Arrow and pandas read it.
-      const auto again = parse_json({block_.bytes.data() + begin, size}, "");
+      const auto again = parse_json({block_.data() + begin, size}, "");
       if (again.ok()) {
         rewritten_ = dump_json(*again);
         error = parser_.parse(rewritten_).get(element);
@@ -97,13 +101,13 @@ class RowParser {
     }
     if (error) {
       bad(line(), describe(error));
-    } else {
-      row(element, line);
+      return true;
     }
+    return row(element, line);
   }
 
   int64_t line_of(size_t at) const {
-    const std::string_view before(block_.bytes.data(), at);
+    const std::string_view before(block_.data(), at);
     return block_.begin.line + std::count(before.begin(), before.end(), '\n');
   }
 
@@ -117,49 +121,33 @@ constexpr char kKeyTwice[] = "an object names a key twice";
 
 struct JsonObservation final : Observation {
   JsonTypes types;
-  bool strings = false;  ///< rows that are bare strings: a `text` column
-  bool repeated_keys = false;
+  bool strings = false;     ///< rows that are bare strings: a `text` column
+  int64_t string_rows = 0;  ///< of the rows; counted while they are converted
 };
-
-bool names_keys_once(simdjson::dom::element value) {
-  JsonTypes scratch;
-  return scratch.add(value);
-}
 
 class JsonFormat final : public TextFormat {
  public:
+  std::unique_ptr<TextFormat> fresh() const override { return std::make_unique<JsonFormat>(); }
+
   Result<std::unique_ptr<BlockSplitter>> split(const SourceFile& file, const Place& from,
                                                int64_t block_bytes) override {
     return split_json(file, from, block_bytes);
   }
 
-  std::unique_ptr<Observation> observe(const Block& block) const override {
-    auto seen = std::make_unique<JsonObservation>();
-    RowParser(block).each(
-        [&](simdjson::dom::element row, auto line) {
-          if (row.is_string()) {
-            seen->strings = true;
-            ++seen->rows;
-          } else if (!row.is_object()) {
-            seen->bad.push_back({line(), kNotARow});
-          } else if (!seen->types.add(row)) {
-            seen->repeated_keys = true;
-            seen->bad.push_back({line(), kKeyTwice});
-          } else {
-            ++seen->rows;
-          }
-        },
-        [&](int64_t line, std::string_view what) {
-          seen->bad.push_back({line, std::string(what)});
-        });
-    return seen;
+  Result<std::optional<Block>> sample(const SourceFile& file, int64_t offset,
+                                      int64_t bytes) override {
+    return sample_json(file, offset, bytes);
   }
 
-  Result<> merge(Observation& observation, const Block& block) override {
-    auto& seen = static_cast<JsonObservation&>(observation);
+  std::unique_ptr<Observation> observe(const Block& block) const override {
+    auto seen = observe_rows(block, /*check_keys=*/false);
+    return seen ? std::move(seen) : observe_rows(block, /*check_keys=*/true);
+  }
+
+  Result<> merge(const Observation& observation, const Block& block) override {
+    const auto& seen = static_cast<const JsonObservation&>(observation);
     types_.merge(seen.types);
     strings_ |= seen.strings;
-    repeated_keys_ |= seen.repeated_keys;
     if (strings_ && types_.rows() > 0) {
       return invalid_input(fmt::format("{}: line {}: some rows are objects and some are strings",
                                        *block.path, block.begin.line));
@@ -167,57 +155,115 @@ class JsonFormat final : public TextFormat {
     return {};
   }
 
+  void merge(const TextFormat& other) override {
+    const auto& more = static_cast<const JsonFormat&>(other);
+    types_.merge(more.types_);
+    strings_ |= more.strings_;
+  }
+
   Result<std::shared_ptr<arrow::Schema>> schema() const override {
     auto fields =
         strings_ ? arrow::FieldVector{arrow::field("text", arrow::utf8())} : types_.row_fields();
     if (fields.empty()) return invalid_input("no row has a column; the data set is empty");
-    auto schema = arrow::schema(std::move(fields));
-    if (repeated_keys_)
-      schema = schema->WithMetadata(arrow::key_value_metadata({{kRepeatedKeys, "1"}}));
-    return schema;
+    return arrow::schema(std::move(fields));
   }
 
   Result<Converted> convert(const Block& block,
                             const std::shared_ptr<arrow::Schema>& schema) const override {
+    auto seen = std::make_unique<JsonObservation>();
     JsonColumn rows(arrow::struct_(schema->fields()));
-    const bool check_keys = schema->metadata() && schema->metadata()->Contains(kRepeatedKeys);
+    auto [done, line] = append_rows(block, /*check_keys=*/false, rows, *seen);
+    if (done == Appended::kTwice) {
+      // Only now, as it costs: a row that is left out must leave nothing behind.
+      seen = std::make_unique<JsonObservation>();
+      rows = JsonColumn(arrow::struct_(schema->fields()));
+      std::tie(done, line) = append_rows(block, /*check_keys=*/true, rows, *seen);
+    }
+    if (done == Appended::kFull) {
+      return unsupported(
+          fmt::format("{}: line {}: too many values in one column", *block.path, line));
+    }
     Converted converted;
-    arrow::Status status;
-    RowParser(block).each(
-        [&](simdjson::dom::element row, auto line) {
-          if (!status.ok()) return;
-          if (row.is_string()) {
-            status = append_string(rows, row);
-          } else if (!row.is_object() || (check_keys && !names_keys_once(row))) {
-            ++converted.bad;
-          } else {
-            status = rows.append_object(row.get_object().value_unsafe());
-          }
-          if (!status.ok()) {
-            status = status.WithMessage(fmt::format("line {}: {}", line(), status.message()));
-          }
-        },
-        [&](int64_t, std::string_view) { ++converted.bad; });
-    if (!status.ok()) return invalid_input(fmt::format("{}: {}", *block.path, status.message()));
+    if (done == Appended::kUnfit) {
+      converted.seen = observe(block);
+      return converted;
+    }
+    seen->rows = rows.length();
+    // Rows of strings alone went past the types.
+    if (seen->string_rows < rows.length()) seen->types = rows.seen();
     auto data = rows.finish();
-    if (!data.ok()) return unavailable(data.status().message());
+    if (!data.ok()) return store::from_arrow(data.status(), *block.path);
     converted.rows = arrow::RecordBatch::Make(schema, rows.length(), (*data)->child_data);
+    converted.seen = std::move(seen);
     return converted;
   }
 
+  Json to_json() const override { return Json{{"strings", strings_}, {"types", types_.to_json()}}; }
+
+  Result<> from_json(const Json& json) override {
+    if (!json.is_object() || !json.contains("types") || !json.contains("strings") ||
+        !json["strings"].is_boolean()) {
+      return corrupt_data("not the types of rows");
+    }
+    LORRY_ASSIGN(types_, JsonTypes::from_json(json["types"]));
+    strings_ = json["strings"].get<bool>();
+    return {};
+  }
+
  private:
-  static arrow::Status append_string(JsonColumn& rows, simdjson::dom::element row) {
-    // As the object {"text": row}, through the same parser that rows of objects take.
-    const std::string text = R"({"text":)" + std::string(simdjson::minify(row)) + "}";
-    simdjson::dom::parser parser;
-    simdjson::dom::element wrapped;
-    if (parser.parse(text).get(wrapped)) return arrow::Status::Invalid("not a string");
-    return rows.append_object(wrapped.get_object().value_unsafe());
+  static void add_bad(Observation& seen, int64_t line, std::string_view what) {
+    seen.bad.push_back({{}, line, std::string(what)});
+  }
+
+  /// Null if some row names a key twice and was taken in before that came out.
+  static std::unique_ptr<JsonObservation> observe_rows(const Block& block, bool check_keys) {
+    auto seen = std::make_unique<JsonObservation>();
+    RowParser(block).each(
+        [&](simdjson::dom::element row, auto line) {
+          if (row.is_string()) {
+            seen->strings = true;
+            ++seen->rows;
+          } else if (!row.is_object()) {
+            add_bad(*seen, line(), kNotARow);
+          } else if (check_keys && !names_keys_once(row)) {
+            add_bad(*seen, line(), kKeyTwice);
+          } else if (seen->types.add(row)) {
+            ++seen->rows;
+          } else {
+            seen.reset();
+          }
+          return seen != nullptr;
+        },
+        [&](int64_t line, std::string_view what) { add_bad(*seen, line, what); });
+    return seen;
+  }
+
+  /// What stopped it and on which line; kYes when nothing did.
+  static std::pair<Appended, int64_t> append_rows(const Block& block, bool check_keys,
+                                                  JsonColumn& rows, JsonObservation& seen) {
+    std::pair<Appended, int64_t> done{Appended::kYes, 0};
+    RowParser(block).each(
+        [&](simdjson::dom::element row, auto line) {
+          if (row.is_string()) {
+            seen.strings = true;
+            ++seen.string_rows;
+            done.first = rows.append_string_row(row.get_string().value_unsafe());
+          } else if (!row.is_object()) {
+            add_bad(seen, line(), kNotARow);
+          } else if (check_keys && !names_keys_once(row)) {
+            add_bad(seen, line(), kKeyTwice);
+          } else {
+            done.first = rows.append_object(row.get_object().value_unsafe());
+          }
+          if (done.first != Appended::kYes) done.second = line();
+          return done.first == Appended::kYes;
+        },
+        [&](int64_t line, std::string_view what) { add_bad(seen, line, what); });
+    return done;
   }
 
   JsonTypes types_;
   bool strings_ = false;
-  bool repeated_keys_ = false;
 };
 
 }  // namespace

@@ -73,11 +73,11 @@ class ValueScanner {
 
 class JsonSplitter final : public BlockSplitter {
  public:
-  JsonSplitter(const SourceFile& file, Shape shape, std::unique_ptr<ByteSource> source,
-               const Place& from, int64_t block_bytes)
+  JsonSplitter(const SourceFile& file, Shape shape, Window window, const Place& from,
+               int64_t block_bytes)
       : path_(file.path),
         shape_(shape),
-        window_(std::move(source), from.offset),
+        window_(std::move(window)),
         line_(from.line),
         row_(from.row),
         block_bytes_(size_t(std::max<int64_t>(block_bytes, 16))),
@@ -95,16 +95,14 @@ class JsonSplitter final : public BlockSplitter {
 
  private:
   Result<std::optional<Block>> next_lines() {
-    size_t searched = 0;
-    while (true) {
-      const std::string_view text = window_.bytes();
+    for (size_t want = block_bytes_;; want *= 2) {
+      LORRY_TRY(window_.fill(std::min(want, kMaxRowBytes + 1)));
+      const std::string_view text = window_.bytes().substr(0, want);
       if (text.empty()) return std::optional<Block>();
       const size_t newline = text.rfind('\n');
-      if (newline != std::string_view::npos && newline >= searched) return cut(newline + 1, {});
+      if (newline != std::string_view::npos) return cut(newline + 1, {});
       if (text.size() > kMaxRowBytes) return row_too_long(path_, line_);
-      if (window_.at_end()) return cut(text.size(), {});
-      searched = text.size();
-      LORRY_TRY(window_.fill(std::min(text.size() * 2, kMaxRowBytes + 1)));
+      if (window_.at_end() && text.size() == window_.bytes().size()) return cut(text.size(), {});
     }
   }
 
@@ -209,7 +207,7 @@ class JsonSplitter final : public BlockSplitter {
     block.size = size;
     advance_line(size);
     row_ += int64_t(rows.size());
-    block.bytes = window_.take(size);
+    block.buffer = window_.take(size);
     block.rows = std::move(rows);
     block.bytes_done = window_.stored_position();
     return block;
@@ -217,7 +215,7 @@ class JsonSplitter final : public BlockSplitter {
 
   void advance_line(size_t size) {
     const std::string_view text = window_.bytes().substr(0, size);
-    line_ += std::count(text.begin(), text.end(), '\n');
+    line_ += count_lines(text);
   }
 
   /// Past the spaces and the bracket before the first row.
@@ -236,7 +234,7 @@ class JsonSplitter final : public BlockSplitter {
 
   int64_t line_at(size_t at) const {
     const std::string_view text = window_.bytes().substr(0, at);
-    return line_ + std::count(text.begin(), text.end(), '\n');
+    return line_ + count_lines(text);
   }
   Error bad_place(size_t at, std::string_view what) const {
     return invalid_input(fmt::format("{}: line {}: {}", path_, line_at(at), what));
@@ -267,10 +265,12 @@ bool is_whole_value(std::string_view line) {
   return std::all_of(line.begin() + std::ptrdiff_t(end), line.end(), is_space);
 }
 
-Result<Shape> shape_of(const SourceFile& file) {
-  const std::string& path = file.path;
-  LORRY_ASSIGN(auto source, ByteSource::open(file));
-  Window window(std::move(source), 0);
+bool names_lines(const std::string& path) {
+  return path.find(".jsonl") != std::string::npos || path.find(".ndjson") != std::string::npos;
+}
+
+/// By the window's first bytes; it grows until they tell, and loses nothing.
+Result<Shape> shape_of(Window& window, const std::string& path) {
   size_t begin = 0;
   for (size_t want = 1 << 16;; want *= 2) {
     LORRY_TRY(window.fill(want));
@@ -282,14 +282,12 @@ Result<Shape> shape_of(const SourceFile& file) {
       continue;
     }
     if (text[begin] == '[') return Shape::kArray;
+    if (text[begin] != '{' || names_lines(path)) return Shape::kLines;
     const size_t newline = text.find('\n', begin);
     // A longer first line is a row, or one of many values on it: its brackets tell soon enough.
     if (newline == std::string_view::npos && !window.at_end() && want < kMaxRowBytes) continue;
     const std::string_view line = text.substr(begin, newline - begin);
-    const bool objects = text[begin] == '{';
-    const bool names_lines =
-        path.find(".jsonl") != std::string::npos || path.find(".ndjson") != std::string::npos;
-    return !objects || names_lines || is_whole_value(line) ? Shape::kLines : Shape::kValues;
+    return is_whole_value(line) ? Shape::kLines : Shape::kValues;
   }
 }
 
@@ -297,11 +295,36 @@ Result<Shape> shape_of(const SourceFile& file) {
 
 Result<std::unique_ptr<BlockSplitter>> split_json(const SourceFile& file, const Place& from,
                                                   int64_t block_bytes) {
-  LORRY_ASSIGN(const Shape shape, shape_of(file));
   LORRY_ASSIGN(auto source, ByteSource::open(file));
-  if (from.offset > 0) LORRY_TRY(source->skip_to(from.offset));
+  Window window(std::move(source), 0);
+  LORRY_ASSIGN(const Shape shape, shape_of(window, file.path));
+  if (from.offset > 0) {
+    LORRY_ASSIGN(auto again, ByteSource::open(file));
+    LORRY_TRY(again->skip_to(from.offset));
+    window = Window(std::move(again), from.offset);
+  }
   return std::unique_ptr<BlockSplitter>(
-      std::make_unique<JsonSplitter>(file, shape, std::move(source), from, block_bytes));
+      std::make_unique<JsonSplitter>(file, shape, std::move(window), from, block_bytes));
+}
+
+Result<std::optional<Block>> sample_json(const SourceFile& file, int64_t offset, int64_t bytes) {
+  if (offset > 0) {
+    LORRY_ASSIGN(auto source, ByteSource::open(file));
+    if (!source->is_stored_plain() || !names_lines(file.path)) return std::optional<Block>();
+    LORRY_TRY(source->skip_to(offset));
+    Window window(std::move(source), offset);
+    LORRY_TRY(window.fill(size_t(bytes)));
+    const std::string_view text = window.bytes();
+    const size_t first = text.find('\n'), last = text.rfind('\n');
+    if (first == last) return std::optional<Block>();
+    window.drop(first + 1);
+    Block block;
+    block.size = last - first;
+    block.buffer = window.take(block.size);
+    return block;
+  }
+  LORRY_ASSIGN(auto splitter, split_json(file, Place(), bytes));
+  return splitter->next();
 }
 
 }  // namespace lorry::data

@@ -12,4 +12,8 @@ namespace lorry::data {
 Result<std::unique_ptr<BlockSplitter>> split_json(const SourceFile& file, const Place& from,
                                                   int64_t block_bytes);
 
+/// Some rows of about `bytes` from about `offset` on, for a guess at their types; nullopt where a
+/// row's begin cannot be told: only lines of plain files are read from their middle.
+Result<std::optional<Block>> sample_json(const SourceFile& file, int64_t offset, int64_t bytes);
+
 }  // namespace lorry::data

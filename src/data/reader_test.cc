@@ -37,13 +37,19 @@ class ReaderTest : public ::testing::Test {
     auto found = find_files({write(name, text)});
     if (!found.ok()) return found.error().message;
     auto reader = *open_reader(found->files, options);
-    if (const auto scanned = reader->scan(); !scanned.ok()) return scanned.error().message;
+    if (const auto begun = reader->begin(); !begun.ok()) return begun.error().message;
     schema_ = reader->schema();
     Json rows = Json::array();
     while (true) {
       auto batch = reader->next();
       if (!batch.ok()) return batch.error().message;
-      if (!*batch) return rows;
+      if (!*batch) {
+        if (reader->is_settled()) return rows;
+        if (const auto settled = reader->settle(); !settled.ok()) return settled.error().message;
+        schema_ = reader->schema();
+        rows = Json::array();
+        continue;
+      }
       for (int64_t i = 0; i < (*batch)->rows->num_rows(); ++i) {
         rows.push_back(row_to_json(*(*batch)->rows, i));
       }
@@ -94,7 +100,7 @@ TEST_F(ReaderTest, SkipsAsManyMalformedRowsAsItMay) {
   std::vector<std::string> skipped;
   ReadOptions options;
   options.skip_bad_rows = 1;
-  options.on_bad_row = [&](const std::string& message) { skipped.push_back(message); };
+  options.on_bad_row = [&](const BadRow& bad) { skipped.push_back(bad.what); };
   EXPECT_EQ(read("s.jsonl", "{\"a\": 1}\nx\n{\"a\": 2}\n", options).size(), 2u);
   ASSERT_EQ(skipped.size(), 1u);
   EXPECT_TRUE(read("s.jsonl", "{\"a\": 1}\nx\ny\n", options).is_string());

@@ -67,6 +67,8 @@ class ByteSource {
   ~ByteSource();
   /// Reads up to `size` bytes; 0 at the end. Fails with corrupt data if the file is cut short.
   Result<int64_t> read(char* to, int64_t size);
+  /// No compression: a place is as near as any other.
+  bool is_stored_plain() const;
   /// Goes to a place in the decompressed bytes, forward only.
   Result<> skip_to(int64_t offset);
   /// Bytes of the stored file that have been read, for progress.

@@ -1,29 +1,24 @@
 #include "pipeline/import_dataset.h"
 
-#include <arrow/buffer.h>
-#include <arrow/io/memory.h>
-#include <arrow/ipc/dictionary.h>
-#include <arrow/ipc/reader.h>
-#include <arrow/ipc/writer.h>
 #include <arrow/record_batch.h>
 #include <arrow/type.h>
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <thread>  // hardware_concurrency
 
 #include "base/cancel.h"
+#include "base/digest.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/version.h"
 #include "data/reader.h"
 #include "data/shard.h"
 #include "data/source.h"
-#include "store/arrow_error.h"
+#include "pipeline/ledger.h"
+#include "pipeline/shard_work.h"
 #include "store/layout.h"
 
 namespace lorry::pipeline {
@@ -32,8 +27,8 @@ namespace {
 namespace fs = std::filesystem;
 using data::Place;
 
-/// Malformed rows that info.json names one by one; more are only counted.
-constexpr size_t kNamedBadRows = 1000;
+/// The one reason for which an import leaves rows out.
+constexpr char kMalformed[] = "malformed";
 
 Json describe_inputs(const ImportDatasetOptions& options,
                      const std::vector<data::SourceFile>& files) {
@@ -51,58 +46,39 @@ Json describe_inputs(const ImportDatasetOptions& options,
   return inputs;
 }
 
-Result<std::string> schema_to_hex(const arrow::Schema& schema) {
-  LORRY_ASSIGN(auto buffer, store::from_arrow(arrow::ipc::SerializeSchema(schema), "schema"));
-  return buffer->ToHexString();
-}
-
-Result<std::shared_ptr<arrow::Schema>> schema_from_hex(const std::string& hex) {
-  std::string bytes;
-  for (size_t i = 0; i + 1 < hex.size(); i += 2) {
-    int byte = 0;
-    std::from_chars(hex.data() + i, hex.data() + i + 2, byte, 16);
-    bytes.push_back(char(byte));
-  }
-  arrow::io::BufferReader reader(arrow::Buffer::FromString(std::move(bytes)));
-  arrow::ipc::DictionaryMemo memo;
-  return store::from_arrow(arrow::ipc::ReadSchema(&reader, &memo), "progress.json");
-}
-
-/// What an interrupted import had done, kept in raw/{dataset}/progress.json after each shard.
+/// Where an import stands after each whole shard, kept in raw/{dataset}/progress.json: all that an
+/// interrupted one needs to go on.
 struct Progress {
-  std::string schema;               ///< Arrow IPC, hexadecimal
+  Json reader;                      ///< what the reader had learnt
   std::vector<int64_t> shard_rows;  ///< of the whole shards
   Place place;                      ///< of the batch in which the next shard begins
   int64_t skip = 0;                 ///< rows of that batch that are done
-  int64_t bad_rows = 0;
-  Json bad = Json::array();
+  Ledger ledger;
 
   Json to_json(const Json& inputs) const {
     Json json;
     json["inputs"] = inputs;
-    json["schema"] = schema;
+    json["reader"] = reader;
     json["shard_rows"] = shard_rows;
     json["place"] = Json{{"file", place.file},
                          {"offset", place.offset},
                          {"line", place.line},
                          {"row", place.row},
                          {"skip", skip}};
-    json["bad_rows"] = bad_rows;
-    json["bad"] = bad;
+    json["ledger"] = ledger.to_json();
     return json;
   }
 
   static std::optional<Progress> from_json(const Json& json) {
     try {
       Progress progress;
-      progress.schema = json.at("schema").get<std::string>();
+      progress.reader = json.at("reader");
       progress.shard_rows = json.at("shard_rows").get<std::vector<int64_t>>();
       const Json& place = json.at("place");
       progress.place = Place{place.at("file").get<int64_t>(), place.at("offset").get<int64_t>(),
                              place.at("line").get<int64_t>(), place.at("row").get<int64_t>()};
       progress.skip = place.at("skip").get<int64_t>();
-      progress.bad_rows = json.at("bad_rows").get<int64_t>();
-      progress.bad = json.at("bad");
+      progress.ledger = Ledger::from_json(json.at("ledger"));
       return progress;
     } catch (const nlohmann::json::exception&) {
       return std::nullopt;  // of another version: begin again
@@ -126,19 +102,28 @@ class Import {
     LORRY_ASSIGN(const bool done, is_up_to_date());
     if (done) return report_;
     LORRY_TRY(open_reader());
-    LORRY_TRY(begin());
-    LORRY_TRY(copy_rows());
-    LORRY_TRY(finish());
+    if (options_.world_size > 1) {
+      LORRY_TRY(import_part());
+    } else {
+      LORRY_TRY(import_all());
+    }
     return report_;
   }
 
  private:
+  /// Where a shard begins, for a node that makes some of them.
+  struct ShardBegin {
+    Place place;
+    int64_t skip = 0;  ///< rows of the batch there that are the shard's before
+  };
+
   std::string progress_path() const { return store::join_path(dir_, "progress.json"); }
 
   Result<bool> is_up_to_date() {
     if (options_.fresh) return false;
     LORRY_ASSIGN(auto info, bucket_.read_info(dir_));
     if (!info || info->value("inputs", Json()) != inputs_) return false;
+    LORRY_TRY(check_finished(options_, dir_, *info));
     LORRY_TRY(bucket_.remove(progress_path()));
     report_.rows = info->value("rows", int64_t(0));
     report_.dropped = info->value("dropped", int64_t(0));
@@ -149,33 +134,82 @@ class Import {
 
   Result<> open_reader() {
     data::ReadOptions read;
-    read.threads = options_.threads > 0 ? options_.threads
-                                        : int(std::max(1u, std::thread::hardware_concurrency()));
-    // A block is held as text, as a parsed document and as columns, threads + 2 at a time.
+    read.threads = int(worker_threads(options_));
+    // The rest is for the program itself, the shard being written and what the allocator keeps.
+    read.memory = options_.memory / 2;
     read.block_bytes =
-        std::clamp<int64_t>(options_.memory / (16 * (read.threads + 2)), 64 << 10, 4 << 20);
+        std::clamp<int64_t>(read.memory / (16 * (read.threads + 2)), 64 << 10, 1 << 20);
     read.skip_bad_rows = options_.skip_bad_rows;
-    read.on_bad_row = [this](const std::string& message) {
-      log::warn("skipped: {}", message);
-      if (progress_.bad.size() < kNamedBadRows) progress_.bad.push_back(message);
+    read.on_bad_row = [this](const data::BadRow& bad) {
+      log::warn("skipped: {}: line {}: {}", bad.path, bad.line, bad.what);
+      progress_.ledger.drop(kMalformed, {bad.path, bad.line, bad.what});
     };
-    read.on_scan = [this](int64_t, int64_t bytes_done) {
+    read.on_scan = [this](const Place& place, int64_t rows, int64_t bytes_done) {
       scanned_ = true;
+      note_begins(place, rows);
       if (options_.progress) options_.progress(0, bytes_done / 2, report_.bytes);
     };
     LORRY_ASSIGN(reader_, data::open_reader(files_, std::move(read)));
+    log::info("import-dataset: memory at most {} MB", options_.memory >> 20);
     return {};
   }
 
-  /// Goes on from progress.json if it is of these inputs, else learns the schema and clears the
-  /// way.
-  Result<> begin() {
+  /// One process does it all: the rows are read once unless the guess at their types was wrong.
+  Result<> import_all() {
     LORRY_ASSIGN(const bool resumed, resume());
-    if (resumed) return {};
+    if (!resumed) {
+      LORRY_TRY(reader_->begin());
+      LORRY_TRY(forget_earlier());
+    }
+    LORRY_TRY(copy_rows());
+    while (!reader_->is_settled()) {
+      log::debug("{}: the types of later rows differ, so the shards are written again", dir_);
+      LORRY_TRY(reader_->settle());
+      writer_.reset();
+      skipping_ = false;
+      progress_.shard_rows.clear();
+      report_.rows = skip_ = 0;
+      LORRY_TRY(bucket_.remove(progress_path()));
+      LORRY_TRY(copy_rows());
+    }
+    return finish();
+  }
+
+  /// One of several processes: it reads the rows once to learn where shards begin and what their
+  /// types are, then makes those that are its own. The one that finds all there writes info.json.
+  Result<> import_part() {
     LORRY_TRY(reader_->scan());
-    progress_.bad_rows = reader_->bad_rows();
-    LORRY_ASSIGN(progress_.schema, schema_to_hex(*reader_->schema()));
-    return remove_earlier();
+    LORRY_TRY(forget_earlier());
+    const auto shards = int64_t(begins_.size());
+    for (int64_t shard = 0; shard < shards; ++shard) {
+      const int64_t begin = shard * options_.shard_examples;
+      progress_.shard_rows.push_back(std::min(options_.shard_examples, rows_scanned_ - begin));
+    }
+    report_.rows = 0;
+    for (int64_t shard = options_.rank; shard < shards; shard += options_.world_size) {
+      LORRY_TRY(copy_shard(shard));
+    }
+    report_.rows = rows_scanned_;
+    report_.shards = shards;
+    int64_t missing = 0;
+    LORRY_TRY(read_states(bucket_, dir_, shards,
+                          [&](int64_t shard, std::optional<Json> state) -> Result<> {
+                            missing += !state || state->value("key", "") != key(shard);
+                            return {};
+                          }));
+    report_.missing = missing;
+    report_.complete = missing == 0;
+    if (report_.complete) return finish();
+    log::info("{}: {}", dir_, describe_missing(missing, shards));
+    return {};
+  }
+
+  void note_begins(const Place& place, int64_t rows) {
+    const int64_t before = std::exchange(rows_scanned_, rows_scanned_ + rows);
+    while (int64_t(begins_.size()) * options_.shard_examples < rows_scanned_) {
+      const int64_t skip = int64_t(begins_.size()) * options_.shard_examples - before;
+      begins_.push_back(ShardBegin{place, skip});
+    }
   }
 
   Result<bool> resume() {
@@ -184,11 +218,9 @@ class Import {
     if (!there) return false;
     LORRY_ASSIGN(const std::string text, bucket_.read(progress_path()));
     auto json = parse_json(text, progress_path());
-    if (!json.ok() || json->value("inputs", Json()) != inputs_) return false;
+    if (!json.ok() || !json->is_object() || json->value("inputs", Json()) != inputs_) return false;
     auto progress = Progress::from_json(*json);
-    if (!progress) return false;
-    LORRY_ASSIGN(auto schema, schema_from_hex(progress->schema));
-    reader_->set_schema(std::move(schema));
+    if (!progress || !reader_->restore(progress->reader).ok()) return false;
     LORRY_TRY(reader_->seek(progress->place));
     progress_ = std::move(*progress);
     skip_ = progress_.skip;
@@ -198,11 +230,10 @@ class Import {
     return true;
   }
 
-  /// info.json first: a half-removed import must not look complete.
-  Result<> remove_earlier() {
+  /// What another import left must not look complete. Its shards are replaced one by one.
+  Result<> forget_earlier() {
     LORRY_TRY(bucket_.remove(store::join_path(dir_, "info.json")));
-    LORRY_TRY(bucket_.remove(progress_path()));
-    return data::remove_shards(bucket_, dir_, 0);
+    return bucket_.remove(progress_path());
   }
 
   Result<> copy_rows() {
@@ -211,61 +242,134 @@ class Import {
       LORRY_ASSIGN(auto batch, reader_->next());
       if (!batch) break;
       LORRY_TRY(copy_batch(*batch));
-      if (options_.progress) {
-        const int64_t done = scanned_ ? (report_.bytes + batch->bytes_done) / 2 : batch->bytes_done;
-        options_.progress(report_.rows, done, report_.bytes);
-      }
+      say_progress(batch->bytes_done);
     }
-    if (writer_) LORRY_TRY(finish_shard());
+    // Rows are missing at the end of a shard whose reader has not settled.
+    if (reader_->is_settled() && shard_is_open()) LORRY_TRY(finish_shard());
     return {};
+  }
+
+  void say_progress(int64_t bytes_done) const {
+    if (!options_.progress) return;
+    const int64_t done = scanned_ ? (report_.bytes + bytes_done) / 2 : bytes_done;
+    options_.progress(report_.rows, done, report_.bytes);
   }
 
   Result<> copy_batch(const data::Batch& batch) {
     int64_t at = std::exchange(skip_, 0);
     while (at < batch.rows->num_rows()) {
-      if (!writer_) {
-        const auto shard = int64_t(progress_.shard_rows.size());
-        LORRY_ASSIGN(writer_,
-                     data::ShardWriter::create(options_.bucket, store::shard_dir(dir_, shard),
-                                               reader_->schema()));
-      }
-      const int64_t take =
-          std::min(batch.rows->num_rows() - at, options_.shard_examples - writer_->rows());
-      LORRY_TRY(writer_->write(*batch.rows->Slice(at, take)));
+      if (!shard_is_open()) LORRY_TRY(open_shard(int64_t(progress_.shard_rows.size())));
+      const int64_t take = std::min(batch.rows->num_rows() - at, options_.shard_examples - rows_);
+      LORRY_TRY(write(*batch.rows->Slice(at, take)));
       at += take;
-      report_.rows += take;
-      if (writer_->rows() < options_.shard_examples) continue;
+      if (rows_ < options_.shard_examples) continue;
       LORRY_TRY(finish_shard());
       progress_.place = batch.begin;
       progress_.skip = at;
+      progress_.reader = reader_->state();
       LORRY_TRY(bucket_.write(progress_path(), dump_json(progress_.to_json(inputs_), 1)));
     }
     return {};
   }
 
-  Result<> finish_shard() {
+  /// The rows of one shard, from where the scan found its begin.
+  Result<> copy_shard(int64_t shard) {
+    LORRY_TRY(open_shard(shard));
+    if (std::exchange(skipping_, false)) return {};
+    LORRY_TRY(reader_->seek(begins_[size_t(shard)].place));
+    int64_t skip = begins_[size_t(shard)].skip;
+    const int64_t rows = progress_.shard_rows[size_t(shard)];
+    while (rows_ < rows) {
+      LORRY_TRY(check_cancelled());
+      LORRY_ASSIGN(auto batch, reader_->next());
+      if (!batch)
+        return corrupt_data(fmt::format("{}: the source changed while it was read", dir_));
+      const int64_t at = std::min(std::exchange(skip, 0), batch->rows->num_rows());
+      const int64_t take = std::min(batch->rows->num_rows() - at, rows - rows_);
+      LORRY_TRY(write(*batch->rows->Slice(at, take)));
+      say_progress(batch->bytes_done);
+    }
+    return finish_writer();
+  }
+
+  /// Decides a shard's bytes: the files, the options, the types of all rows.
+  std::string key(int64_t shard) const {
+    Sha256 digest;
+    digest.update(dump_json(inputs_));
+    digest.update(reader_->schema()->ToString(/*show_metadata=*/false));
+    digest.update(fmt::format("\nshard {}", shard));
+    return digest.hex();
+  }
+
+  bool shard_is_open() const { return writer_ || skipping_; }
+
+  Result<> open_shard(int64_t shard) {
+    rows_ = 0;
+    const std::string dir = store::shard_dir(dir_, shard);
+    const std::string mine = key(shard);
+    if (!options_.fresh) {
+      LORRY_ASSIGN(const auto state, data::read_shard_state(bucket_, dir));
+      skipping_ = state && state->value("key", "") == mine;
+      if (skipping_) return {};
+    }
+    LORRY_ASSIGN(writer_, data::ShardWriter::create(options_.bucket, dir, reader_->schema()));
+    writer_->set_state(Json{{"key", mine}});
+    return {};
+  }
+
+  Result<> write(const arrow::RecordBatch& rows) {
+    rows_ += rows.num_rows();
+    report_.rows += rows.num_rows();
+    return writer_ ? writer_->write(rows) : Result<>();
+  }
+
+  Result<> finish_writer() {
+    skipping_ = false;
+    if (!writer_) return {};
+    writer_->set_state(Json{{"rows", rows_}});
     LORRY_TRY(writer_->finish());
-    progress_.shard_rows.push_back(writer_->rows());
     writer_.reset();
+    return {};
+  }
+
+  Result<> finish_shard() {
+    LORRY_TRY(finish_writer());
+    progress_.shard_rows.push_back(rows_);
     return {};
   }
 
   Result<> finish() {
     if (report_.rows == 0) return data::no_rows(files_);
+    Ledger& ledger = progress_.ledger;
+    ledger.keep(report_.rows);
+    LORRY_TRY(ledger.check(options_.max_dropped, "import-dataset", ledger.read()));
     report_.shards = int64_t(progress_.shard_rows.size());
-    report_.dropped = progress_.bad_rows;
+    report_.dropped = ledger.dropped();
+    LORRY_TRY(data::remove_shards(bucket_, dir_, report_.shards));
+    LORRY_TRY(ledger.write(bucket_, dir_));
     Json info;
     info["count"] = report_.shards - 1;
     info["rows"] = report_.rows;
     info["shard_rows"] = progress_.shard_rows;
     info["dropped"] = report_.dropped;
-    info["dropped_rows"] = progress_.bad;
+    info["dropped_rows"] = dropped_rows();
+    info["ledger"] = ledger.summary();
     info["bytes"] = report_.bytes;
     info["columns"] = data::features_from_schema(*reader_->schema());
     info["inputs"] = inputs_;
     info["lorry_version"] = kVersion;
     LORRY_TRY(bucket_.write_info(dir_, info));
     return bucket_.remove(progress_path());
+  }
+
+  Json dropped_rows() const {
+    Json rows = Json::array();
+    const auto malformed = progress_.ledger.reasons().find(kMalformed);
+    if (malformed == progress_.ledger.reasons().end()) return rows;
+    for (const auto& row : malformed->second.named) {
+      rows.push_back(fmt::format("{}: line {}: {}", row.place, row.row, row.detail));
+    }
+    return rows;
   }
 
   const ImportDatasetOptions& options_;
@@ -275,31 +379,37 @@ class Import {
   Json inputs_;
   std::unique_ptr<data::Reader> reader_;
   std::unique_ptr<data::ShardWriter> writer_;
+  bool skipping_ = false;  ///< the shard at hand is there already
+  int64_t rows_ = 0;       ///< of the shard at hand
   Progress progress_;
   int64_t skip_ = 0;  ///< rows of the next batch that an earlier run wrote
   bool scanned_ = false;
+  std::vector<ShardBegin> begins_;
+  int64_t rows_scanned_ = 0;
   ImportDatasetReport report_;
 };
 
 Result<> check(const ImportDatasetOptions& options) {
-  if (options.sources.empty())
+  if (options.sources.empty()) {
     return usage_error("name a file, directory, URL or Hub data set to import");
+  }
   if (options.shard_examples < 1) return usage_error("--shard-examples must be at least 1");
   if (options.skip_bad_rows < 0) return usage_error("--skip-bad-rows must not be negative");
-  return {};
+  return check(static_cast<const ShardWorkOptions&>(options));
 }
 
 Result<StandardizeReport> standardize_after(const ImportDatasetOptions& options,
                                             const std::string& dataset) {
   StandardizeOptions next;
+  static_cast<ShardWorkOptions&>(next) = options;
+  // Nodes that came before have ended: the one that finds the raw shards whole goes on alone.
+  next.rank = 0;
+  next.world_size = 1;
   next.bucket = options.bucket;
   next.dataset = dataset;
   next.format = options.format;
   next.columns = options.columns;
   next.placeholders = options.placeholders;
-  next.skip_bad_rows = options.skip_bad_rows;
-  next.fresh = options.fresh;
-  next.threads = options.threads;
   next.progress = options.standardize_progress;
   return standardize(next);
 }
@@ -313,7 +423,7 @@ Result<ImportDatasetReport> import_dataset(const ImportDatasetOptions& options) 
       options.dataset.empty() ? default_dataset_name(options.sources[0]) : options.dataset;
   LORRY_ASSIGN(auto report, Import(options, dataset).run());
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  if (options.standardize) {
+  if (options.standardize && report.complete) {
     LORRY_ASSIGN(report.standardized, standardize_after(options, dataset));
   }
   return report;

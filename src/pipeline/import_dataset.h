@@ -9,13 +9,15 @@
 #include <vector>
 
 #include "base/result.h"
+#include "pipeline/shard_work.h"
 #include "pipeline/sources.h"
 #include "pipeline/standardize.h"
 #include "store/bucket.h"
 
 namespace lorry::pipeline {
 
-struct ImportDatasetOptions {
+/// `skip_bad_rows`: malformed rows of text, each reported; other rows cannot be left out.
+struct ImportDatasetOptions : ShardWorkOptions {
   std::shared_ptr<store::Bucket> bucket;
   /// Files, directories, globs, URLs, Hub ids (sources.h). Their files are read in this order;
   /// within a directory or a glob by name.
@@ -26,16 +28,8 @@ struct ImportDatasetOptions {
   std::string dataset;
   /// Rows a shard at most. Smaller shards resume with less repeated work.
   int64_t shard_examples = 5'000'000;
-  /// Malformed rows to tolerate (each is reported); one more fails the import. 0 tolerates none.
-  int64_t skip_bad_rows = 0;
   /// Go on to standardized/ when the raw shards are there.
   bool standardize = true;
-  /// Import again even if nothing changed.
-  bool fresh = false;
-  /// Bytes that the stage may hold at a time; bounds blocks in flight, never depends on the source.
-  int64_t memory = 512LL << 20;
-  /// Worker threads; 0 takes the machine's.
-  int threads = 0;
 
   // How the rows are understood; used by standardisation alone.
   /// "" or "auto", "sharegpt", "messages" (or "openai"), "alpaca", "prompt-completion", "text".
@@ -59,6 +53,8 @@ struct ImportDatasetReport {
   int64_t bytes = 0;        ///< of the source files, as stored
   int64_t dropped = 0;      ///< malformed rows that were skipped
   bool up_to_date = false;  ///< nothing had changed, nothing was done
+  bool complete = true;     ///< false: `missing` shards are other nodes' and not there yet
+  int64_t missing = 0;
   double seconds = 0;
   StandardizeReport standardized;  ///< empty with standardize = false
 };
