@@ -1,7 +1,13 @@
 #include "pipeline/messages.h"
 
+#include <arrow/array.h>
+#include <arrow/record_batch.h>
 #include <fmt/format.h>
 
+#include <set>
+#include <vector>
+
+#include "data/shard.h"
 #include "store/layout.h"
 
 namespace lorry::pipeline {
@@ -42,7 +48,78 @@ Result<Json> message_from(const Json& stored) {
   return message;
 }
 
+/// A batch of the columns that example_from_row looks at.
+std::shared_ptr<arrow::RecordBatch> example_columns(const arrow::RecordBatch& batch) {
+  std::vector<int> keep;
+  for (int i = 0; i < batch.num_columns(); ++i) {
+    const auto& name = batch.column_name(i);
+    if (name == "conversations" || name == "tools" || name == "text") keep.push_back(i);
+  }
+  return batch.SelectColumns(keep).ValueOrDie();  // the places are the batch's own
+}
+
 }  // namespace
+
+/// `conversations` as list<struct<role, content, ...>> of strings.
+struct ExampleReader::Turns {
+  std::shared_ptr<const arrow::ListArray> list;
+  std::shared_ptr<arrow::StructArray> turns;
+  std::vector<std::string> names;
+  std::vector<std::shared_ptr<arrow::StringArray>> fields;
+  std::shared_ptr<arrow::Array> tools;  ///< null if there is no such column
+
+  static std::unique_ptr<const Turns> of(const arrow::RecordBatch& batch) {
+    auto found = std::make_unique<Turns>();
+    const auto column = batch.GetColumnByName("conversations");
+    if (!column || column->type_id() != arrow::Type::LIST) return nullptr;
+    found->list = std::static_pointer_cast<const arrow::ListArray>(column);
+    if (found->list->values()->type_id() != arrow::Type::STRUCT) return nullptr;
+    found->turns = std::static_pointer_cast<arrow::StructArray>(found->list->values());
+    for (int f = 0; f < found->turns->num_fields(); ++f) {
+      const auto field = found->turns->field(f);
+      if (field->type_id() != arrow::Type::STRING) return nullptr;
+      found->names.push_back(found->turns->struct_type()->field(f)->name());
+      found->fields.push_back(std::static_pointer_cast<arrow::StringArray>(field));
+    }
+    const std::set<std::string> different(found->names.begin(), found->names.end());
+    if (different.size() < found->names.size()) return nullptr;
+    found->tools = batch.GetColumnByName("tools");
+    return found;
+  }
+
+  /// Null if something about the row is unusual.
+  Json messages(int64_t row) const {
+    if (list->IsNull(row) || (tools && !tools->IsNull(row))) return nullptr;
+    Json all = Json::array();
+    const int64_t end = list->value_offset(row) + list->value_length(row);
+    for (int64_t i = list->value_offset(row); i < end; ++i) {
+      if (turns->IsNull(i)) return nullptr;
+      Json message = Json::object();
+      bool role = false, content = false;
+      for (size_t f = 0; f < fields.size(); ++f) {
+        if (fields[f]->IsNull(i)) continue;
+        if (names[f] == "tool_calls") return nullptr;
+        role |= names[f] == "role";
+        content |= names[f] == "content";
+        message.push_back({names[f], std::string(fields[f]->GetView(i))});
+      }
+      if (!role || !content) return nullptr;
+      all.push_back(std::move(message));
+    }
+    return all;
+  }
+};
+
+ExampleReader::ExampleReader(const arrow::RecordBatch& batch)
+    : batch_(batch), turns_(Turns::of(batch)) {}
+ExampleReader::~ExampleReader() = default;
+
+Result<Example> ExampleReader::at(int64_t row) const {
+  Example example;
+  if (turns_) example.messages = turns_->messages(row);
+  if (example.messages.is_array()) return example;
+  return example_from_row(data::row_to_json(*example_columns(batch_), row));
+}
 
 Result<Example> example_from_row(const Json& row) {
   Example example;

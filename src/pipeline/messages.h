@@ -1,6 +1,9 @@
 // A row of a standardized shard as the messages that a chat template takes.
 #pragma once
 
+#include <arrow/type_fwd.h>
+
+#include <cstdint>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -24,6 +27,21 @@ struct Example {
 /// or `text`. Absent fields (null) leave the message; `tool_calls`, stored as a JSON string, is
 /// parsed; a null `content` stays null where there are tool calls.
 Result<Example> example_from_row(const Json& row);
+
+/// The rows of a batch as example_from_row gives them; those that are nothing but strings, which
+/// nearly all are, without a JSON value of the row between. The batch must outlive it and be valid.
+/// Thread-safe.
+class ExampleReader {
+ public:
+  explicit ExampleReader(const arrow::RecordBatch& batch);
+  ~ExampleReader();
+  Result<Example> at(int64_t row) const;
+
+ private:
+  struct Turns;
+  const arrow::RecordBatch& batch_;
+  std::unique_ptr<const Turns> turns_;  ///< null if the columns are of other types
+};
 
 /// Ids and mask as training sees them. `with_text` false may leave `text` empty.
 Result<text::EncodedExample> encode(const text::Chat& chat, const Example& example);

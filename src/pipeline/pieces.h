@@ -96,8 +96,9 @@ Result<> each_piece(data::ShardStream& rows, const PieceLimits& limits,
       workers.push([&work, piece = std::move(piece)] { return work(piece); });
     }
     if (sizes.empty()) return {};
-    LORRY_TRY(check_cancelled());
-    LORRY_ASSIGN(const bool go_on, use(workers.pop()));
+    T done = workers.pop();
+    LORRY_TRY(check_cancelled());  // after it: workers leave off when asked to stop
+    LORRY_ASSIGN(const bool go_on, use(std::move(done)));
     if (!go_on) return {};
     in_flight -= sizes.front();
     sizes.pop_front();

@@ -1,332 +1,228 @@
 #include "pipeline/pretokenize.h"
 
 #include <arrow/api.h>
-#include <arrow/util/byte_size.h>
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <atomic>
 #include <nlohmann/json.hpp>
-#include <thread>  // workers
 
 #include "base/cancel.h"
 #include "base/digest.h"
 #include "base/json.h"
-#include "base/log.h"
 #include "base/version.h"
 #include "data/shard.h"
 #include "data/token_shard.h"
 #include "pipeline/messages.h"
+#include "pipeline/pieces.h"
+#include "pipeline/token_counts.h"
 #include "store/layout.h"
 
 namespace lorry::pipeline {
 namespace {
 
 /// Raised when the same inputs come to give other bytes.
-constexpr int kFormat = 1;
-/// Rows and bytes of input that are encoded between two writes; bounds memory.
-constexpr int64_t kWindowRows = 2048;
-constexpr int64_t kWindowBytes = 16 << 20;
-constexpr int64_t kLedgerRows = 1000;  // dropped rows that info.json names one by one
-constexpr int64_t kOverLengths[] = {512, 1024, 2048, 4096, 8192, 16384, 32768};
+constexpr int kFormat = 2;
+/// In the ledger: rows that are written, but teach nothing.
+constexpr char kNoTarget[] = "nothing to train on";
 
-/// What is counted about a shard, as JSON in info.json and in the journal of a run under way.
-struct Counts {
-  int64_t rows = 0, tokens = 0, target_tokens = 0, rows_without_target = 0, longest = 0;
-  int64_t over[std::size(kOverLengths)] = {};
-  int64_t dropped = 0;
-  Json dropped_rows = Json::array();
-
-  void count(const text::EncodedExample& example) {
-    const auto length = static_cast<int64_t>(example.input_ids.size());
-    const auto targets =
-        std::count(example.assistant_masks.begin(), example.assistant_masks.end(), 1);
-    ++rows;
-    tokens += length;
-    target_tokens += targets;
-    rows_without_target += targets == 0;
-    longest = std::max(longest, length);
-    for (size_t i = 0; i < std::size(kOverLengths); ++i) over[i] += length > kOverLengths[i];
+/// Encoded rows into one record batch.
+class TokenBatch {
+ public:
+  void append(const text::EncodedExample& row) {
+    ids_.insert(ids_.end(), row.input_ids.begin(), row.input_ids.end());
+    masks_.insert(masks_.end(), row.assistant_masks.begin(), row.assistant_masks.end());
+    ends_.push_back(int32_t(ids_.size()));
+  }
+  void append_text(const std::string& text) {
+    text_ += text;
+    text_ends_.push_back(int32_t(text_.size()));
   }
 
-  void drop(const std::string& place, const std::string& reason) {
-    ++dropped;
-    if (static_cast<int64_t>(dropped_rows.size()) < kLedgerRows)
-      dropped_rows.push_back({{"row", place}, {"reason", reason}});
+  /// With the rows' text if the schema has it.
+  std::shared_ptr<arrow::RecordBatch> finish(const std::shared_ptr<arrow::Schema>& schema) {
+    const auto rows = int64_t(ends_.size()) - 1;
+    const auto tokens = int64_t(ids_.size());
+    const auto ends = arrow::Buffer::FromVector(std::move(ends_));
+    const auto list = [&](int column, std::shared_ptr<arrow::Array> values) {
+      return std::make_shared<arrow::ListArray>(schema->field(column)->type(), rows, ends,
+                                                std::move(values));
+    };
+    arrow::ArrayVector columns = {
+        list(0, std::make_shared<arrow::Int32Array>(tokens,
+                                                    arrow::Buffer::FromVector(std::move(ids_)))),
+        list(1, std::make_shared<arrow::Int8Array>(tokens,
+                                                   arrow::Buffer::FromVector(std::move(masks_))))};
+    if (schema->num_fields() > 2) {
+      columns.push_back(std::make_shared<arrow::StringArray>(
+          rows, arrow::Buffer::FromVector(std::move(text_ends_)),
+          arrow::Buffer::FromString(std::move(text_))));
+    }
+    return arrow::RecordBatch::Make(schema, rows, std::move(columns));
   }
 
-  void add(const Counts& other) {
-    rows += other.rows, tokens += other.tokens, target_tokens += other.target_tokens;
-    rows_without_target += other.rows_without_target, dropped += other.dropped;
-    longest = std::max(longest, other.longest);
-    for (size_t i = 0; i < std::size(kOverLengths); ++i) over[i] += other.over[i];
-    for (const auto& row : other.dropped_rows)
-      if (static_cast<int64_t>(dropped_rows.size()) < kLedgerRows) dropped_rows.push_back(row);
-  }
-
-  Json to_json() const {
-    Json longer = Json::object();
-    for (size_t i = 0; i < std::size(kOverLengths); ++i)
-      longer[std::to_string(kOverLengths[i])] = over[i];
-    return {{"rows", rows},
-            {"tokens", tokens},
-            {"target_tokens", target_tokens},
-            {"rows_without_target", rows_without_target},
-            {"longest", longest},
-            {"rows_longer_than", longer},
-            {"dropped", dropped},
-            {"dropped_rows", dropped_rows}};
-  }
-
-  static Counts from_json(const Json& json) {
-    Counts counts;
-    counts.rows = json.value("rows", int64_t{0});
-    counts.tokens = json.value("tokens", int64_t{0});
-    counts.target_tokens = json.value("target_tokens", int64_t{0});
-    counts.rows_without_target = json.value("rows_without_target", int64_t{0});
-    counts.longest = json.value("longest", int64_t{0});
-    counts.dropped = json.value("dropped", int64_t{0});
-    const Json longer = json.value("rows_longer_than", Json::object());
-    for (size_t i = 0; i < std::size(kOverLengths); ++i)
-      counts.over[i] = longer.value(std::to_string(kOverLengths[i]), int64_t{0});
-    counts.dropped_rows = json.value("dropped_rows", Json::array());
-    return counts;
-  }
+ private:
+  std::vector<int32_t> ids_, ends_ = {0}, text_ends_ = {0};
+  std::vector<int8_t> masks_;
+  std::string text_;
 };
 
-/// One row on its way: encoded by a worker, counted and written in order.
-struct Slot {
-  Result<text::EncodedExample> encoded = text::EncodedExample{};
+/// Some rows of a shard, encoded.
+struct Piece {
+  int64_t rows = 0;                           ///< read
+  std::shared_ptr<arrow::RecordBatch> batch;  ///< of those that could be encoded
+  TokenCounts counts;
+  Ledger notes;                                          ///< kept rows alone
+  std::vector<std::pair<int64_t, std::string>> refused;  ///< row of the shard, why
 };
 
-Slot encode_row(const text::Chat& chat, const arrow::RecordBatch& batch, int64_t row) {
-  auto example = example_from_row(data::row_to_json(batch, row));
-  if (!example.ok()) return {std::move(example).error()};
-  auto encoded = encode(chat, *example);
-  if (encoded.ok() && encoded->input_ids.empty()) return {invalid_input("it has no tokens")};
-  return {std::move(encoded)};
-}
-
-/// Rows [begin, begin + slots.size()) of the batch, on all threads.
-void encode_window(const text::Chat& chat, const arrow::RecordBatch& batch, int64_t begin,
-                   int threads, std::vector<Slot>& slots) {
-  constexpr size_t kTake = 16;  // rows a worker takes at a time
-  std::atomic<size_t> next{0};
-  const auto work = [&] {
-    for (;;) {
-      const size_t from = next.fetch_add(kTake);
-      if (from >= slots.size() || cancel_requested()) return;
-      const size_t to = std::min(from + kTake, slots.size());
-      for (size_t i = from; i < to; ++i)
-        slots[i] = encode_row(chat, batch, begin + static_cast<int64_t>(i));
-    }
-  };
-  std::vector<std::jthread> workers;
-  const int wanted = std::min<int>(threads, static_cast<int>((slots.size() + kTake - 1) / kTake));
-  for (int i = 1; i < wanted; ++i) workers.emplace_back(work);
-  work();
-}
-
-template <typename T, typename ArrowType>
-std::shared_ptr<arrow::Array> list_column(const std::shared_ptr<arrow::DataType>& type,
-                                          const std::vector<const text::EncodedExample*>& rows,
-                                          const std::vector<T> text::EncodedExample::*field) {
-  std::vector<int32_t> offsets = {0};
-  std::vector<T> values;
-  for (const auto* row : rows) {
-    values.insert(values.end(), (row->*field).begin(), (row->*field).end());
-    offsets.push_back(static_cast<int32_t>(values.size()));
-  }
-  const auto length = static_cast<int64_t>(values.size());
-  auto flat = std::make_shared<arrow::NumericArray<ArrowType>>(
-      length, arrow::Buffer::FromVector(std::move(values)));
-  return std::make_shared<arrow::ListArray>(type, static_cast<int64_t>(rows.size()),
-                                            arrow::Buffer::FromVector(std::move(offsets)), flat);
-}
-
-std::shared_ptr<arrow::RecordBatch> make_batch(
-    const std::shared_ptr<arrow::Schema>& schema,
-    const std::vector<const text::EncodedExample*>& rows) {
-  std::vector<std::shared_ptr<arrow::Array>> columns = {
-      list_column<int32_t, arrow::Int32Type>(schema->field(0)->type(), rows,
-                                             &text::EncodedExample::input_ids),
-      list_column<int8_t, arrow::Int8Type>(schema->field(1)->type(), rows,
-                                           &text::EncodedExample::assistant_masks)};
-  if (schema->num_fields() > 2) {
-    std::vector<int32_t> offsets = {0};
-    std::string bytes;
-    for (const auto* row : rows) {
-      bytes += row->text;
-      offsets.push_back(static_cast<int32_t>(bytes.size()));
-    }
-    columns.push_back(std::make_shared<arrow::StringArray>(
-        static_cast<int64_t>(rows.size()), arrow::Buffer::FromVector(std::move(offsets)),
-        arrow::Buffer::FromString(std::move(bytes))));
-  }
-  return arrow::RecordBatch::Make(schema, static_cast<int64_t>(rows.size()), std::move(columns));
-}
-
-/// The columns that are encoded, so that no other is converted.
-Result<std::shared_ptr<arrow::RecordBatch>> needed_columns(
-    const std::shared_ptr<arrow::RecordBatch>& batch) {
-  std::vector<int> keep;
-  const bool chat = batch->schema()->GetFieldIndex("conversations") >= 0;
-  for (const char* name : {"conversations", "tools", "text"}) {
-    const int i = batch->schema()->GetFieldIndex(name);
-    if (i >= 0 && (chat || std::string_view(name) == "text")) keep.push_back(i);
-  }
-  auto selected = batch->SelectColumns(keep);
-  if (!selected.ok()) return corrupt_data(selected.status().ToString());
-  return *std::move(selected);
-}
-
-int64_t window_rows(const arrow::RecordBatch& batch) {
-  const auto bytes = arrow::util::ReferencedBufferSize(batch);
-  if (!bytes.ok() || batch.num_rows() == 0 || *bytes <= 0) return 64;
-  const int64_t per_row = *bytes / batch.num_rows() + 1;
-  return std::clamp<int64_t>(kWindowBytes / per_row, 16, kWindowRows);
+PretokenizeReport report_from(const TokenCounts& counts, int64_t dropped, int64_t shards) {
+  PretokenizeReport report;
+  report.shards = shards;
+  report.rows = counts.rows;
+  report.tokens = counts.tokens;
+  report.target_tokens = counts.target_tokens;
+  report.rows_without_target = counts.rows_without_target;
+  report.dropped = dropped;
+  report.longest = counts.longest;
+  report.rows_over_4096 = counts.longer_than_4096();
+  return report;
 }
 
 /// The stage at work on one model and data set.
-class Stage {
+class Pretokenization {
  public:
-  Stage(const PretokenizeOptions& options, std::shared_ptr<const text::Chat> chat,
-        std::string inputs)
+  Pretokenization(const PretokenizeOptions& options, std::shared_ptr<const text::Chat> chat)
       : options_(options),
         chat_(std::move(chat)),
-        inputs_(std::move(inputs)),
         source_(store::standardized_dir(options.dataset)),
         target_(store::model_ready_dir(options.model, options.dataset)),
-        journal_(target_ + "/progress.json"),
         schema_(data::token_schema(options.with_text)),
-        threads_(options.threads > 0 ? options.threads
-                                     : static_cast<int>(std::thread::hardware_concurrency())) {}
+        limits_(PieceLimits::of(options)) {}
 
-  /// Encodes shards 0 to `last`; `rows_total` for the progress line.
-  Result<std::vector<Counts>> run(int64_t last, int64_t rows_total) {
+  /// Encodes what is missing of `shards` shards; completes `info` and writes it if all are there.
+  Result<PretokenizeReport> run(Json info, int64_t shards, int64_t rows_total) {
     rows_total_ = rows_total;
-    LORRY_TRY(resume(last));
-    for (auto shard = static_cast<int64_t>(shards_.size()); shard <= last; ++shard) {
-      LORRY_ASSIGN(auto counts, encode_shard(shard));
-      shards_.push_back(std::move(counts));
-      LORRY_TRY(write_journal());
+    ShardWork work(options_, options_.bucket, target_, info["inputs"], shards, rows_total);
+    LORRY_TRY(work.begin([](int64_t, const Json&) { return Result<>(); }));
+    rows_done_ = work.rows_done();
+    if (options_.progress) options_.progress(rows_done_, rows_total_);
+    while (true) {
+      LORRY_ASSIGN(const auto shard, work.next());
+      if (!shard) break;
+      LORRY_TRY(encode_shard(work, *shard));
     }
-    return shards_;
+    return complete(work, std::move(info), shards);
   }
-
-  /// After info.json is there: the journal has served.
-  Result<> forget_journal() { return options_.bucket->remove(journal_); }
 
  private:
-  /// Keeps the whole shards of an interrupted run with the same inputs, removes all else.
-  Result<> resume(int64_t last) {
-    LORRY_TRY(options_.bucket->remove(target_ + "/info.json"));
-    LORRY_ASSIGN(const bool begun, options_.bucket->exists(journal_));
-    if (begun && !options_.fresh) {
-      LORRY_ASSIGN(const auto text, options_.bucket->read(journal_));
-      const auto journal = parse_json(text, journal_);
-      if (journal.ok() && journal->is_object() && journal->value("inputs", "") == inputs_)
-        for (const auto& counts : journal->value("shards", Json::array()))
-          shards_.push_back(Counts::from_json(counts));
-    }
-    LORRY_TRY(keep_whole_shards());
-    if (shards_.empty()) LORRY_TRY(options_.bucket->remove(journal_));
-    for (const auto& counts : shards_) {
-      rows_done_ += counts.rows + counts.dropped;
-      dropped_ += counts.dropped;
-    }
-    if (!shards_.empty())
-      log::info("pretokenize: going on after shard {} of {}", shards_.size() - 1, last);
-    if (options_.progress) options_.progress(rows_done_, rows_total_);
-    return data::remove_shards(*options_.bucket, target_, static_cast<int64_t>(shards_.size()));
-  }
-
-  /// A shard that the journal names and that is gone, or not whole, ends what can be kept.
-  Result<> keep_whole_shards() {
-    for (size_t i = 0; i < shards_.size(); ++i) {
-      const auto state = store::shard_dir(target_, static_cast<int64_t>(i)) + "/state.json";
-      LORRY_ASSIGN(const bool whole, options_.bucket->exists(state));
-      if (whole) continue;
-      shards_.resize(i);
-      break;
-    }
-    return {};
-  }
-
-  Result<> write_journal() {
-    Json done = Json::array();
-    for (const auto& counts : shards_) done.push_back(counts.to_json());
-    return options_.bucket->write(journal_, dump_json(Json{{"inputs", inputs_}, {"shards", done}}));
-  }
-
-  Result<Counts> encode_shard(int64_t shard) {
+  Result<> encode_shard(ShardWork& work, int64_t shard) {
     const std::string from = store::shard_dir(source_, shard);
-    LORRY_ASSIGN(const auto reader, data::ShardReader::open(*options_.bucket, from));
+    LORRY_ASSIGN(const auto rows, data::ShardStream::open(*options_.bucket, from));
     LORRY_ASSIGN(
         const auto writer,
         data::ShardWriter::create(options_.bucket, store::shard_dir(target_, shard), schema_));
-    Counts counts;
-    for (int64_t i = 0; i < reader->num_batches(); ++i) {
-      LORRY_ASSIGN(const auto batch, needed_columns(reader->batch(i)).with_context(from));
-      const int64_t window = window_rows(*batch);
-      for (int64_t begin = 0; begin < batch->num_rows(); begin += window) {
-        std::vector<Slot> slots(std::min(window, batch->num_rows() - begin));
-        encode_window(*chat_, *batch, begin, threads_, slots);
-        LORRY_TRY(check_cancelled());
-        LORRY_TRY(write_window(from, reader->batch_start(i) + begin, slots, *writer, counts));
-        rows_done_ += static_cast<int64_t>(slots.size());
-        if (options_.progress) options_.progress(rows_done_, rows_total_);
+    Ledger ledger;
+    TokenCounts counts;
+    const auto encode = [&](const RowPiece& piece) { return encode_piece(piece, from); };
+    const auto use = [&](Piece piece) -> Result<bool> {
+      counts.add(piece.counts);
+      ledger.add(piece.notes);
+      for (auto& [row, why] : piece.refused) {
+        LORRY_TRY(work.refuse(ledger, {from, row, std::move(why)}));
       }
-    }
+      if (piece.batch) LORRY_TRY(writer->write(*piece.batch));
+      rows_done_ += piece.rows;
+      if (options_.progress) options_.progress(rows_done_, rows_total_);
+      return true;
+    };
+    LORRY_TRY(each_piece<Piece>(*rows, limits_, encode, use));
+    Json state = work.state(shard, ledger);
+    state["counts"] = counts.to_json();
+    writer->set_state(state);
     LORRY_TRY(writer->finish());
-    return counts;
+    return work.made(ledger);
   }
 
-  Result<> write_window(const std::string& from, int64_t first_row, const std::vector<Slot>& slots,
-                        data::ShardWriter& writer, Counts& counts) {
-    std::vector<const text::EncodedExample*> rows;
-    for (size_t i = 0; i < slots.size(); ++i) {
-      if (slots[i].encoded.ok()) {
-        counts.count(*slots[i].encoded);
-        rows.push_back(&*slots[i].encoded);
+  Piece encode_piece(const RowPiece& from, const std::string& place) const {
+    Piece piece;
+    piece.rows = from.batch->num_rows();
+    const ExampleReader examples(*from.batch);
+    TokenBatch encoded;
+    for (int64_t row = 0; row < piece.rows && !cancel_requested(); ++row) {
+      auto example = encode_row(examples, row);
+      if (!example.ok()) {
+        piece.refused.emplace_back(from.first_row + row, example.error().message);
         continue;
       }
-      const Error& error = slots[i].encoded.error();
-      const std::string place = fmt::format("{} row {}", from, first_row + static_cast<int64_t>(i));
-      if (dropped_ >= options_.skip_bad_rows)
-        return Error{error.kind,
-                     fmt::format("{}: {}{}", place, error.message,
-                                 options_.skip_bad_rows == 0
-                                     ? "; --skip-bad-rows N leaves out up to N such rows"
-                                     : fmt::format("; that is one more than --skip-bad-rows {}",
-                                                   options_.skip_bad_rows))};
-      ++dropped_;
-      counts.drop(place, error.message);
-      log::warn("{}: left out: {}", place, error.message);
+      if (!piece.counts.count(*example)) {
+        piece.notes.note(kNoTarget, {place, from.first_row + row, ""});
+      }
+      encoded.append(*example);
+      if (options_.with_text) encoded.append_text(example->text);
     }
-    if (rows.empty()) return {};
-    return writer.write(*make_batch(schema_, rows));
+    piece.notes.keep(piece.counts.rows);
+    if (piece.counts.rows > 0) piece.batch = encoded.finish(schema_);
+    return piece;
+  }
+
+  Result<text::EncodedExample> encode_row(const ExampleReader& examples, int64_t row) const {
+    LORRY_ASSIGN(const auto example, examples.at(row));
+    auto encoded = encode(*chat_, example);
+    if (encoded.ok() && encoded->input_ids.empty()) return invalid_input("it has no tokens");
+    return encoded;
+  }
+
+  Result<PretokenizeReport> complete(ShardWork& work, Json info, int64_t shards) {
+    TokenCounts total;
+    Json per_shard = Json::array();
+    LORRY_ASSIGN(const auto missing, work.collect([&](int64_t, const Json& state) -> Result<> {
+      const auto counts = TokenCounts::from_json(state.value("counts", Json::object()));
+      total.add(counts);
+      per_shard.push_back({{"rows", counts.rows}, {"tokens", counts.tokens}});
+      return {};
+    }));
+    auto report = report_from(total, work.ledger().dropped(), shards);
+    report.missing = int64_t(missing.size());
+    if (!missing.empty()) return report;
+    if (total.rows == 0) return invalid_input(fmt::format("{}: no row could be encoded", source_));
+    info.update(total.to_json());
+    info["dropped"] = work.ledger().dropped();
+    info["shards"] = per_shard;
+    info["lorry_version"] = kVersion;
+    LORRY_TRY(work.finish(std::move(info)));
+    report.complete = true;
+    return report;
   }
 
   const PretokenizeOptions& options_;
   const std::shared_ptr<const text::Chat> chat_;
-  const std::string inputs_, source_, target_, journal_;
+  const std::string source_, target_;
   const std::shared_ptr<arrow::Schema> schema_;
-  const int threads_;
-  std::vector<Counts> shards_;
-  int64_t rows_done_ = 0, rows_total_ = 0, dropped_ = 0;
+  const PieceLimits limits_;
+  int64_t rows_done_ = 0, rows_total_ = 0;
 };
 
-PretokenizeReport report_from(const Counts& counts, int64_t shards, bool up_to_date) {
-  return {.shards = shards,
-          .rows = counts.rows,
-          .tokens = counts.tokens,
-          .target_tokens = counts.target_tokens,
-          .rows_without_target = counts.rows_without_target,
-          .dropped = counts.dropped,
-          .longest = counts.longest,
-          .rows_over_4096 = counts.over[3],
-          .up_to_date = up_to_date};
+/// Where a run begins: what it is made of, checked. Nothing else decides the output.
+Result<Json> describe_inputs(const PretokenizeOptions& options, const text::Chat& chat,
+                             const Json& source_info) {
+  const std::string source = store::standardized_dir(options.dataset);
+  if (!source_info.contains("count") || !source_info["count"].is_number_integer())
+    return corrupt_data(fmt::format("{}/info.json has no count; standardize again", source));
+  if (!chat.has_template() &&
+      source_info.value("columns", Json::object()).contains("conversations"))
+    return invalid_input(
+        fmt::format("{} has no chat template, which the conversations of {} need; give it one with "
+                    "lorry import-model --chat-template FILE",
+                    store::model_dir(options.model), source));
+  Json info = {{"count", source_info["count"]},
+               {"model", options.model},
+               {"dataset", options.dataset},
+               {"source_digest", sha256_hex(dump_json(source_info))},
+               {"template_digest", chat.template_digest()},
+               {"tokenizer_digest", chat.tokenizer_digest()},
+               {"options", {{"with_text", options.with_text}}},
+               {"format", kFormat}};
+  info["inputs"] = sha256_hex(dump_json(info));
+  return info;
 }
 
 }  // namespace
@@ -338,6 +234,7 @@ Result<bool> tokens_are_stale(const store::Bucket& bucket, const Json& info,
 }
 
 Result<PretokenizeReport> pretokenize(const PretokenizeOptions& options) {
+  LORRY_TRY(check(options));
   const store::Bucket& bucket = *options.bucket;
   LORRY_ASSIGN(const auto model_info, bucket.read_info(store::model_dir(options.model)));
   if (!model_info)
@@ -349,49 +246,21 @@ Result<PretokenizeReport> pretokenize(const PretokenizeOptions& options) {
     return not_found(fmt::format(
         "{} is not complete in bucket {}; run lorry import-dataset (or lorry standardize) first",
         source, bucket.uri()));
-  if (!source_info->contains("count") || !(*source_info)["count"].is_number_integer())
-    return corrupt_data(fmt::format("{}/info.json has no count; standardize again", source));
-  const int64_t last = (*source_info)["count"];
-
   LORRY_ASSIGN(const auto chat, load_chat(bucket, options.model));
-  if (!chat->has_template() &&
-      source_info->value("columns", Json::object()).contains("conversations"))
-    return invalid_input(
-        fmt::format("{} has no chat template, which the conversations of {} need; give it one with "
-                    "lorry import-model --chat-template FILE",
-                    store::model_dir(options.model), source));
-  Json info = {
-      {"count", last},
-      {"model", options.model},
-      {"dataset", options.dataset},
-      {"source_digest", sha256_hex(dump_json(*source_info))},
-      {"template_digest", chat->template_digest()},
-      {"tokenizer_digest", chat->tokenizer_digest()},
-      {"options", {{"with_text", options.with_text}, {"skip_bad_rows", options.skip_bad_rows}}},
-      {"format", kFormat}};
-  const std::string inputs = sha256_hex(dump_json(info));
+  LORRY_ASSIGN(Json info, describe_inputs(options, *chat, *source_info));
+  const int64_t shards = info["count"].get<int64_t>() + 1;
 
   const std::string target = store::model_ready_dir(options.model, options.dataset);
   LORRY_ASSIGN(const auto known, bucket.read_info(target));
-  if (known && !options.fresh && known->value("inputs", "") == inputs)
-    return report_from(Counts::from_json(*known), last + 1, true);
-
-  Stage stage(options, chat, inputs);
-  LORRY_ASSIGN(const auto shards, stage.run(last, source_info->value("rows", int64_t{0})));
-  Counts total;
-  Json per_shard = Json::array();
-  for (const auto& counts : shards) {
-    total.add(counts);
-    per_shard.push_back({{"rows", counts.rows}, {"tokens", counts.tokens}});
+  if (known && !options.fresh && known->value("inputs", "") == info["inputs"]) {
+    LORRY_TRY(check_finished(options, target, *known));
+    auto report =
+        report_from(TokenCounts::from_json(*known), known->value("dropped", int64_t{0}), shards);
+    report.complete = report.up_to_date = true;
+    return report;
   }
-  if (total.rows == 0) return invalid_input(fmt::format("{}: no row could be encoded", source));
-  info["inputs"] = inputs;
-  info.update(total.to_json());
-  info["shards"] = per_shard;
-  info["lorry_version"] = kVersion;
-  LORRY_TRY(options.bucket->write_info(target, info));
-  LORRY_TRY(stage.forget_journal());
-  return report_from(total, last + 1, false);
+  return Pretokenization(options, chat)
+      .run(std::move(info), shards, source_info->value("rows", int64_t{0}));
 }
 
 }  // namespace lorry::pipeline

@@ -7,18 +7,15 @@
 #include <string>
 
 #include "base/result.h"
+#include "pipeline/shard_work.h"
 #include "store/bucket.h"
 
 namespace lorry::pipeline {
 
-struct PretokenizeOptions {
+struct PretokenizeOptions : ShardWorkOptions {
   std::shared_ptr<store::Bucket> bucket;
   std::string model, dataset;  ///< names in the bucket
   bool with_text = false;      ///< keep the rendered text in a column `text`
-  /// Rows that cannot be encoded (the template refuses them) to tolerate; each is recorded.
-  int64_t skip_bad_rows = 0;
-  bool fresh = false;  ///< again, even if nothing changed
-  int threads = 0;     ///< 0 takes the machine's
   /// Called between batches from the calling thread. `rows_total` 0: not known.
   std::function<void(int64_t rows, int64_t rows_total)> progress;
 };
@@ -32,14 +29,16 @@ struct PretokenizeReport {
   int64_t dropped = 0;              ///< rows that were skipped
   int64_t longest = 0;              ///< tokens of the longest row
   int64_t rows_over_4096 = 0;       ///< longer than training's default --max-length
+  int64_t missing = 0;              ///< shards that other nodes have not made yet
+  bool complete = false;            ///< every shard is there, and info.json
   bool up_to_date = false;          ///< nothing had changed, nothing was done
 };
 
 /// Encodes every row with the model's own template and tokenizer, whole: training cuts what is
-/// longer than its --max-length. Goes on after the last whole shard of an interrupted run; the
-/// bytes are those of an undisturbed one. Memory is bounded by a window of rows, whatever the
-/// shard's size. Fails with not found if its inputs are not complete; the error of a row names
-/// shard and row.
+/// longer than its --max-length. Makes the shards of this process's part, and info.json if all
+/// parts are there; goes on after the last whole shard of an interrupted run, with the bytes of an
+/// undisturbed one. Rows that the template refuses count as malformed (skip_bad_rows). Fails with
+/// not found if its inputs are not complete; the error of a row names shard and row.
 Result<PretokenizeReport> pretokenize(const PretokenizeOptions& options);
 
 /// Whether the standardized data set is another now than when the tokens whose info.json is `info`

@@ -1,5 +1,7 @@
 #include "pipeline/pretokenize.h"
 
+#include <arrow/json/from_string.h>
+
 #include "base/cancel.h"
 #include "data/token_shard.h"
 #include "pipeline/messages.h"
@@ -20,7 +22,15 @@ class PretokenizeStage : public StageTest {
     for (int i = 0; i < 300; ++i)
       rows_.push_back({{"user", "question " + std::to_string(i)},
                        {"assistant", "answer " + std::string(i % 7, 'x')}});
-    options_ = {.bucket = bucket_, .model = "tiny", .dataset = "talk"};
+    options_ = options_for("talk");
+  }
+
+  PretokenizeOptions options_for(const std::string& dataset) const {
+    PretokenizeOptions options;
+    options.bucket = bucket_;
+    options.model = "tiny";
+    options.dataset = dataset;
+    return options;
   }
 
   std::vector<Turns> rows_;
@@ -124,7 +134,9 @@ TEST_F(PretokenizeStage, ARefusedRowIsNamedOrLeftOutWhenAllowed) {
   EXPECT_EQ(done->rows, 299);
   EXPECT_EQ(done->dropped, 1);
   const auto info = **bucket_->read_info(kReady);
-  EXPECT_EQ(info["dropped_rows"][0]["row"], "standardized/talk/1 row 50");
+  EXPECT_EQ(info["ledger"]["dropped"]["malformed"], 1);
+  const std::string ledger = *bucket_->read(std::string(kReady) + "/ledger.jsonl");
+  EXPECT_NE(ledger.find(R"("place":"standardized/talk/1","row":50)"), std::string::npos) << ledger;
 }
 
 TEST_F(PretokenizeStage, ARowWithNothingToLearnIsKeptAndCounted) {
@@ -134,6 +146,46 @@ TEST_F(PretokenizeStage, ARowWithNothingToLearnIsKeptAndCounted) {
   ASSERT_TRUE(done.ok()) << done.error().message;
   EXPECT_EQ(done->rows, 300);
   EXPECT_EQ(done->rows_without_target, 1);
+  EXPECT_EQ((**bucket_->read_info(kReady))["ledger"]["noted"]["nothing to train on"], 1);
+}
+
+TEST_F(PretokenizeStage, PartsOfSeveralNodesMakeTheWhole) {
+  put_dataset("talk", rows_, 70);  // 5 shards
+  ASSERT_TRUE(pretokenize(options_).ok());
+  const auto alone = contents(kReady);
+  ASSERT_TRUE(bucket_->remove(kReady).ok());
+  options_.world_size = 3;
+  for (const int rank : {2, 0, 1}) {
+    options_.rank = rank;
+    const auto part = pretokenize(options_);
+    ASSERT_TRUE(part.ok()) << part.error().message;
+    EXPECT_EQ(part->complete, rank == 1);
+    EXPECT_EQ(part->missing, rank == 2 ? 4 : rank == 0 ? 2 : 0);
+    EXPECT_EQ(*bucket_->exists(std::string(kReady) + "/info.json"), rank == 1);
+  }
+  EXPECT_EQ(contents(kReady), alone);
+}
+
+TEST_F(PretokenizeStage, TheLimitOfBadRowsHoldsAcrossNodes) {
+  rows_[3] = rows_[250] = {{"banned", "x"}};
+  put_dataset("talk", rows_, 100);
+  options_.world_size = 2;
+  options_.skip_bad_rows = 1;
+  ASSERT_TRUE(pretokenize(options_).ok() == false) << "both lie in shards of rank 0";
+  options_.world_size = 3;
+  EXPECT_TRUE(pretokenize(options_).ok());
+  options_.rank = 1;
+  EXPECT_TRUE(pretokenize(options_).ok());
+  options_.rank = 2;
+  const auto last = pretokenize(options_);
+  ASSERT_FALSE(last.ok());
+  EXPECT_FALSE(*bucket_->exists(std::string(kReady) + "/info.json"));
+  options_.skip_bad_rows = 2;
+  const auto done = pretokenize(options_);
+  ASSERT_TRUE(done.ok()) << done.error().message;
+  EXPECT_TRUE(done->complete);
+  options_.skip_bad_rows = 1;
+  EXPECT_FALSE(pretokenize(options_).ok()) << "a limit holds for what is there already";
 }
 
 TEST_F(PretokenizeStage, MissingInputsSayWhatToRun) {
@@ -158,6 +210,39 @@ TEST(ExampleFromRow, ParsesStoredJsonAndLeavesOutWhatIsAbsent) {
             R"({"role":"assistant","content":null,"tool_calls":[{"type":"function"}]},)"
             R"({"role":"tool","content":"4","tool_call_id":"c1"}])");
   EXPECT_EQ(dump_json(example->tools), R"([{"name":"f"}])");
+}
+
+TEST(ExampleReader, GivesWhatTheRowGives) {
+  const auto turn = arrow::struct_(
+      {arrow::field("role", arrow::utf8()), arrow::field("content", arrow::utf8()),
+       arrow::field("tool_calls", arrow::utf8()), arrow::field("name", arrow::utf8())});
+  const auto type =
+      arrow::struct_({arrow::field("conversations", arrow::list(turn)),
+                      arrow::field("tools", arrow::utf8()), arrow::field("id", arrow::int64())});
+  const auto rows = arrow::json::ArrayFromJSONString(type, R"([
+      {"conversations": [["user", "a", null, null], ["assistant", "b", null, "Eve"]]},
+      {"conversations": [["user", "a", null, null], ["assistant", null, "[{\"x\": 1}]", null]]},
+      {"conversations": [["user", "a", null, null]], "tools": "[{\"name\": \"f\"}]"},
+      {"conversations": [["user", "a", null, null]], "tools": "no JSON"},
+      {"conversations": [["user", null, null, null]]}, {"conversations": [[null, "a", null, null]]},
+      {"conversations": [null]}, {"conversations": []}, {"conversations": null, "id": 1}])")
+                        .ValueOrDie();
+  const auto batch = arrow::RecordBatch::FromStructArray(rows).ValueOrDie();
+  for (int64_t from : {0, 2}) {
+    const auto slice = batch->Slice(from);
+    const ExampleReader reader(*slice);
+    for (int64_t row = 0; row < slice->num_rows(); ++row) {
+      const auto got = reader.at(row);
+      const auto want = example_from_row(data::row_to_json(*slice, row));
+      ASSERT_EQ(got.ok(), want.ok()) << row;
+      if (!want.ok()) {
+        EXPECT_EQ(got.error().message, want.error().message);
+        continue;
+      }
+      EXPECT_EQ(dump_json(got->messages), dump_json(want->messages)) << row;
+      EXPECT_EQ(dump_json(got->tools), dump_json(want->tools)) << row;
+    }
+  }
 }
 
 TEST(ExampleFromRow, PlainTextIsNoConversation) {
@@ -188,12 +273,21 @@ TEST_F(Names, ANumberRightBelowTheRootIsAName) {
   EXPECT_EQ(*choose_model(*bucket_, ""), "2024");
 }
 
-class Status : public StageTest {};
+class Status : public StageTest {
+ protected:
+  void pretokenize_talk() {
+    PretokenizeOptions options;
+    options.bucket = bucket_;
+    options.model = "tiny";
+    options.dataset = "talk";
+    ASSERT_TRUE(pretokenize(options).ok());
+  }
+};
 
 TEST_F(Status, TokensOfDataThatChangedAreStale) {
   put_model("tiny");
   put_dataset("talk", {{{"user", "a"}, {"assistant", "b"}}}, 1);
-  ASSERT_TRUE(pretokenize({.bucket = bucket_, .model = "tiny", .dataset = "talk"}).ok());
+  pretokenize_talk();
   ASSERT_TRUE(bucket_->write_info("done/tiny/talk", {{"steps", 1}}).ok());
   EXPECT_EQ((*read_status(*bucket_))["runs"][0]["train"], "done");
   put_dataset("talk", {{{"user", "a"}, {"assistant", "b"}}, {{"user", "c"}, {"assistant", "d"}}},
@@ -202,7 +296,7 @@ TEST_F(Status, TokensOfDataThatChangedAreStale) {
   EXPECT_EQ(run["pretokenize"], "stale");
   EXPECT_EQ(run["train"], "stale");
   EXPECT_EQ(run["next"], "lorry pretokenize --model tiny --dataset talk");
-  ASSERT_TRUE(pretokenize({.bucket = bucket_, .model = "tiny", .dataset = "talk"}).ok());
+  pretokenize_talk();
   ASSERT_TRUE(
       bucket_->write_info("done/tiny/talk", {{"identity", {{"data", "of the tokens before"}}}})
           .ok());
@@ -222,7 +316,7 @@ TEST_F(Status, TellsDonePartialAndMissingFromTheManifests) {
   EXPECT_EQ(status["datasets"][1]["standardized"], "done");
   EXPECT_EQ(status["runs"][0]["pretokenize"], "missing");
   EXPECT_EQ(status["runs"][0]["train"], "partial");
-  ASSERT_TRUE(pretokenize({.bucket = bucket_, .model = "tiny", .dataset = "talk"}).ok());
+  pretokenize_talk();
   status = *read_status(*bucket_);
   EXPECT_EQ(status["runs"][0]["pretokenize"], "done");
   EXPECT_EQ(status["runs"][0]["rows"], 1);
