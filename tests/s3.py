@@ -65,7 +65,7 @@ class S3:
         return {**USER, "AWS_ENDPOINT_URL_S3": url or self.url}
 
     def make_bucket(self, name):
-        (self.directory / name).mkdir()
+        (self.directory / name).mkdir(exist_ok=True)
         return f"s3://{name}"
 
 

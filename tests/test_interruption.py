@@ -2,15 +2,17 @@
 that nothing disturbed. The moments are spread over the stage's own duration, measured first."""
 
 import json
+import os
 import random
 import shutil
 import signal
+import subprocess
 import time
 
 import pytest
 from conftest import EXAMPLE_MODEL, import_example, on, tree_digest
 
-KILLS = 4  # a stage
+KILLS = int(os.environ.get("LORRY_KILLS", "4"))  # a stage
 
 
 def timed(lorry, *args):
@@ -154,3 +156,51 @@ def test_ctrl_c_ends_an_import_with_130_and_nothing_that_counts(lorry, big_sourc
         pytest.skip("the import was done before the signal came")
     assert process.returncode == 130
     assert not (bucket / "standardized" / "big" / "info.json").exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 12 MB; `grow()` gives it room."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, stderr=subprocess.DEVNULL).returncode != 0:
+        pytest.skip("a file system of its own needs root")
+
+    def grow():
+        subprocess.run(["mount", "-o", "remount,size=400m", str(disk)], check=True)
+
+    yield disk, grow
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("full", ["import-dataset", "standardize", "pretokenize"])
+def test_a_full_disk_is_said_and_a_rerun_with_room_goes_on(
+    lorry, big_source, undisturbed, small_disk, full
+):
+    reference, _ = undisturbed
+    bucket, grow = small_disk[0] / "bucket", small_disk[1]
+    named = ("--bucket", bucket, "--dataset", "big")
+    if full == "import-dataset":
+        verb = (*import_big(big_source, bucket), "--no-standardize")
+    elif full == "standardize":
+        link(reference / "raw", bucket / "raw")
+        verb = ("standardize", *named)
+    else:
+        link(reference / "standardized", bucket / "standardized")
+        link(reference / "models", bucket / "models")
+        verb = ("pretokenize", *named, "--model", "demo")
+    done = lorry(*verb, code=1)
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "No space left on device" in line
+    stage = {"import-dataset": "raw", "pretokenize": "model-ready"}.get(full, "standardized")
+    assert not list((bucket / stage).rglob("info.json"))
+    assert not list((bucket / ".lorry-tmp").glob("*")), "a temporary file was left behind"
+    grow()
+    lorry(*verb)
+    assert results(bucket / stage) == results(reference / stage)
+
+
+def link(source, target):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.symlink_to(source)
