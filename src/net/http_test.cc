@@ -150,8 +150,7 @@ INSTANTIATE_TEST_SUITE_P(Faults, PassingFault,
                                            Fault{"closed_before_the_head", {"", End::kClose}},
                                            Fault{"reset_in_the_body", cut(kWhole, 5, End::kReset)},
                                            Fault{"short_body", cut(kWhole, 5, End::kClose)},
-                                           Fault{"stall_in_the_body", cut(kWhole, 5, End::kStall)},
-                                           Fault{"stall_before_the_head", {"", End::kStall}}),
+                                           Fault{"stall_in_the_body", cut(kWhole, 5, End::kStall)}),
                          [](const auto& info) { return info.param.name; });
 
 TEST(Http, TriesAgainWhenNoAnswerComes) {

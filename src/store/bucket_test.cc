@@ -14,8 +14,10 @@
 #include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <random>
 #include <thread>
 
+#include "base/crc32c.h"
 #include "store/layout.h"
 #include "store/s3_server_fixture.h"
 
@@ -196,6 +198,86 @@ TEST_P(StoreContract, KnowsSizeAndChecksumOfWhatWasWritten) {
   ASSERT_TRUE((*writer)->commit().ok());
   EXPECT_EQ((*writer)->size(), 9);
   EXPECT_EQ((*writer)->crc32c(), 0xe3069283u);
+}
+
+std::string random_bytes(size_t size) {
+  std::mt19937_64 random(size);
+  std::string bytes(size, '\0');
+  for (char& byte : bytes) byte = char(random());
+  return bytes;
+}
+
+TEST_P(StoreContract, KeepsLargeObjectsWrittenInSmallAndLargePieces) {
+  const std::string bytes = random_bytes(45'000'001);
+  auto writer = bucket_->create("large");
+  ASSERT_TRUE(writer.ok());
+  size_t at = 0;
+  for (size_t size = 1; at < bytes.size(); size = size * 3 % 7'000'001) {
+    const size_t n = std::min(size, bytes.size() - at);
+    auto buffer = std::make_shared<arrow::Buffer>(
+        reinterpret_cast<const uint8_t*>(bytes.data()) + at, int64_t(n));
+    ASSERT_TRUE((*writer)->stream().Write(buffer).ok());
+    at += n;
+  }
+  ASSERT_TRUE((*writer)->commit().ok());
+  EXPECT_EQ((*writer)->size(), int64_t(bytes.size()));
+  EXPECT_EQ((*writer)->crc32c(), crc32c(bytes));
+  EXPECT_TRUE(*bucket_->read("large") == bytes);
+  auto input = *bucket_->open_input("large");
+  EXPECT_EQ(*input->GetSize(), int64_t(bytes.size()));
+  EXPECT_TRUE(input->ReadAt(1'000'000, 40'000'000).ValueOrDie()->ToString() ==
+              bytes.substr(1'000'000, 40'000'000));
+  auto mapped = *bucket_->open_mapped("large");
+  EXPECT_TRUE(mapped->ReadAt(44'999'990, 100).ValueOrDie()->ToString() == bytes.substr(44'999'990));
+}
+
+TEST_P(StoreContract, LeavesNothingOfALargeAbandonedWriter) {
+  {
+    auto writer = bucket_->create("d/large");
+    ASSERT_TRUE((*writer)->write(random_bytes(30'000'000)).ok());
+  }
+  EXPECT_EQ(names("", true), Paths{});
+}
+
+TEST_P(StoreContract, IsWrittenAndReadByManyThreads) {
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 8; ++i) {
+    threads.emplace_back([&, i] {
+      const std::string path = "d/" + std::to_string(i),
+                        bytes = random_bytes(3'000'000 + size_t(i));
+      EXPECT_TRUE(bucket_->write(path, bytes).ok());
+      auto read = bucket_->read(path);
+      EXPECT_TRUE(read.ok() && *read == bytes);
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(names("d").size(), 8u);
+}
+
+TEST_P(StoreContract, KeepsUnusualNames) {
+  for (const char* path : {"d/a b", "d/ü", "d/a+b=c&d?e#f%20", "d/(x)'y'\"z\""}) {
+    ASSERT_TRUE(bucket_->write(path, path).ok()) << path;
+    auto read = bucket_->read(path);
+    ASSERT_TRUE(read.ok()) << read.error().message;
+    EXPECT_EQ(*read, path);
+  }
+  EXPECT_EQ(names("d").size(), 4u);
+  ASSERT_TRUE(bucket_->remove("d").ok());
+  EXPECT_EQ(names("d"), Paths{});
+}
+
+TEST_P(StoreContract, ListsMoreThanAPage) {
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 8; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = t; i < 1100; i += 8)
+        EXPECT_TRUE(bucket_->write("many/" + std::to_string(i), "").ok());
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(names("many").size(), 1100u);
+  ASSERT_TRUE(bucket_->remove("many").ok());
+  EXPECT_EQ(names("many"), Paths{});
 }
 
 TEST_P(StoreContract, TellsVersionsOfAnObjectApart) {

@@ -24,18 +24,27 @@ struct Page {
   std::string next;                   ///< continuation token; empty at the end
 };
 
-/// One answer of ListObjectsV2, whose keys are URL-encoded.
+/// A key in an answer: URL-encoded, with '+' for a space, if the answer says so. Not all servers do
+/// what they are asked.
+std::string decode_key(std::string key, bool encoded) {
+  if (!encoded) return key;
+  std::replace(key.begin(), key.end(), '+', ' ');
+  return net::url_decode(key);
+}
+
+/// One answer of ListObjectsV2.
 Page parse_page(const std::string& xml) {
   Page page;
+  const bool encoded = xml_text(xml, "EncodingType") == "url";
   for (const auto element : xml_elements(xml, "Contents")) {
     ObjectInfo info;
-    info.path = net::url_decode(xml_text(element, "Key").value_or(""));
+    info.path = decode_key(xml_text(element, "Key").value_or(""), encoded);
     info.size = std::strtoll(xml_text(element, "Size").value_or("0").c_str(), nullptr, 10);
     info.etag = xml_text(element, "ETag").value_or("");
     page.objects.push_back(std::move(info));
   }
   for (const auto element : xml_elements(xml, "CommonPrefixes")) {
-    page.prefixes.push_back(net::url_decode(xml_text(element, "Prefix").value_or("")));
+    page.prefixes.push_back(decode_key(xml_text(element, "Prefix").value_or(""), encoded));
   }
   if (xml_text(xml, "IsTruncated") == "true") {
     page.next = xml_text(xml, "NextContinuationToken").value_or("");
@@ -144,9 +153,14 @@ class S3Backend final : public Backend {
 
   Result<> remove(const std::string& path) const override {
     LORRY_TRY(remove_key(key_of(path)));
+    std::string last;
     for (;;) {
       LORRY_ASSIGN(const auto page, list_page(key_of(path) + "/", "", "", 1000));
       if (page.objects.empty()) return {};
+      if (page.objects.front().path == last) {
+        return unavailable(client_->name_of(last) + ": is still listed after it was removed");
+      }
+      last = page.objects.front().path;
       LORRY_TRY(for_each_in_parallel(page.objects.size(),
                                      [&](size_t i) { return remove_key(page.objects[i].path); }));
     }
