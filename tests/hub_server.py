@@ -348,6 +348,7 @@ class Threads(http.server.ThreadingHTTPServer):
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     owner, where = None, None  # set by HubServer
 
     def log_message(self, *args):

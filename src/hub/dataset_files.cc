@@ -176,10 +176,19 @@ Error no_data(const DatasetQuestion& question, const std::string& why) {
       fmt::format("{}: {} (.parquet, .jsonl, .json, .csv, .tsv or .arrow)", question.what, why));
 }
 
+/// Texts about the data (.md, .toml), which `datasets` takes for data where they are the majority.
+InferredModule infer_without_documents(std::vector<std::string> files) {
+  const auto all = infer_module(files);
+  std::erase_if(files, [](const std::string& file) { return belongs_to_module(file, "harbor"); });
+  auto inferred = infer_module(files);
+  return inferred.module.empty() ? all : inferred;
+}
+
 Result<InferredModule> module_of(const Splits& splits, const DatasetQuestion& question) {
   std::optional<InferredModule> module;
   for (const auto& [split, files] : splits) {
     auto inferred = infer_module(files);
+    if (inferred.module == "harbor") inferred = infer_without_documents(files);
     // .tsv is its own format here; JSON's three extensions are one.
     const auto kind = [](const InferredModule& it) {
       return it.module == "csv" ? it.extension : it.module;
