@@ -229,9 +229,9 @@ void Flags::choice(const std::string& flag, std::string& target, std::vector<std
   });
 }
 
-void Flags::integer(const std::string& flag, int64_t& target, Range range,
-                    const std::string& help) {
-  add(flag, "N", help, std::to_string(target), {},
+void Flags::integer(const std::string& flag, int64_t& target, Range range, const std::string& help,
+                    const std::string& variable) {
+  add(flag, "N", help, std::to_string(target), variable,
       [&target, range](const auto& values) -> Result<> {
         const auto value = parse_number<int64_t>(values.back());
         if (!value) return usage_error(fmt::format("'{}' is not a whole number", values.back()));

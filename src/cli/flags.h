@@ -44,7 +44,8 @@ class Flags {
                    const std::string& variable = {});
   void choice(const std::string& flag, std::string& target, std::vector<std::string> choices,
               const std::string& help);
-  void integer(const std::string& flag, int64_t& target, Range range, const std::string& help);
+  void integer(const std::string& flag, int64_t& target, Range range, const std::string& help,
+               const std::string& variable = {});
   void unsigned_integer(const std::string& flag, uint64_t& target, const std::string& help);
   void real(const std::string& flag, double& target, Range range, const std::string& help);
   /// `--flag`; on when given.

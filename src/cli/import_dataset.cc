@@ -24,14 +24,12 @@ class ImportDataset final : public Command {
     flags.integer("--shard-examples", options_.shard_examples, between(1, 5e6),
                   "rows a shard at most");
     flags.toggle("--standardize", options_.standardize, "go on to standardized/");
-    flags.bytes("--memory", options_.memory, at_least(16 << 20), "memory that the stage may hold");
-    flags.integer("--threads", threads_, between(0, 1024), "workers; 0: the machine's cores");
-    flags.on("--fresh", options_.fresh, "import again even if nothing changed");
+    work_.declare(flags, options_);
   }
 
   Result<Outcome> run(const Context& context) override {
+    LORRY_TRY(work_.apply(context, options_));
     LORRY_ASSIGN(options_.bucket, context.open_bucket(true));
-    options_.threads = static_cast<int>(threads_);
     const auto bytes = progress_line("import-dataset", "bytes");
     options_.progress = [bytes](int64_t, int64_t done, int64_t total) { bytes(done, total); };
     options_.standardize_progress = progress_line("standardize", "rows");
@@ -39,12 +37,14 @@ class ImportDataset final : public Command {
     options_.progress = nullptr;  // takes the lines off the screen
     options_.standardize_progress = nullptr;
     log::info("{}", pipeline::describe(report));
-    if (options_.standardize) log::info("{}", pipeline::describe(report.standardized));
-    Json json = {{"dataset", report.dataset}, {"rows", report.rows},
-                 {"shards", report.shards},   {"bytes", report.bytes},
-                 {"dropped", report.dropped}, {"up_to_date", report.up_to_date},
+    const bool standardized = options_.standardize && report.complete;
+    if (standardized) log::info("{}", pipeline::describe(report.standardized));
+    Json json = {{"dataset", report.dataset},   {"rows", report.rows},
+                 {"shards", report.shards},     {"bytes", report.bytes},
+                 {"dropped", report.dropped},   {"up_to_date", report.up_to_date},
+                 {"complete", report.complete}, {"missing", report.missing},
                  {"seconds", report.seconds}};
-    if (options_.standardize)
+    if (standardized)
       json["standardized"] = {{"rows", report.standardized.rows},
                               {"format", report.standardized.format},
                               {"dropped", report.standardized.dropped},
@@ -54,7 +54,7 @@ class ImportDataset final : public Command {
 
  private:
   pipeline::ImportDatasetOptions options_;
-  int64_t threads_ = 0;
+  WorkFlags work_;
 };
 
 }  // namespace

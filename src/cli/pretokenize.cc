@@ -17,18 +17,17 @@ class Pretokenize final : public Command {
     flags.on("--with-text", options_.with_text, "keep the rendered text in a column `text`");
     flags.integer("--skip-bad-rows", options_.skip_bad_rows, at_least(0),
                   "rows that the template refuses to leave out and record before giving up");
-    flags.integer("--threads", threads_, between(0, 1024), "workers; 0: the machine's cores");
-    flags.on("--fresh", options_.fresh, "again, even if nothing changed");
+    work_.declare(flags, options_);
   }
 
   Result<Outcome> run(const Context& context) override {
+    LORRY_TRY(work_.apply(context, options_));
     LORRY_ASSIGN(options_.bucket, context.open_bucket(false));
     LORRY_ASSIGN(options_.model, pipeline::choose_model(*options_.bucket, model_));
     LORRY_ASSIGN(options_.dataset, pipeline::choose_dataset(*options_.bucket, dataset_));
     if (model_.empty()) log::info("model: {}", options_.model);
     if (dataset_.empty()) log::info("data set: {}", options_.dataset);
     LORRY_ASSIGN(options_.bucket, context.open_bucket(true));  // that is, for writing
-    options_.threads = static_cast<int>(threads_);
     options_.progress = progress_line("pretokenize", "rows");
     LORRY_ASSIGN(const auto report, pipeline::pretokenize(options_));
     options_.progress = nullptr;
@@ -42,6 +41,8 @@ class Pretokenize final : public Command {
                     {"rows_without_target", report.rows_without_target},
                     {"dropped", report.dropped},
                     {"longest", report.longest},
+                    {"complete", report.complete},
+                    {"missing", report.missing},
                     {"up_to_date", report.up_to_date}},
                    ""};
   }
@@ -49,7 +50,7 @@ class Pretokenize final : public Command {
  private:
   std::string dataset_, model_;
   pipeline::PretokenizeOptions options_;
-  int64_t threads_ = 0;
+  WorkFlags work_;
 };
 
 }  // namespace

@@ -20,6 +20,7 @@ class Run final : public Command {
     flags.bucket_name("--dataset", dataset_, "name in the bucket (DATASET_NAME)", "DATASET_NAME");
     flags.bucket_name("--model", model_, "name in the bucket (MODEL_NAME)", "MODEL_NAME");
     declare_import_flags(flags, import_);
+    work_.declare_limits(flags, import_);
     declare_train_flags(flags, train_);
   }
 
@@ -29,11 +30,12 @@ class Run final : public Command {
           fmt::format("run takes two sources, the data set's and the model's, or none; {} given",
                       sources_.size()));
     LORRY_TRY(check_train_options(train_));
+    LORRY_TRY(work_.apply(context, import_));
     pipeline::RunOptions options;
+    static_cast<pipeline::ShardWorkOptions&>(options.pretokenize) = import_;
     LORRY_ASSIGN(const auto bucket, context.open_bucket(!sources_.empty()));
     LORRY_TRY(fill_sources(bucket, options));
     options.pretokenize.bucket = bucket;
-    options.pretokenize.skip_bad_rows = import_.skip_bad_rows;
     options.pretokenize.progress = progress_line("pretokenize", "rows");
     options.train = train_;
     options.train.bucket = context.bucket;
@@ -82,6 +84,7 @@ class Run final : public Command {
   std::vector<std::string> sources_;
   std::string dataset_, model_;
   pipeline::ImportDatasetOptions import_;
+  WorkFlags work_;
   train::TrainOptions train_;
 };
 

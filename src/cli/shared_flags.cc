@@ -39,6 +39,32 @@ void declare_import_flags(Flags& flags, pipeline::ImportDatasetOptions& options)
                 "malformed rows to leave out and report before giving up");
 }
 
+void WorkFlags::declare(Flags& flags, pipeline::ShardWorkOptions& options) {
+  flags.integer("--rank", options.rank, at_least(0),
+                "this node's number among --world-size, from 0 (SKYPILOT_NODE_RANK)",
+                "SKYPILOT_NODE_RANK");
+  flags.integer("--world-size", options.world_size, at_least(1),
+                "nodes that share the shards (SKYPILOT_NUM_NODES); 1: all are made here",
+                "SKYPILOT_NUM_NODES");
+  declare_limits(flags, options);
+  flags.integer("--threads", threads_, between(0, 1024), "workers; 0: the machine's cores");
+  flags.on("--fresh", options.fresh, "again, even if nothing changed");
+}
+
+void WorkFlags::declare_limits(Flags& flags, pipeline::ShardWorkOptions& options) {
+  flags.text("--max-dropped", max_dropped_, "N|P%",
+             "rows that may be left out for any reason, or which part, before the stage fails");
+  flags.bytes("--memory", options.memory, at_least(16 << 20), "memory that the stage may hold");
+}
+
+Result<> WorkFlags::apply(const Context& context, pipeline::ShardWorkOptions& options) const {
+  // --world-size 1 on a node takes up the work of all, whatever the node's rank.
+  if (options.world_size == 1 && context.flags->origin("--rank") != "--rank") options.rank = 0;
+  options.threads = static_cast<int>(threads_);
+  LORRY_ASSIGN(options.max_dropped, pipeline::DropLimit::parse(max_dropped_));
+  return pipeline::check(options);
+}
+
 void declare_train_flags(Flags& flags, train::TrainOptions& o) {
   flags.real("--learning-rate", o.learning_rate, above(0), "peak learning rate");
   flags.choice("--lr-scheduler-type", o.lr_scheduler_type,

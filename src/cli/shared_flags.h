@@ -18,6 +18,21 @@ void declare_model(Flags& flags, std::string& target);
 
 /// --format, --columns, --set, --skip-bad-rows, --threads and so on of import-dataset.
 void declare_import_flags(Flags& flags, pipeline::ImportDatasetOptions& options);
+/// Flags of the stages that make shards: --rank, --world-size, --max-dropped, --memory, --threads,
+/// --fresh.
+class WorkFlags {
+ public:
+  void declare(Flags& flags, pipeline::ShardWorkOptions& options);
+  /// --max-dropped and --memory alone.
+  void declare_limits(Flags& flags, pipeline::ShardWorkOptions& options);
+  /// What no single flag can see. Call it before the stage.
+  Result<> apply(const Context& context, pipeline::ShardWorkOptions& options) const;
+
+ private:
+  std::string max_dropped_;
+  int64_t threads_ = 0;
+};
+
 /// The options of training but its names and bucket.
 void declare_train_flags(Flags& flags, train::TrainOptions& options);
 /// --dtype, --device, --max-model-len.

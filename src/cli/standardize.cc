@@ -14,12 +14,13 @@ class Standardize final : public Command {
   void declare(Flags& flags) override {
     declare_dataset(flags, dataset_);
     declare_import_flags(flags, import_);
-    flags.integer("--threads", threads_, between(0, 1024), "workers; 0: the machine's cores");
-    flags.on("--fresh", fresh_, "standardise again even if nothing changed");
+    work_.declare(flags, import_);
   }
 
   Result<Outcome> run(const Context& context) override {
     pipeline::StandardizeOptions options;
+    LORRY_TRY(work_.apply(context, import_));
+    static_cast<pipeline::ShardWorkOptions&>(options) = import_;
     LORRY_ASSIGN(options.bucket, context.open_bucket(false));
     LORRY_ASSIGN(options.dataset,
                  pipeline::choose(*options.bucket, "raw", dataset_, "data set", "--dataset"));
@@ -27,9 +28,6 @@ class Standardize final : public Command {
     options.format = import_.format;
     options.columns = import_.columns;
     options.placeholders = import_.placeholders;
-    options.skip_bad_rows = import_.skip_bad_rows;
-    options.fresh = fresh_;
-    options.threads = static_cast<int>(threads_);
     options.progress = progress_line("standardize", "rows");
     LORRY_ASSIGN(const auto report, pipeline::standardize(options));
     options.progress = nullptr;
@@ -40,6 +38,8 @@ class Standardize final : public Command {
                     {"shards", report.shards},
                     {"format", report.format},
                     {"dropped", report.dropped},
+                    {"complete", report.complete},
+                    {"missing", report.missing},
                     {"up_to_date", report.up_to_date},
                     {"seconds", report.seconds}},
                    ""};
@@ -48,8 +48,7 @@ class Standardize final : public Command {
  private:
   std::string dataset_;
   pipeline::ImportDatasetOptions import_;  // the part about rows
-  bool fresh_ = false;
-  int64_t threads_ = 0;
+  WorkFlags work_;
 };
 
 }  // namespace

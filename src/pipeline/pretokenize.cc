@@ -259,6 +259,7 @@ Result<PretokenizeReport> pretokenize(const PretokenizeOptions& options) {
     report.complete = report.up_to_date = true;
     return report;
   }
+  log_memory("pretokenize", options);
   return Pretokenization(options, chat)
       .run(std::move(info), shards, source_info->value("rows", int64_t{0}));
 }

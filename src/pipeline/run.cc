@@ -8,6 +8,7 @@
 #include "base/cancel.h"
 #include "base/progress.h"
 #include "pipeline/engine.h"
+#include "pipeline/shard_work.h"
 
 namespace lorry::pipeline {
 namespace {
@@ -92,6 +93,7 @@ std::string describe(const ImportDatasetReport& report) {
       fmt::format("data set {}: {} rows in {} shard{}", report.dataset, format_count(report.rows),
                   report.shards, report.shards == 1 ? "" : "s");
   if (report.dropped > 0) text += fmt::format(", {} skipped", format_count(report.dropped));
+  if (!report.complete) text += "; " + describe_missing(report.missing, report.shards);
   if (report.up_to_date) text += ", nothing to do";
   return text;
 }
@@ -107,6 +109,7 @@ std::string describe(const StandardizeReport& report) {
                                  format_count(report.rows_in), report.format);
   for (const auto& [reason, rows] : report.dropped)
     text += fmt::format("; {} dropped: {}", format_count(rows), reason);
+  if (!report.complete) text += "; " + describe_missing(report.missing, report.shards);
   if (report.up_to_date) text += ", nothing to do";
   return text;
 }
@@ -123,6 +126,7 @@ std::string describe(const PretokenizeReport& report) {
     text +=
         fmt::format("; {} longer than 4,096 tokens, the longest {}",
                     rows_that(report.rows_over_4096, "is", "are"), format_count(report.longest));
+  if (!report.complete) text += "; " + describe_missing(report.missing, report.shards);
   if (report.up_to_date) text += ", nothing to do";
   return text;
 }

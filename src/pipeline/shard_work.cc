@@ -56,6 +56,10 @@ size_t worker_threads(const ShardWorkOptions& options) {
                              : std::max(1u, std::thread::hardware_concurrency());
 }
 
+void log_memory(const char* stage, const ShardWorkOptions& options) {
+  log::info("{}: memory at most {} MB", stage, options.memory >> 20);
+}
+
 Result<> read_states(const store::Bucket& bucket, const std::string& dir, int64_t shards,
                      const std::function<Result<>(int64_t, std::optional<Json>)>& use) {
   for (int64_t first = 0; first < shards; first += kStatesAtOnce) {

@@ -36,6 +36,9 @@ Result<> check(const ShardWorkOptions& options);
 /// `options.threads`, or the machine's.
 size_t worker_threads(const ShardWorkOptions& options);
 
+/// Says how much the stage may hold.
+void log_memory(const char* stage, const ShardWorkOptions& options);
+
 /// Reads the state.json of shards [0, shards) under `dir`, many at a time, and hands on what
 /// data::read_shard_state gives of each, in order.
 Result<> read_states(const store::Bucket& bucket, const std::string& dir, int64_t shards,

@@ -50,6 +50,7 @@ class Standardization {
     LORRY_TRY(read_raw_info());
     LORRY_ASSIGN(const bool done, is_up_to_date());
     if (done) return report_;
+    log_memory("standardize", options_);
     LORRY_TRY(recognise());
     if (!unused_.empty()) {
       log::info("{}: as {}, without the columns {}", dir_, report_.format,
