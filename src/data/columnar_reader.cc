@@ -1,100 +1,26 @@
-// Parquet and Arrow (IPC stream or file): schemas are in the files, batches are passed on.
+// Parquet and Arrow (IPC stream or file) as batches in the types of shards: schemas are in the
+// files, row groups are decoded in parallel, each a bounded piece at a time.
 #include <arrow/array.h>
 #include <arrow/compute/cast.h>
-#include <arrow/io/interfaces.h>
-#include <arrow/ipc/reader.h>
 #include <arrow/record_batch.h>
 #include <arrow/type.h>
+#include <arrow/util/byte_size.h>
 #include <fmt/format.h>
-#include <parquet/arrow/reader.h>
 #include <parquet/exception.h>
-#include <parquet/properties.h>
 
 #include <algorithm>
+#include <deque>
+#include <new>  // bad_alloc
 #include <nlohmann/json.hpp>
 
 #include "base/cancel.h"
+#include "data/columnar_file.h"
+#include "data/ordered_work.h"
 #include "data/text_format.h"
 #include "store/arrow_error.h"
 
 namespace lorry::data {
 namespace {
-
-constexpr int64_t kRowsPerBatch = 1000;
-
-/// The batches of one file. Not thread-safe.
-class FileBatches {
- public:
-  virtual ~FileBatches() = default;
-  virtual std::shared_ptr<arrow::Schema> schema() const = 0;
-  virtual arrow::Result<std::shared_ptr<arrow::RecordBatch>> next() = 0;  ///< null at the end
-};
-
-class ParquetBatches final : public FileBatches {
- public:
-  static arrow::Result<std::unique_ptr<FileBatches>> open(
-      std::shared_ptr<arrow::io::RandomAccessFile> file) {
-    auto batches = std::make_unique<ParquetBatches>();
-    parquet::ReaderProperties properties;
-    properties.enable_buffered_stream();  // pages as they come, not whole column chunks
-    properties.set_buffer_size(256 << 10);
-    parquet::ArrowReaderProperties arrow_properties;
-    arrow_properties.set_batch_size(kRowsPerBatch);
-    arrow_properties.set_pre_buffer(false);
-    // Storage types only. It also keeps libparquet from parsing JSON (the reference systems of
-    // geometry columns), which it would do through our simdjson; docs/dependencies.md.
-    arrow_properties.set_arrow_extensions_enabled(false);
-    parquet::arrow::FileReaderBuilder builder;
-    ARROW_RETURN_NOT_OK(builder.Open(std::move(file), properties));
-    builder.properties(arrow_properties);
-    ARROW_RETURN_NOT_OK(builder.Build(&batches->reader_));
-    ARROW_ASSIGN_OR_RAISE(batches->batches_, batches->reader_->GetRecordBatchReader());
-    return batches;
-  }
-  std::shared_ptr<arrow::Schema> schema() const override { return batches_->schema(); }
-  arrow::Result<std::shared_ptr<arrow::RecordBatch>> next() override {
-    std::shared_ptr<arrow::RecordBatch> batch;
-    ARROW_RETURN_NOT_OK(batches_->ReadNext(&batch));
-    return batch;
-  }
-
- private:
-  std::unique_ptr<parquet::arrow::FileReader> reader_;
-  std::shared_ptr<arrow::RecordBatchReader> batches_;
-};
-
-class ArrowBatches final : public FileBatches {
- public:
-  static arrow::Result<std::unique_ptr<FileBatches>> open(
-      std::shared_ptr<arrow::io::RandomAccessFile> file) {
-    auto batches = std::make_unique<ArrowBatches>();
-    ARROW_ASSIGN_OR_RAISE(auto magic, file->ReadAt(0, 6));
-    ARROW_RETURN_NOT_OK(file->Seek(0));
-    if (magic->ToString() == "ARROW1") {
-      ARROW_ASSIGN_OR_RAISE(batches->file_, arrow::ipc::RecordBatchFileReader::Open(file));
-    } else {
-      ARROW_ASSIGN_OR_RAISE(batches->stream_, arrow::ipc::RecordBatchStreamReader::Open(file));
-    }
-    return batches;
-  }
-  std::shared_ptr<arrow::Schema> schema() const override {
-    return file_ ? file_->schema() : stream_->schema();
-  }
-  arrow::Result<std::shared_ptr<arrow::RecordBatch>> next() override {
-    if (file_) {
-      if (at_ == file_->num_record_batches()) return nullptr;
-      return file_->ReadRecordBatch(at_++);
-    }
-    std::shared_ptr<arrow::RecordBatch> batch;
-    ARROW_RETURN_NOT_OK(stream_->ReadNext(&batch));
-    return batch;
-  }
-
- private:
-  std::shared_ptr<arrow::ipc::RecordBatchFileReader> file_;
-  std::shared_ptr<arrow::ipc::RecordBatchStreamReader> stream_;
-  int at_ = 0;
-};
 
 std::shared_ptr<arrow::DataType> shard_type(const std::shared_ptr<arrow::DataType>& type);
 
@@ -133,152 +59,263 @@ std::shared_ptr<arrow::Schema> shard_schema(const arrow::Schema& schema) {
   return arrow::schema(std::move(fields));
 }
 
+/// The columns of `schema`, in its order and types.
+Result<std::shared_ptr<arrow::RecordBatch>> conform(const std::string& path,
+                                                    const arrow::RecordBatch& rows,
+                                                    const std::shared_ptr<arrow::Schema>& schema,
+                                                    const std::string& first_path) {
+  arrow::ArrayVector columns;
+  for (const auto& field : schema->fields()) {
+    auto column = rows.GetColumnByName(field->name());
+    if (!column) {
+      return invalid_input(fmt::format("{}: column {} is missing", path, field->name()));
+    }
+    if (!column->type()->Equals(*field->type())) {
+      auto cast = arrow::compute::Cast(*column, field->type());
+      if (!cast.ok()) {
+        return invalid_input(fmt::format("{}: column {} is {}, not {} as in {}", path,
+                                         field->name(), column->type()->ToString(),
+                                         field->type()->ToString(), first_path));
+      }
+      column = *cast;
+    }
+    columns.push_back(std::move(column));
+  }
+  return arrow::RecordBatch::Make(schema, rows.num_rows(), std::move(columns));
+}
+
+/// A piece of a row group: batches that conform and are checked through.
+struct Piece {
+  arrow::RecordBatchVector batches;
+  bool at_end = false;  ///< of the group
+};
+
+/// A row group, or another part of a file, decoded piece by piece by one thread at a time.
+struct Group {
+  std::shared_ptr<ColumnarFile> file;
+  std::string path;
+  int64_t file_index = 0;
+  int64_t index = 0;  ///< in the file
+  std::unique_ptr<GroupBatches> batches;
+  std::future<Result<Piece>> piece;  ///< the one that is being decoded
+
+  Result<Piece> decode(int64_t bytes, const std::shared_ptr<arrow::Schema>& schema,
+                       const std::string& first_path) {
+    if (!batches) {
+      LORRY_ASSIGN(batches, file->read_group(index));
+    }
+    Piece piece;
+    while (bytes > 0) {
+      LORRY_ASSIGN(const auto rows, batches->next());
+      if (!rows) {
+        piece.at_end = true;
+        batches.reset();
+        return piece;
+      }
+      if (rows->num_rows() == 0) continue;
+      LORRY_ASSIGN(auto conformed, conform(path, *rows, schema, first_path));
+      bytes -= arrow::util::ReferencedBufferSize(*conformed).ValueOr(1 << 20);
+      piece.batches.push_back(std::move(conformed));
+    }
+    return piece;
+  }
+};
+
 class ColumnarReader final : public Reader {
  public:
   ColumnarReader(std::vector<SourceFile> files, ReadOptions options)
-      : files_(std::move(files)), options_(std::move(options)) {
+      : files_(std::move(files)),
+        options_(std::move(options)),
+        piece_bytes_(std::clamp<int64_t>(options_.memory / 8, 1 << 20, 64 << 20)) {
     done_before_.push_back(0);
-    for (const auto& file : files_) done_before_.push_back(done_before_.back() + file.size);
+    bool remote = false;
+    for (const auto& file : files_) {
+      done_before_.push_back(done_before_.back() + file.size);
+      remote |= file.remote;
+    }
+    // Footers of remote files are waited for, not worked at.
+    opening_ = std::make_unique<OrderedWork<Opened>>(remote ? 8 : options_.threads);
+    decoding_ = std::make_unique<OrderedWork<Result<Piece>>>(options_.threads);
   }
+
+  Result<> begin() override { return scan(); }
 
   /// Opens every file: one that is damaged or has other columns stops the import at once.
   Result<> scan() override {
     bool has_rows = false;
-    for (const auto& file : files_) {
+    size_t asked = 0;
+    schema_.reset();
+    for (size_t i = 0; i < files_.size(); ++i) {
       LORRY_TRY(check_cancelled());
-      LORRY_ASSIGN(auto batches, open(file));
-      const auto schema = shard_schema(*batches->schema());
-      if (!schema_) schema_ = schema;
-      for (const auto& field : schema_->fields()) {
-        if (schema->GetFieldIndex(field->name()) >= 0) continue;
-        return invalid_input(fmt::format("{}: column {}, which {} has, is missing (or twice there)",
-                                         file.path, field->name(), files_[0].path));
+      for (; asked < files_.size() && asked < i + 16; ++asked) {
+        opening_->push([this, file = &files_[asked]] { return open(*file); });
       }
-      for (const auto& field : schema->fields()) {
-        if (schema_->GetFieldIndex(field->name()) >= 0) continue;
-        return invalid_input(fmt::format("{}: column {}, which {} does not have", file.path,
-                                         field->name(), files_[0].path));
-      }
-      if (!has_rows) {
-        LORRY_ASSIGN(has_rows, any_rows(file, *batches));
+      LORRY_ASSIGN(const auto file, pop(*opening_));
+      LORRY_TRY(take_schema(files_[i], *file));
+      LORRY_ASSIGN(const auto rows, file->group_rows(options_.count_rows));
+      for (size_t group = 0; group < rows.size(); ++group) {
+        has_rows |= rows[group] > 0;
+        if (options_.on_scan) {
+          options_.on_scan(Place{int64_t(i), int64_t(group)}, rows[group], done_before_[i]);
+        }
       }
     }
     if (!has_rows || schema_->num_fields() == 0) return no_rows(files_);
     return {};
   }
 
-  Result<> begin() override { return scan(); }
-  Json state() const override { return Json::object(); }
-  Result<> restore(const Json&) override { return scan(); }
   std::shared_ptr<arrow::Schema> schema() const override { return schema_; }
   int64_t bad_rows() const override { return 0; }
+  Json state() const override { return Json::object(); }
+  Result<> restore(const Json&) override { return scan(); }
 
   Result<> seek(const Place& place) override {
-    place_ = Place{place.file};
-    batches_.reset();
+    decoding_->clear();
+    groups_.clear();
+    ready_.clear();
+    file_.reset();
+    next_ = Place{place.file, place.offset};
+    at_ = Place{-1};
+    skip_group_ = next_;
     skip_ = place.row;
     return {};
   }
 
   Result<std::optional<Batch>> next() override {
-    while (place_.file < int64_t(files_.size())) {
-      const SourceFile& file = files_[size_t(place_.file)];
-      if (!batches_) {
-        LORRY_ASSIGN(batches_, open(file));
+    while (true) {
+      if (!ready_.empty()) {
+        auto rows = std::move(ready_.front());
+        ready_.pop_front();
+        row_ += rows->num_rows();
+        const bool sought = at_.file == skip_group_.file && at_.offset == skip_group_.offset;
+        if (sought && row_ <= skip_) continue;
+        if (sought && row_ - rows->num_rows() < skip_)
+          rows = rows->Slice(skip_ - (row_ - rows->num_rows()));
+        const Place begin{at_.file, at_.offset, 1, row_ - rows->num_rows()};
+        return std::optional<Batch>(Batch{std::move(rows), begin, bytes_done_});
       }
-      LORRY_ASSIGN(auto rows, read(file, *batches_));
-      if (!rows) {
-        batches_.reset();
-        place_ = Place{place_.file + 1};
-        continue;
-      }
-      if (rows->num_rows() == 0) continue;
-      const Place begin = place_;
-      place_.row += rows->num_rows();
-      // Batches before the place that was sought; `skip_` is where it begins, always at one.
-      if (begin.row < skip_) continue;
-      skip_ = 0;
-      LORRY_ASSIGN(auto conformed, conform(file, *rows));
-      return std::optional<Batch>(
-          Batch{std::move(conformed), begin, done_before_[size_t(place_.file)] + file.size / 2});
+      LORRY_TRY(decode_ahead());
+      if (groups_.empty()) return std::optional<Batch>();
+      LORRY_TRY(take_piece());
     }
-    return std::optional<Batch>();
   }
 
  private:
-  static Error damaged(const SourceFile& file, const std::string& reason) {
-    return corrupt_data(
-        fmt::format("{}: not a whole {} file ({})", file.path, format_name(file.format), reason));
-  }
+  using Opened = Result<std::shared_ptr<ColumnarFile>>;
 
-  static Result<std::unique_ptr<FileBatches>> open(const SourceFile& file) {
-    LORRY_ASSIGN(auto input, open_ranged(file));
+  Opened open(const SourceFile& file) const { return ColumnarFile::open(file, options_.memory); }
+
+  template <typename T>
+  static T pop(OrderedWork<T>& work) {
     try {
-      auto batches = file.format == Format::kParquet ? ParquetBatches::open(std::move(input))
-                                                     : ArrowBatches::open(std::move(input));
-      if (!batches.ok()) return damaged(file, store::arrow_reason(batches.status()));
-      return std::move(batches).ValueUnsafe();
-    } catch (const parquet::ParquetException& e) {
-      return damaged(file, e.what());
+      return work.pop();
+    } catch (const std::bad_alloc&) {
+      return unavailable("out of memory while rows were read; give a smaller --memory");
     }
   }
 
-  static Result<bool> any_rows(const SourceFile& file, FileBatches& batches) {
-    while (true) {
-      LORRY_ASSIGN(const auto rows, read(file, batches));
-      if (!rows) return false;
-      if (rows->num_rows() > 0) return true;
-    }
-  }
-
-  /// The next batch, checked through: offsets inside the buffers, strings that are UTF-8.
-  static Result<std::shared_ptr<arrow::RecordBatch>> read(const SourceFile& file,
-                                                          FileBatches& batches) {
-    try {
-      auto rows = batches.next();
-      if (!rows.ok()) return damaged(file, store::arrow_reason(rows.status()));
-      if (!*rows) return std::shared_ptr<arrow::RecordBatch>();
-      const arrow::Status valid = (*rows)->ValidateFull();
-      if (!valid.ok()) {
-        return corrupt_data(
-            fmt::format("{}: damaged values ({})", file.path, store::arrow_reason(valid)));
-      }
-      return std::move(rows).ValueUnsafe();
-    } catch (const parquet::ParquetException& e) {
-      return damaged(file, e.what());
-    }
-  }
-
-  /// The columns of `schema_`, in its order and types.
-  Result<std::shared_ptr<arrow::RecordBatch>> conform(const SourceFile& file,
-                                                      const arrow::RecordBatch& rows) const {
-    arrow::ArrayVector columns;
+  /// The first file's columns are the data set's; every file must have the same.
+  Result<> take_schema(const SourceFile& file, const ColumnarFile& opened) {
+    const auto schema = shard_schema(*opened.schema());
+    if (!schema_) schema_ = schema;
     for (const auto& field : schema_->fields()) {
-      auto column = rows.GetColumnByName(field->name());
-      if (!column) {
-        return invalid_input(fmt::format("{}: column {} is missing", file.path, field->name()));
-      }
-      if (!column->type()->Equals(*field->type())) {
-        auto cast = arrow::compute::Cast(*column, field->type());
-        if (!cast.ok()) {
-          return invalid_input(fmt::format("{}: column {} is {}, not {} as in {}", file.path,
-                                           field->name(), column->type()->ToString(),
-                                           field->type()->ToString(), files_[0].path));
-        }
-        column = *cast;
-      }
-      columns.push_back(std::move(column));
+      if (schema->GetFieldIndex(field->name()) >= 0) continue;
+      return invalid_input(fmt::format("{}: column {}, which {} has, is missing (or twice there)",
+                                       file.path, field->name(), files_[0].path));
     }
-    return arrow::RecordBatch::Make(schema_, rows.num_rows(), std::move(columns));
+    for (const auto& field : schema->fields()) {
+      if (schema_->GetFieldIndex(field->name()) >= 0) continue;
+      return invalid_input(fmt::format("{}: column {}, which {} does not have", file.path,
+                                       field->name(), files_[0].path));
+    }
+    return {};
+  }
+
+  /// The group after the last one that was begun; null at the end.
+  Result<std::shared_ptr<Group>> next_group() {
+    while (next_.file < int64_t(files_.size())) {
+      if (!file_) {
+        LORRY_ASSIGN(file_, open(files_[size_t(next_.file)]));
+      }
+      if (next_.offset < file_->groups()) {
+        auto group = std::make_shared<Group>();
+        group->file = file_;
+        group->path = files_[size_t(next_.file)].path;
+        group->file_index = next_.file;
+        group->index = next_.offset++;
+        return group;
+      }
+      file_.reset();
+      next_ = Place{next_.file + 1};
+    }
+    return std::shared_ptr<Group>();
+  }
+
+  /// Begins the next piece of `group`.
+  void decode_more(const std::shared_ptr<Group>& group, bool first_in_line) {
+    group->piece =
+        decoding_->submit([group, bytes = piece_bytes_, schema = schema_,
+                           path = files_[0].path] { return group->decode(bytes, schema, path); },
+                          first_in_line);
+  }
+
+  /// Keeps a piece of each of some groups on its way: those after the first wait for their turn
+  /// with one piece, which is all of most groups.
+  Result<> decode_ahead() {
+    while (groups_.size() < size_t(options_.threads) + 1) {
+      LORRY_ASSIGN(auto group, next_group());
+      if (!group) return {};
+      decode_more(group, false);
+      groups_.push_back(std::move(group));
+    }
+    return {};
+  }
+
+  /// The next piece of the first group, into `ready_`.
+  Result<> take_piece() {
+    const auto group = groups_.front();
+    if (group->file_index != at_.file || group->index != at_.offset) {
+      at_ = Place{group->file_index, group->index};
+      row_ = 0;
+    }
+    LORRY_ASSIGN(auto piece, settled(group->piece));
+    if (piece.at_end) {
+      groups_.pop_front();
+    } else {
+      decode_more(group, true);
+    }
+    const auto file = size_t(group->file_index);
+    bytes_done_ = done_before_[file] + files_[file].size * group->index / group->file->groups();
+    for (auto& batch : piece.batches) ready_.push_back(std::move(batch));
+    return {};
+  }
+
+  static Result<Piece> settled(std::future<Result<Piece>>& piece) {
+    try {
+      return piece.get();
+    } catch (const std::bad_alloc&) {
+      return unavailable("out of memory while rows were read; give a smaller --memory");
+    }
   }
 
   std::vector<SourceFile> files_;
   ReadOptions options_;
+  const int64_t piece_bytes_;
   std::vector<int64_t> done_before_;
   std::shared_ptr<arrow::Schema> schema_;
-  Place place_;
-  int64_t skip_ = 0;
-  std::unique_ptr<FileBatches> batches_;
+
+  Place next_;  ///< the group to begin next
+  std::shared_ptr<ColumnarFile> file_;
+  std::deque<std::shared_ptr<Group>> groups_;  ///< begun, in order
+  std::deque<std::shared_ptr<arrow::RecordBatch>> ready_;
+  Place at_{-1};      ///< the group of `ready_`
+  int64_t row_ = 0;   ///< of that group, after the batches that were given
+  Place skip_group_;  ///< the group that was sought
+  int64_t skip_ = 0;  ///< its rows before the place
+  int64_t bytes_done_ = 0;
+  // Last, so that their threads end first.
+  std::unique_ptr<OrderedWork<Opened>> opening_;
+  std::unique_ptr<OrderedWork<Result<Piece>>> decoding_;
 };
 
 }  // namespace

@@ -12,7 +12,7 @@
 namespace lorry::data {
 
 /// The threads start with the first task and end with this, after the tasks that they are at.
-/// `push`, `pop`, `clear` belong to one thread.
+/// All but the tasks belongs to one thread.
 template <typename T>
 class OrderedWork {
  public:
@@ -29,17 +29,18 @@ class OrderedWork {
   OrderedWork(const OrderedWork&) = delete;
   OrderedWork& operator=(const OrderedWork&) = delete;
 
-  void push(std::function<T()> task) {
+  void push(std::function<T()> task) { results_.push_back(submit(std::move(task), false)); }
+  /// A task whose result the caller takes itself; `first` goes before those that wait.
+  std::future<T> submit(std::function<T()> task, bool first) {
     std::packaged_task<T()> packaged(std::move(task));
-    results_.push_back(packaged.get_future());
+    auto result = packaged.get_future();
     {
       std::lock_guard lock(mutex_);
-      tasks_.push_back(std::move(packaged));
+      tasks_.insert(first ? tasks_.begin() : tasks_.end(), std::move(packaged));
     }
     wake_.notify_one();
-    if (int(threads_.size()) < wanted_ && threads_.size() < results_.size()) {
-      threads_.emplace_back([this] { work(); });
-    }
+    if (int(threads_.size()) < wanted_) threads_.emplace_back([this] { work(); });
+    return result;
   }
   size_t size() const { return results_.size(); }
   bool empty() const { return results_.empty(); }
@@ -49,7 +50,7 @@ class OrderedWork {
     results_.pop_front();
     return result.get();
   }
-  /// Forgets all tasks; those that run are waited for.
+  /// Forgets all tasks; those that were pushed and run are waited for.
   void clear() {
     {
       std::lock_guard lock(mutex_);

@@ -41,6 +41,7 @@ struct ReadOptions {
   int64_t block_bytes = 1 << 20;  ///< text cut into blocks of about this size
   int64_t memory = 256LL << 20;   ///< bytes to hold at a time, as far as single rows allow
   int threads = 2;
+  bool count_rows = false;    ///< `on_scan` needs the very number of rows of columnar files
   int64_t skip_bad_rows = 0;  ///< malformed rows to tolerate
   /// Called for each malformed row that is skipped, from the calling thread, in order.
   std::function<void(const BadRow&)> on_bad_row;

@@ -140,6 +140,7 @@ class Import {
     read.block_bytes =
         std::clamp<int64_t>(read.memory / (16 * (read.threads + 2)), 64 << 10, 1 << 20);
     read.skip_bad_rows = options_.skip_bad_rows;
+    read.count_rows = options_.world_size > 1;
     read.on_bad_row = [this](const data::BadRow& bad) {
       log::warn("skipped: {}: line {}: {}", bad.path, bad.line, bad.what);
       progress_.ledger.drop(kMalformed, {bad.path, bad.line, bad.what});
