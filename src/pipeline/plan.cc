@@ -202,7 +202,7 @@ std::string format_training(const Json& train) {
   const Json& memory = train["memory"];
   const Json& stored = train["bytes"];
   out += fmt::format(
-      "  memory about {}: weights {}, {} trained parameters with their optimiser {}, "
+      "  memory at most about {}: weights {}, {} trained parameters with their optimiser {}, "
       "activations {}\n",
       bytes(memory, "total"), bytes(memory, "weights"), count(train, "trained_parameters"),
       bytes(memory, "training_state"), bytes(memory, "activations"));
