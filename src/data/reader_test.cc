@@ -119,6 +119,103 @@ TEST_F(ReaderTest, NamesAFileWithoutRows) {
   }
 }
 
+TEST_F(ReaderTest, TypesThatChangeInTheLastRowAreThoseOfAllRows) {
+  // Past what a guess looks at: 8 blocks of 256 kB.
+  std::string first;
+  for (int i = 0; i < 200'000; ++i)
+    first += R"({"n": 1, "s": "x", "o": {"k": 1}, "l": []})"
+             "\n";
+  ReadOptions options;
+  options.block_bytes = 64 << 10;
+  const char* lasts[] = {R"({"n": 0.5, "s": "x", "o": {"k": 1}, "l": []})",
+                         R"({"n": 1, "s": 7, "o": {"k": 1}, "l": []})",
+                         R"({"n": 1, "s": "x", "o": {"k": 1, "z": 2}, "l": []})",
+                         R"({"n": 1, "s": "x", "o": {"k": 1}, "l": ["a"], "new": true})"};
+  const char* types[] = {
+      "n: double\ns: string\no: struct<k: int64>\nl: list<item: null>",
+      "n: int64\ns: extension<arrow.json>\no: struct<k: int64>\nl: list<item: null>",
+      "n: int64\ns: string\no: extension<arrow.json>\nl: list<item: null>",
+      "n: int64\ns: string\no: struct<k: int64>\nl: list<item: string>\nnew: bool"};
+  for (int i = 0; i < 4; ++i) {
+    const Json rows = read("late.jsonl", first + lasts[i] + "\n", options);
+    ASSERT_EQ(rows.size(), 200'001u) << rows.dump().substr(0, 200);
+    EXPECT_EQ(schema_->ToString(), types[i]);
+  }
+}
+
+TEST_F(ReaderTest, ColumnsComeInTheOrderInWhichRowsFirstNameThem) {
+  std::string text;
+  for (int i = 0; i < 40'000; ++i) {
+    text += i == 20'001 ? R"({"a": 1, "late": 1, "z": 1})"
+                          "\n"
+                        : R"({"a": 1})"
+                          "\n";
+    if (i % 5000 == 4999)
+      text += R"({"a": 1, "z": 2})"
+              "\n";
+  }
+  read("order.jsonl", text);
+  EXPECT_EQ(schema_->ToString(), "a: int64\nz: int64\nlate: int64");
+}
+
+TEST_F(ReaderTest, AKeyNamedTwiceMakesARowMalformedWhereverItIs) {
+  ReadOptions options;
+  options.skip_bad_rows = 3;
+  const std::string text = R"({"a": 1, "o": {"k": [{"x": 1}]}})"
+                           "\n"
+                           R"({"a": 1, "a": "2"})"
+                           "\n"
+                           R"({"a": 1, "o": {"k": [{"x": 1, "x": 2}]}})"
+                           "\n"
+                           R"({"a": 1, "o": {"y": {"x": 1, "x": 2}}})"
+                           "\n"
+                           R"({"a": 3, "o": {"k": [{"x": 1}]}})"
+                           "\n";
+  EXPECT_EQ(read("twice.jsonl", text, options).size(), 2u);
+  EXPECT_EQ(type_of("a"), "int64");
+  EXPECT_EQ(type_of("o"), "struct<k: list<item: struct<x: int64>>>");
+  options.skip_bad_rows = 2;
+  EXPECT_TRUE(read("twice.jsonl", text, options).is_string());
+}
+
+TEST_F(ReaderTest, WhatItLearntIsRestoredFromItsState) {
+  std::string text;
+  for (int i = 0; i < 3000; ++i)
+    text += R"({"a": 1, "b": {"c": [1, null]}})"
+            "\n";
+  auto found = *find_files({write("state.jsonl", text + R"({"a": 1, "n": 2})"
+                                                        "\n")});
+  ReadOptions options;
+  options.block_bytes = 4096;
+  auto whole = *open_reader(found.files, options);
+  ASSERT_TRUE(whole->begin().ok());
+  (void)whole->next();
+  const auto second = **whole->next();
+  const Json state = Json::parse(whole->state().dump());
+  auto other = *open_reader(found.files, options);
+  ASSERT_TRUE(other->restore(state).ok());
+  ASSERT_TRUE(other->seek(second.begin).ok());
+  int64_t rows = 0;
+  while (auto batch = *other->next()) rows += batch->rows->num_rows();
+  EXPECT_TRUE(other->is_settled());
+  EXPECT_TRUE(other->schema()->Equals(*whole->schema()));
+  EXPECT_LT(rows, 3001);
+  EXPECT_FALSE(other->restore(Json::parse(R"({"guess": 1, "seen": {}})")).ok());
+}
+
+TEST_F(ReaderTest, ManyColumnsAndManyKeysTakeNoLongerThanTheyShould) {
+  std::string wide = "{", maps;
+  for (int i = 0; i < 5000; ++i) {
+    wide += (i ? ",\"k" : "\"k") + std::to_string(i) + "\": " + std::to_string(i);
+    maps += "{\"m\": {\"key" + std::to_string(i) + "\": 1, \"k\": 2}}\n";
+  }
+  const Json rows = read("wide.jsonl", wide + "}\n" + wide + "}\n");
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[1]["k4999"], 4999);
+  EXPECT_EQ(read("maps.jsonl", maps).size(), 5000u);
+  EXPECT_EQ(type_of("m"), "extension<arrow.json>");
+}
+
 TEST_F(ReaderTest, GoesOnFromTheBeginningOfABatch) {
   std::string text;
   for (int i = 0; i < 200; ++i) text += "{\"a\": " + std::to_string(i) + "}\n";
