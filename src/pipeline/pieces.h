@@ -11,8 +11,8 @@
 
 #include "base/cancel.h"
 #include "base/result.h"
+#include "data/ordered_work.h"
 #include "data/shard.h"
-#include "pipeline/ordered_work.h"
 #include "pipeline/shard_work.h"
 #include "store/arrow_error.h"
 
@@ -20,7 +20,7 @@ namespace lorry::pipeline {
 
 /// How much is held at a time.
 struct PieceLimits {
-  size_t threads = 1;
+  int threads = 1;
   int64_t piece_bytes = 1 << 20;       ///< larger batches are cut
   int64_t in_flight_bytes = 32 << 20;  ///< read, and not done with
 
@@ -29,7 +29,7 @@ struct PieceLimits {
     const auto threads = worker_threads(options);
     const int64_t in_flight = std::max<int64_t>(options.memory / 16, 1 << 20);
     const int64_t piece =
-        std::clamp<int64_t>(in_flight / int64_t(2 * threads), 64 << 10, int64_t{2} << 20);
+        std::clamp<int64_t>(in_flight / (2 * threads), 64 << 10, int64_t{2} << 20);
     return {threads, piece, in_flight};
   }
 };
@@ -81,13 +81,13 @@ Result<> each_piece(data::ShardStream& rows, const PieceLimits& limits,
   PieceSource source(rows, limits.piece_bytes);
   std::deque<int64_t> sizes;  // of what is in flight
   int64_t in_flight = 0;
-  OrderedWork<Result<RowPiece>> reader(1);
-  OrderedWork<T> workers(limits.threads);
+  data::OrderedWork<Result<RowPiece>> reader(1);
+  data::OrderedWork<T> workers(limits.threads);
   const auto read_on = [&] { reader.push([&source] { return source.next(); }); };
   read_on();
   while (true) {
-    while (reader.pending() > 0 && in_flight < limits.in_flight_bytes &&
-           sizes.size() < 3 * limits.threads) {
+    while (!reader.empty() && in_flight < limits.in_flight_bytes &&
+           sizes.size() < size_t(3 * limits.threads)) {
       LORRY_ASSIGN(RowPiece piece, reader.pop());
       if (!piece.batch) break;
       read_on();

@@ -51,9 +51,9 @@ Result<> check(const ShardWorkOptions& options) {
   return {};
 }
 
-size_t worker_threads(const ShardWorkOptions& options) {
-  return options.threads > 0 ? size_t(options.threads)
-                             : std::max(1u, std::thread::hardware_concurrency());
+int worker_threads(const ShardWorkOptions& options) {
+  return options.threads > 0 ? options.threads
+                             : int(std::max(1u, std::thread::hardware_concurrency()));
 }
 
 void log_memory(const char* stage, const ShardWorkOptions& options) {

@@ -34,7 +34,7 @@ struct ShardWorkOptions {
 /// Fails with wrong usage if rank and world size do not go together.
 Result<> check(const ShardWorkOptions& options);
 /// `options.threads`, or the machine's.
-size_t worker_threads(const ShardWorkOptions& options);
+int worker_threads(const ShardWorkOptions& options);
 
 /// Says how much the stage may hold.
 void log_memory(const char* stage, const ShardWorkOptions& options);
