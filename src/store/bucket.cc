@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "store/arrow_error.h"
+#include "store/arrow_fs_backend.h"
 #include "store/backend.h"
 #include "store/local_backend.h"
 #include "store/s3_backend.h"
@@ -44,6 +45,8 @@ Result<std::unique_ptr<Backend>> open_backend(const std::string& uri, bool creat
   const std::string scheme = uri.substr(0, colon);
   if (scheme == "file") return open_local_backend(uri.substr(colon + 3), create);
   if (scheme == "s3" || scheme == "s3a") return open_s3_backend(uri.substr(colon + 3));
+  if (scheme == "gs" || scheme == "gcs") return open_gs_backend(uri.substr(colon + 3));
+  if (scheme == "az") return open_az_backend(uri.substr(colon + 3));
   return unsupported(fmt::format(
       "buckets at {}:// are not supported; write a directory, s3://, gs:// or az://", scheme));
 }

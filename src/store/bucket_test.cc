@@ -38,14 +38,34 @@ struct StoreUnderTest {
   std::string name;
   std::function<std::string()> new_uri;  ///< of an empty bucket; local: not there yet
   bool is_local = true;
+  bool can_create_exclusively = true;
+  /// Why it cannot be tested here; empty: it can.
+  std::function<std::string()> missing = [] { return std::string(); };
 };
 
-const std::string& missing_s3() { return S3Server::shared().missing(); }
+std::string missing_s3() { return S3Server::shared().missing(); }
+
+/// gs:// and az:// are tested against whatever emulator someone runs: the variable names a bucket
+/// that is there, and each test takes a prefix of its own in it.
+StoreUnderTest emulated(const char* name, const char* variable) {
+  const auto uri = [variable] {
+    const char* value = std::getenv(variable);
+    return std::string(value ? value : "");
+  };
+  const auto fresh = [uri] {
+    static int serial = 0;
+    return uri() + "/t" + std::to_string(::getpid()) + "-" + std::to_string(serial++);
+  };
+  const auto missing = [uri, variable] {
+    return uri().empty() ? std::string(variable) + " names no bucket" : std::string();
+  };
+  return {name, fresh, false, false, missing};
+}
 
 class StoreContract : public ::testing::TestWithParam<StoreUnderTest> {
  protected:
   void SetUp() override {
-    if (!GetParam().is_local && !missing_s3().empty()) GTEST_SKIP() << missing_s3();
+    if (const std::string why = GetParam().missing(); !why.empty()) GTEST_SKIP() << why;
     uri_ = GetParam().new_uri();
     auto opened = Bucket::open(uri_, true);
     ASSERT_TRUE(opened.ok()) << opened.error().message;
@@ -166,6 +186,7 @@ TEST_P(StoreContract, SaysAtOpenThatAnObjectIsMissing) {
 }
 
 TEST_P(StoreContract, CreatesExclusivelyOnce) {
+  if (!GetParam().can_create_exclusively) GTEST_SKIP() << "not offered by Arrow's file systems";
   auto first = bucket_->create_exclusive("d/x", "mine");
   ASSERT_TRUE(first.ok()) << first.error().message;
   EXPECT_TRUE(*first);
@@ -177,6 +198,7 @@ TEST_P(StoreContract, CreatesExclusivelyOnce) {
 }
 
 TEST_P(StoreContract, GivesOneOfManyTheExclusiveName) {
+  if (!GetParam().can_create_exclusively) GTEST_SKIP() << "not offered by Arrow's file systems";
   std::atomic<int> won = 0;
   std::vector<std::thread> threads;
   for (int i = 0; i < 8; ++i) {
@@ -310,12 +332,50 @@ TEST_P(StoreContract, KeepsInfoAsJson) {
 
 INSTANTIATE_TEST_SUITE_P(
     Stores, StoreContract,
-    ::testing::Values(StoreUnderTest{"local", scratch_dir},
-                      StoreUnderTest{"s3", [] { return S3Server::shared().new_bucket(); }, false},
-                      StoreUnderTest{
-                          "s3_prefix",
-                          [] { return S3Server::shared().new_bucket() + "/some/prefix"; }, false}),
+    ::testing::Values(
+        StoreUnderTest{"local", scratch_dir},
+        StoreUnderTest{"s3", [] { return S3Server::shared().new_bucket(); }, false, true,
+                       missing_s3},
+        StoreUnderTest{"s3_prefix", [] { return S3Server::shared().new_bucket() + "/some/prefix"; },
+                       false, true, missing_s3},
+        emulated("gs", "LORRY_TEST_GS_BUCKET"), emulated("az", "LORRY_TEST_AZ_BUCKET")),
     [](const auto& info) { return info.param.name; });
+
+TEST(RemoteBucket, SaysWhatIsWrongWithAName) {
+  for (const char* uri : {"s3://", "s3:///x", "s3://a b", "gs://", "az:///x"}) {
+    auto opened = Bucket::open(uri, true);
+    ASSERT_FALSE(opened.ok()) << uri;
+    EXPECT_EQ(opened.error().kind, ErrorKind::kUsage) << opened.error().message;
+  }
+}
+
+TEST(RemoteBucket, AsksForTheAccountOfAContainer) {
+  if (std::getenv("AZURE_STORAGE_ACCOUNT") || std::getenv("AZURE_STORAGE_CONNECTION_STRING"))
+    GTEST_SKIP() << "there is one in the environment";
+  auto opened = Bucket::open("az://b", true);
+  ASSERT_FALSE(opened.ok());
+  EXPECT_NE(opened.error().message.find("AZURE_STORAGE_ACCOUNT"), std::string::npos);
+}
+
+TEST(RemoteBucket, SaysThatAnS3BucketIsMissing) {
+  if (const std::string why = missing_s3(); !why.empty()) GTEST_SKIP() << why;
+  auto opened = Bucket::open("s3://no-such-bucket-here", true);
+  ASSERT_FALSE(opened.ok());
+  EXPECT_EQ(opened.error().kind, ErrorKind::kNotFound);
+  EXPECT_NE(opened.error().message.find("no bucket no-such-bucket-here"), std::string::npos);
+}
+
+TEST(RemoteBucket, SaysThatAKeyIsWrong) {
+  if (const std::string why = missing_s3(); !why.empty()) GTEST_SKIP() << why;
+  const std::string uri = S3Server::shared().new_bucket();
+  const std::string right = std::getenv("AWS_SECRET_ACCESS_KEY");
+  ::setenv("AWS_SECRET_ACCESS_KEY", "wrong", 1);
+  auto opened = Bucket::open(uri, true);
+  ::setenv("AWS_SECRET_ACCESS_KEY", right.c_str(), 1);
+  ASSERT_FALSE(opened.ok());
+  EXPECT_NE(opened.error().message.find("check AWS_SECRET_ACCESS_KEY"), std::string::npos)
+      << opened.error().message;
+}
 
 TEST(LocalBucket, IsNotMadeUnlessAsked) {
   auto opened = Bucket::open(scratch_dir(), false);
