@@ -124,17 +124,22 @@ class FsBackend final : public Backend {
     af::FileSelector selector;
     selector.base_dir = inside(path);
     selector.allow_not_found = true;
-    selector.recursive = recursive;
+    // Google's directories are those of the names alone, which Arrow shows only of what is inside.
+    const bool fold = scheme_ == "gs" && !recursive;
+    selector.recursive = recursive || fold;
     auto infos = fs_->GetFileInfo(selector);
     if (!infos.ok()) return from_arrow(infos.status(), name_of(path));
     std::vector<ObjectInfo> found;
     for (const auto& info : *infos) {
       ObjectInfo mine = info_of(info);
       if (mine.path.starts_with(kTemporaryDir)) continue;
+      if (fold) mine = child_of(path, std::move(mine));
       if (!recursive || !mine.is_directory) found.push_back(std::move(mine));
     }
     std::sort(found.begin(), found.end(),
               [](const auto& a, const auto& b) { return a.path < b.path; });
+    const auto same = [](const auto& a, const auto& b) { return a.path == b.path; };
+    found.erase(std::unique(found.begin(), found.end(), same), found.end());
     return found;
   }
 
@@ -186,6 +191,13 @@ class FsBackend final : public Backend {
   }
 
  private:
+  /// The direct child of `path` that is, or holds, `info`.
+  static ObjectInfo child_of(const std::string& path, ObjectInfo info) {
+    const size_t slash = info.path.find('/', path.empty() ? 0 : path.size() + 1);
+    if (slash == std::string::npos) return info;
+    return {info.path.substr(0, slash), 0, true, ""};
+  }
+
   std::string inside(const std::string& path) const { return join_path(root_, path); }
   std::string name_of(const std::string& path) const {
     return fmt::format("{}://{}", scheme_, inside(path));
