@@ -12,8 +12,12 @@ class ImportModel final : public Command {
  public:
   void declare(Flags& flags) override {
     flags.positional("SOURCE", options_.source,
-                     "directory with config.json, tokenizer.json and *.safetensors");
-    flags.bucket_name("--model", options_.model, "name in the bucket (the directory's; MODEL_NAME)",
+                     "Hub id, or directory (s3:// prefix) with config.json, tokenizer.json and "
+                     "*.safetensors");
+    flags.text("--revision", options_.revision, "REV",
+               "branch, tag or commit of the Hub's repository (main)");
+    flags.bucket_name("--model", options_.model,
+                      "name in the bucket (the Hub id, or the directory's; MODEL_NAME)",
                       "MODEL_NAME");
     flags.text("--chat-template", options_.chat_template, "FILE",
                "Jinja template to use in place of the model's own");

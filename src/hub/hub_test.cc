@@ -4,6 +4,7 @@
 
 #include "hub/dataset_files.h"
 #include "hub/formats.h"
+#include "hub/git_blob.h"
 #include "hub/glob.h"
 #include "hub/hub.h"
 #include "hub/patterns.h"
@@ -119,6 +120,16 @@ TEST(DatasetFiles, WhatIsNoRowsIsSaid) {
   EXPECT_NE(resolved({.paths = {"notes.doc"}}).find("no data files"), std::string::npos);
   EXPECT_NE(resolved({.paths = {"a.csv"}, .readme = "---\nconfigs: 3\n---\n"}).find("not a list"),
             std::string::npos);
+}
+
+TEST(GitBlob, IsWhatGitHashObjectPrints) {
+  GitBlob empty(0);
+  EXPECT_EQ(empty.hex(), "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391");
+  const std::string text(1000, 'a');
+  GitBlob blob(1000);
+  blob.update(std::string_view(text).substr(0, 123));
+  blob.update(std::string_view(text).substr(123));
+  EXPECT_EQ(blob.hex(), "a50be72b20f0e3f078d252e8e56b11b4bec67509");
 }
 
 TEST(RepoId, IsOwnerAndName) {

@@ -1,4 +1,4 @@
-// `lorry import-model`: a model directory, as the Hub lays it out, into models/{model}/.
+// `lorry import-model`: a model of the Hub, or a directory laid out as one, into models/{model}/.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +13,10 @@ namespace lorry::pipeline {
 
 struct ImportModelOptions {
   std::shared_ptr<store::Bucket> bucket;
-  std::string source;  ///< a directory with config.json, tokenizer.json and safetensors
-  std::string model;   ///< name in the bucket; empty: the directory's name
+  /// A Hub id, or a directory or bucket prefix with config.json, tokenizer.json and safetensors.
+  std::string source;
+  std::string revision;  ///< of the Hub: branch, tag or commit; empty: main
+  std::string model;     ///< name in the bucket; empty: the Hub id, or the directory's name
   /// A Jinja file that becomes the model's chat template, for training and serving; empty: its own.
   std::string chat_template;
   bool fresh = false;  ///< copy again even if nothing changed
@@ -29,8 +31,9 @@ struct ImportModelReport {
   bool up_to_date = false;  ///< nothing had changed, nothing was done
 };
 
-/// Checks the directory (files, headers, architecture, tokenizer and template), then copies it file
-/// by file in constant memory and writes info.json (name, size and SHA-256 of each file) last.
+/// Checks the source (files, headers, architecture, tokenizer and template), then copies the files
+/// that are needed, several at a time in bounded memory, and writes info.json (name, size and
+/// checksums of each file, commit of the Hub) last. An interrupted import keeps its whole files.
 /// Does nothing when the source is what was imported.
 Result<ImportModelReport> import_model(const ImportModelOptions& options);
 

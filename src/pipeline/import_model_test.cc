@@ -125,8 +125,8 @@ TEST_F(ImportModel, WhatIsNoModelDirectoryIsRefusedInItsOwnWords) {
   EXPECT_NE(problem().find("it has no config.json"), std::string::npos);
   write(source_ / "adapter_config.json", "{}");
   EXPECT_NE(problem().find("holds a PEFT adapter"), std::string::npos);
-  options_.source = "Qwen/Qwen2.5-0.5B";
-  EXPECT_NE(problem().find("from the Hub is not supported yet"), std::string::npos);
+  options_.source = "ftp://host/model";
+  EXPECT_NE(problem().find("a model is a directory, a Hub id"), std::string::npos);
   options_.source = (source_ / "nowhere").string();
   EXPECT_NE(problem().find("there is no directory"), std::string::npos);
 }

@@ -1,29 +1,27 @@
-// The files of a model directory as the Hub lays it out, checked without libtorch.
+// Which files of a model directory are needed, checked without libtorch.
 #pragma once
 
-#include <cstdint>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
+#include "pipeline/model_source.h"
 
 namespace lorry::pipeline {
 
-struct ModelFile {
-  std::string name;  ///< in the bucket
-  std::string path;  ///< at the source
-  int64_t bytes = 0;
-};
+/// What of the source belongs into the bucket: configuration, tokenizer, template, weights (the
+/// safetensors that the index names, where there is one), README and licence. Nothing is there
+/// twice: no .bin, GGUF or ONNX beside safetensors, no consolidated weights. Fails, saying what is
+/// missing, if it is no model. Sorted by name. Reads config.json and the index.
+Result<std::vector<ModelFile>> choose_model_files(const ModelSource& source);
 
-/// What of `directory` belongs into the bucket: configuration, tokenizer, template, weights (the
-/// ones that the index names, where there is one), README and licence. Checked on the way: it is
-/// such a directory at all, every safetensors file is as long as its header says, and the index
-/// names files and tensors that are there. Sorted by name.
-Result<std::vector<ModelFile>> list_model_files(const std::string& directory);
+/// Every safetensors file is as long as its header says, and holds the tensors that the index says
+/// it does. Reads headers only.
+Result<> check_weights(const ModelSource& source, const std::vector<ModelFile>& files);
 
-/// The names of the tensors in one safetensors file. Fails with corrupt data, naming the file and
-/// the bytes, if the header is broken or the file is not as long as the header says.
+/// A safetensors file's 8 bytes of length and its header. Fails with corrupt data, naming the file
+/// and the bytes, if they are broken or the file is not as long as the header says.
 /// Format: https://huggingface.co/docs/safetensors (8 bytes header length, JSON, data).
-Result<std::vector<std::string>> read_safetensors_names(const std::string& path);
+Result<std::string> read_safetensors_header(const ModelFile& file);
 
 }  // namespace lorry::pipeline
