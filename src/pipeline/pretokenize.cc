@@ -117,9 +117,8 @@ class Pretokenization {
   Result<> encode_shard(ShardWork& work, int64_t shard) {
     const std::string from = store::shard_dir(source_, shard);
     LORRY_ASSIGN(const auto rows, data::ShardStream::open(*options_.bucket, from));
-    LORRY_ASSIGN(
-        const auto writer,
-        data::ShardWriter::create(options_.bucket, store::shard_dir(target_, shard), schema_));
+    LORRY_ASSIGN(auto writer, data::ShardWriter::create(options_.bucket,
+                                                        store::shard_dir(target_, shard), schema_));
     Ledger ledger;
     TokenCounts counts;
     const auto encode = [&](const RowPiece& piece) { return encode_piece(piece, from); };
@@ -138,8 +137,7 @@ class Pretokenization {
     Json state = work.state(shard, ledger);
     state["counts"] = counts.to_json();
     writer->set_state(state);
-    LORRY_TRY(writer->finish());
-    return work.made(ledger);
+    return work.finish_shard(std::move(writer), ledger);
   }
 
   Piece encode_piece(const RowPiece& from, const std::string& place) const {

@@ -11,7 +11,6 @@
 #include "base/digest.h"
 #include "base/log.h"
 #include "base/progress.h"
-#include "data/shard.h"
 #include "data/standard_batch.h"  // kMalformed
 #include "store/layout.h"
 
@@ -157,12 +156,23 @@ Json ShardWork::state(int64_t shard, const Ledger& ledger) const {
   return Json{{"key", key(shard)}, {"ledger", ledger.to_json()}};
 }
 
-Result<> ShardWork::made(const Ledger& shard) {
+Result<> ShardWork::finish_shard(std::unique_ptr<data::ShardWriter> writer, const Ledger& shard) {
+  LORRY_TRY(settle());
+  writer_ = std::move(writer);
+  finished_ = std::async(std::launch::async, [this] { return writer_->finish(); });
   counted_.add(shard);
   return counted_.check(options_.max_dropped, dir_, std::max(rows_, counted_.read()));
 }
 
+Result<> ShardWork::settle() {
+  if (!finished_.valid()) return {};
+  auto result = finished_.get();
+  writer_.reset();
+  return result;
+}
+
 Result<std::vector<int64_t>> ShardWork::collect(const UseState& use) {
+  LORRY_TRY(settle());
   std::vector<int64_t> missing;
   collected_ = Ledger();
   LORRY_TRY(read_states(*bucket_, dir_, shards_,

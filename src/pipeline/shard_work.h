@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <future>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,6 +17,7 @@
 
 #include "base/json.h"
 #include "base/result.h"
+#include "data/shard.h"
 #include "pipeline/ledger.h"
 #include "store/bucket.h"
 
@@ -65,8 +67,10 @@ class ShardWork {
   Result<> refuse(Ledger& shard, Ledger::Named row);
   /// What a finished shard's state.json must say, besides the stage's own fields.
   Json state(int64_t shard, const Ledger& ledger) const;
-  /// After a shard is finished. Fails when more rows were left out than the limit allows of all.
-  Result<> made(const Ledger& shard);
+  /// Finishes a shard while the next one is being made: the disk need not wait for the processor.
+  /// Its error comes from the next call, or from `collect`. Fails when more rows were left out than
+  /// the limit allows of all.
+  Result<> finish_shard(std::unique_ptr<data::ShardWriter> writer, const Ledger& shard);
 
   /// Before shards are made a second time: forgets what was counted of them.
   void count_anew() { counted_ = Ledger(); }
@@ -88,6 +92,7 @@ class ShardWork {
   bool is_mine(int64_t shard) const { return shard % options_.world_size == options_.rank; }
   Error too_many_bad(const Ledger::Named& row) const;
   Result<> forget_mine();
+  Result<> settle();
 
   const ShardWorkOptions options_;
   const std::shared_ptr<store::Bucket> bucket_;
@@ -97,6 +102,8 @@ class ShardWork {
   size_t next_ = 0;
   Ledger counted_, collected_;
   int64_t warned_ = 0;
+  std::unique_ptr<data::ShardWriter> writer_;  ///< of the shard that is being finished
+  std::future<Result<>> finished_;             ///< waits where it is destroyed, before the writer
 };
 
 /// Whether a finished stage, as its info.json has it, is within the limits asked for now.

@@ -181,9 +181,8 @@ class Standardization {
     state["needed"] = needed.to_json();
     state["filled"] = filled;
     writer->set_state(state);
-    LORRY_TRY(writer->finish());
     filled_.merge(filled);
-    LORRY_TRY(work.made(ledger));
+    LORRY_TRY(work.finish_shard(std::move(writer), ledger));
     return true;
   }
 
