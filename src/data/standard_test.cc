@@ -6,11 +6,15 @@
 #include <arrow/json/from_string.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+#include <filesystem>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "data/reader.h"
 #include "data/shard.h"
+#include "data/source.h"
 #include "data/standard_rows.h"
 
 namespace lorry::data {
@@ -327,6 +331,37 @@ TEST(StandardizeBatch, ColumnsNamedByTheUserAreRead) {
                                return Json{{"talk", turns}};
                              },
                              {{"messages", "talk"}, {"role", "speaker"}, {"content", "words"}});
+}
+
+TEST(StandardizeBatch, IsTheSlowWayOnRealData) {
+  const char* given = std::getenv("LORRY_SHARED");
+  const auto shared = (given ? std::filesystem::path(given)
+                             : std::filesystem::path(LORRY_SOURCE_DIR) / ".." / "shared") /
+                      "data";
+  if (!std::filesystem::is_directory(shared)) GTEST_SKIP() << "no samples in " << shared;
+  int64_t files = 0, rows = 0, slow = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(shared)) {
+    if (!entry.path().extension().string().starts_with(".json")) continue;
+    const auto found = find_files({entry.path().string()});
+    ASSERT_TRUE(found.ok()) << found.error().message;
+    auto reader = *open_reader(found->files, {});
+    ASSERT_TRUE(reader->scan().ok());
+    while (true) {
+      const auto batch = reader->next();
+      ASSERT_TRUE(batch.ok()) << batch.error().message;
+      if (!*batch) break;
+      const auto& columns = *(*batch)->rows;
+      const auto rules = rules_for(columns, {}, {{"name", "Ada"}});
+      expect_same(rules, columns);
+      rows += columns.num_rows();
+      slow += slow_rows(rules, columns);
+    }
+    ++files;
+  }
+  RecordProperty("rows", int(rows));
+  RecordProperty("rows_through_json", int(slow));
+  EXPECT_GE(files, 8);
+  EXPECT_LT(slow, rows / 4) << "of " << rows;
 }
 
 }  // namespace
