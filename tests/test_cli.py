@@ -118,8 +118,8 @@ def test_a_flag_goes_before_a_variable_and_a_variable_before_dotenv(lorry, tmp_p
 def test_a_bare_bucket_name_means_s3(lorry, tmp_path):
     env = {"BUCKET_NAME": "mybucket", "AWS_EC2_METADATA_DISABLED": "true", "HOME": str(tmp_path)}
     done = run_in(lorry, tmp_path, "status", env=env)
-    assert done.returncode == FAILED
-    assert "s3://mybucket" in done.stderr and "AWS_ACCESS_KEY_ID" in done.stderr
+    assert done.returncode == WRONG_USAGE
+    assert "no credentials" in done.stderr and "AWS_ACCESS_KEY_ID" in done.stderr
 
 
 def test_a_malformed_line_of_dotenv_is_named_and_not_shown(lorry, tmp_path):

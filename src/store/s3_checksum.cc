@@ -1,6 +1,5 @@
 #include "store/s3_checksum.h"
 
-#include <fmt/format.h>
 #include <zlib.h>  // crc32
 
 #include <array>
@@ -78,8 +77,7 @@ uint64_t crc64nvme(std::string_view bytes) {
   return ~crc;
 }
 
-Result<> verify_checksum(const net::Response& response, std::string_view body,
-                         std::string_view what) {
+std::optional<std::string> wrong_checksum(const net::Response& response, std::string_view body) {
   const auto differs = [&](const char* name, auto digest) {
     const auto sent = response.header(name);
     // "abc=-3" is a checksum of the checksums of three parts.
@@ -91,9 +89,8 @@ Result<> verify_checksum(const net::Response& response, std::string_view body,
       differs("x-amz-checksum-crc32", [&] { return base64_crc(crc32_of(body)); }) ||
       differs("x-amz-checksum-crc64nvme", [&] { return base64(big_endian(crc64nvme(body))); }) ||
       differs("x-amz-checksum-sha256", [&] { return base64(sha256_bytes(body)); });
-  if (!wrong) return {};
-  return corrupt_data(
-      fmt::format("{}: its bytes do not have the checksum that the store keeps", what));
+  if (!wrong) return std::nullopt;
+  return "its bytes do not have the checksum that the store keeps";
 }
 
 }  // namespace lorry::store

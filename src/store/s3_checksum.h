@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -15,10 +16,9 @@ std::string base64(std::string_view bytes);
 /// The big-endian bytes of `crc` in base64, as x-amz-checksum-crc32c has them.
 std::string base64_crc(uint32_t crc);
 
-/// Compares `body`, a whole object, with what the server sent along; an object without a checksum
-/// of the whole (none, or one "of parts") passes. The error names `what`.
-Result<> verify_checksum(const net::Response& response, std::string_view body,
-                         std::string_view what);
+/// Compares `body`, a whole object, with what the server sent along: what is wrong, or nullopt. An
+/// object without a checksum of the whole (none, or one "of parts") passes.
+std::optional<std::string> wrong_checksum(const net::Response& response, std::string_view body);
 
 /// CRC-64/NVME, by table.
 uint64_t crc64nvme(std::string_view bytes);

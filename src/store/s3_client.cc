@@ -286,7 +286,9 @@ Error S3Client::error_of(const net::Response& response, std::string_view method,
   auto known = credentials_->get();
   const std::string origin = known.ok() ? known->origin : "nowhere";
   const std::string& code = failure.code;
-  if (code == "InvalidAccessKeyId" || code == "InvalidClientTokenId") {
+  // The third is versitygw's, with status 404.
+  if (code == "InvalidAccessKeyId" || code == "InvalidClientTokenId" ||
+      code == "XAdminUserNotFound") {
     return invalid_input(
         fmt::format("{}: {} does not know the access key (from {}); check AWS_ACCESS_KEY_ID", name,
                     at, origin));

@@ -76,14 +76,12 @@ TEST(S3Checksum, IsVerifiedWhateverItsKind) {
   for (const auto& [name, value] : checksums) {
     net::Response response;
     response.headers = {{name, value}};
-    EXPECT_TRUE(verify_checksum(response, "123456789", "x").ok()) << name;
-    auto wrong = verify_checksum(response, "123456780", "s3://b/x");
-    ASSERT_FALSE(wrong.ok()) << name;
-    EXPECT_EQ(wrong.error().kind, ErrorKind::kCorruptData);
+    EXPECT_FALSE(wrong_checksum(response, "123456789")) << name;
+    EXPECT_TRUE(wrong_checksum(response, "123456780")) << name;
   }
   net::Response of_parts;
   of_parts.headers = {{"x-amz-checksum-crc32c", "AAAAAA==-3"}};
-  EXPECT_TRUE(verify_checksum(of_parts, "123456789", "x").ok());
+  EXPECT_FALSE(wrong_checksum(of_parts, "123456789"));
 }
 
 TEST(S3Parts, StayBelowTenThousandForHundredsOfGigabytes) {
@@ -287,8 +285,9 @@ TEST(S3Object, NoticesBytesThatAreNotTheStoredOnes) {
       [](const auto&) { return reply(200, "123456780", "x-amz-checksum-crc32c: 4waSgw==\r\n"); });
   auto read = read_object(*client_of(server), "x");
   ASSERT_FALSE(read.ok());
-  EXPECT_EQ(read.error().kind, ErrorKind::kCorruptData);
   EXPECT_NE(read.error().message.find("s3://b/x"), std::string::npos);
+  EXPECT_NE(read.error().message.find("checksum"), std::string::npos);
+  EXPECT_NE(read.error().message.find("tries"), std::string::npos) << "it may be the network";
 }
 
 /// Ranges of an object, as a right server gives them.
