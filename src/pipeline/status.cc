@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
+#include <future>
 #include <map>
 #include <vector>
 
@@ -38,11 +40,24 @@ void copy_fields(const Json& info, const std::vector<std::pair<std::string, std:
       to[name] = *value;
 }
 
-Result<Json> dataset_status(const store::Bucket& bucket) {
+/// Entries by root. The roots are listed side by side: a remote bucket tells of a thousand shards a
+/// request.
+using Listings = std::map<std::string, std::vector<Entry>>;
+Result<Listings> list_roots(const store::Bucket& bucket) {
+  std::map<std::string, std::future<Result<std::vector<Entry>>>> tasks;
+  for (const char* root : {"raw", "standardized", "models"})
+    tasks[root] = std::async(std::launch::async, list_entries, std::cref(bucket), root);
+  Listings listings;
+  for (auto& [root, task] : tasks) {
+    LORRY_ASSIGN(listings[root], task.get());
+  }
+  return listings;
+}
+
+Json dataset_status(const Listings& listings) {
   std::map<std::string, Json> by_name;
   for (const char* root : {"raw", "standardized"}) {
-    LORRY_ASSIGN(const auto entries, list_entries(bucket, root));
-    for (const auto& entry : entries) {
+    for (const auto& entry : listings.at(root)) {
       Json& row = by_name[entry.name];
       if (row.is_null())
         row = {{"name", entry.name}, {"raw", kMissing}, {"standardized", kMissing}};
@@ -55,10 +70,9 @@ Result<Json> dataset_status(const store::Bucket& bucket) {
   return rows;
 }
 
-Result<Json> model_status(const store::Bucket& bucket) {
+Json model_status(const std::vector<Entry>& models) {
   Json rows = Json::array();
-  LORRY_ASSIGN(const auto entries, list_entries(bucket, "models"));
-  for (const auto& entry : entries) {
+  for (const auto& entry : models) {
     Json row = {{"name", entry.name}, {"state", entry.info ? kDone : kPartial}};
     if (entry.info)
       copy_fields(*entry.info, {{"architecture", "architecture"}, {"bytes", "bytes"}}, row);
@@ -130,8 +144,9 @@ std::string table(const std::vector<std::string>& head,
 
 Result<Json> read_status(const store::Bucket& bucket) {
   Json status = {{"bucket", bucket.uri()}};
-  LORRY_ASSIGN(status["datasets"], dataset_status(bucket));
-  LORRY_ASSIGN(status["models"], model_status(bucket));
+  LORRY_ASSIGN(const auto listings, list_roots(bucket));
+  status["datasets"] = dataset_status(listings);
+  status["models"] = model_status(listings.at("models"));
   status["runs"] = Json::array();
   for (const auto& model : status["models"]) {
     for (const auto& dataset : status["datasets"]) {
