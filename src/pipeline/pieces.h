@@ -24,10 +24,11 @@ struct PieceLimits {
   int64_t piece_bytes = 1 << 20;       ///< larger batches are cut
   int64_t in_flight_bytes = 32 << 20;  ///< read, and not done with
 
-  /// A piece is held as it was read, as it becomes, and by the writer; the store has its buffers.
-  static PieceLimits of(const ShardWorkOptions& options) {
+  /// A piece is held as it was read, as it becomes (`growth` times as large), and by the writer;
+  /// the store has its buffers.
+  static PieceLimits of(const ShardWorkOptions& options, int growth) {
     const auto threads = worker_threads(options);
-    const int64_t in_flight = std::max<int64_t>(options.memory / 16, 1 << 20);
+    const int64_t in_flight = std::max<int64_t>(options.memory / (16 * growth), 1 << 20);
     const int64_t piece =
         std::clamp<int64_t>(in_flight / (2 * threads), 64 << 10, int64_t{2} << 20);
     return {threads, piece, in_flight};

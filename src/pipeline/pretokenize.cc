@@ -21,6 +21,8 @@ namespace {
 
 /// Raised when the same inputs come to give other bytes.
 constexpr int kFormat = 2;
+/// Bytes of ids and masks for a byte of text: at most 5 a token, seldom fewer than 2 bytes a token.
+constexpr int kGrowth = 3;
 /// In the ledger: rows that are written, but teach nothing.
 constexpr char kNoTarget[] = "nothing to train on";
 
@@ -96,7 +98,7 @@ class Pretokenization {
         source_(store::standardized_dir(options.dataset)),
         target_(store::model_ready_dir(options.model, options.dataset)),
         schema_(data::token_schema(options.with_text)),
-        limits_(PieceLimits::of(options)) {}
+        limits_(PieceLimits::of(options, kGrowth)) {}
 
   /// Encodes what is missing of `shards` shards; completes `info` and writes it if all are there.
   Result<PretokenizeReport> run(Json info, int64_t shards, int64_t rows_total) {

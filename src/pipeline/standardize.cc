@@ -43,7 +43,7 @@ class Standardization {
         bucket_(*options.bucket),
         raw_(store::raw_dir(options.dataset)),
         dir_(store::standardized_dir(options.dataset)),
-        limits_(PieceLimits::of(options)) {}
+        limits_(PieceLimits::of(options, 1)) {}
 
   Result<StandardizeReport> run() {
     LORRY_TRY(check(options_));
