@@ -1,5 +1,5 @@
 """lorry beside its peers, on the same input in one run: `bench.py [WHAT ...]`, WHAT one of import,
-template, tokenize, train, serve, all. Prints `metric value unit` and, for each pair, a ratio above 1
+store, template, tokenize, train, serve, all. Prints `metric value unit` and, for each pair, a ratio above 1
 where lorry is the faster (docs/benchmarks.md)."""
 
 import concurrent.futures
@@ -15,6 +15,7 @@ import time
 import urllib.request
 
 import inputs
+import store
 
 BUILD = pathlib.Path(os.environ.get("LORRY_BUILD", inputs.ROOT / "build" / "release"))
 WORK = pathlib.Path(os.environ.get("LORRY_BENCH_WORK", inputs.ROOT / "build" / "bench"))
@@ -202,6 +203,7 @@ def serving_rate(port, streams):
 
 BENCHES = {
     "import": bench_import,
+    "store": lambda: store.bench_store(BUILD, say),
     "template": bench_template,
     "tokenize": bench_tokenize,
     "train": bench_train,
