@@ -161,14 +161,18 @@ class ParquetFile final : public ColumnarFile {
       const auto about = metadata_->RowGroup(group);
       const int64_t rows = std::max<int64_t>(1, about->num_rows());
       int64_t row_bytes = about->total_byte_size() / rows;
-      if (dictionary_bytes(*about) * std::min(rows, kRowsPerBatch) > 32 * kBatchBytes) {
+      if (dictionary_bytes(*about) * std::min(rows, rows_of(row_bytes)) > 32 * kBatchBytes) {
         LORRY_ASSIGN(const int64_t unpacked, measured_row_bytes(group));
         row_bytes = std::max(row_bytes, unpacked);
       }
-      return std::clamp<int64_t>(kBatchBytes / std::max<int64_t>(row_bytes, 1), 1, kRowsPerBatch);
+      return rows_of(row_bytes);
     } catch (const parquet::ParquetException& e) {
       return damaged(file_, e.what());
     }
+  }
+
+  static int64_t rows_of(int64_t row_bytes) {
+    return std::clamp<int64_t>(kBatchBytes / std::max<int64_t>(row_bytes, 1), 1, kRowsPerBatch);
   }
 
   /// About the bytes of the dictionaries of the group's texts: any row may be as long.

@@ -13,14 +13,16 @@
 
 #include "base/crc32c.h"
 #include "base/digest.h"
+#include "data/row_bytes.h"
 #include "data/shard.h"
 #include "store/arrow_error.h"
 
 namespace lorry::data {
 namespace {
 
-/// A record batch past this is written in halves, so that readers never meet one of gigabytes.
-constexpr int64_t kMaxBatchBytes = 64LL << 20;
+/// A record batch ends before it is longer than this (a row may be), so that neither this writer
+/// nor a reader ever holds much.
+constexpr int64_t kMaxBatchBytes = 16LL << 20;
 
 /// The schema with the metadata by which `datasets` recognises its features.
 std::shared_ptr<arrow::Schema> with_features(const arrow::Schema& schema) {
@@ -58,6 +60,7 @@ struct ShardWriter::Impl {
   std::shared_ptr<arrow::ipc::RecordBatchWriter> ipc;
   arrow::RecordBatchVector pending;
   int64_t pending_rows = 0;
+  int64_t pending_bytes = 0;
 
   // The file before, being made durable meanwhile.
   std::unique_ptr<store::ObjectWriter> closing;
@@ -75,20 +78,39 @@ struct ShardWriter::Impl {
   Result<> write(const arrow::RecordBatch& batch) {
     int64_t at = 0;
     while (at < batch.num_rows()) {
-      const int64_t take = std::min(batch.num_rows() - at, options.rows_per_batch - pending_rows);
+      const int64_t take = rows_that_fit(batch, at);
+      if (take == 0) {
+        LORRY_TRY(flush());
+        continue;
+      }
       pending.push_back(batch.Slice(at, take));
       pending_rows += take;
+      pending_bytes += row_bytes(batch, at, at + take);
       at += take;
-      if (pending_rows == options.rows_per_batch) LORRY_TRY(flush());
+      const bool full = pending_rows == options.rows_per_batch || pending_bytes >= kMaxBatchBytes;
+      if (full) LORRY_TRY(flush());
     }
     rows += batch.num_rows();
-    return own_pending();
+    return join_many();
   }
 
-  /// What stays pending is copied, so that the caller's batch can be freed.
-  Result<> own_pending() {
-    if (pending.empty()) return {};
-    if (pending.size() > 16 || pending_rows < 64) {
+  /// Of the rows from `at` on, those that the record batch at hand still takes; at least one if it
+  /// is empty.
+  int64_t rows_that_fit(const arrow::RecordBatch& batch, int64_t at) const {
+    int64_t most = std::min(batch.num_rows() - at, options.rows_per_batch - pending_rows);
+    const int64_t room = kMaxBatchBytes - pending_bytes;
+    if (row_bytes(batch, at, at + most) <= room) return most;
+    int64_t least = 0;  // these fit, `most` do not
+    while (most - least > 1) {
+      const int64_t middle = least + (most - least) / 2;
+      (row_bytes(batch, at, at + middle) <= room ? least : most) = middle;
+    }
+    return pending_rows == 0 ? std::max<int64_t>(least, 1) : least;
+  }
+
+  /// Many small pieces would keep many small buffers.
+  Result<> join_many() {
+    if (pending.size() > 16) {
       LORRY_ASSIGN(auto joined, store::from_arrow(join(schema, pending), dir));
       pending.assign(1, std::move(joined));
     }
@@ -99,21 +121,13 @@ struct ShardWriter::Impl {
     if (pending.empty()) return {};
     LORRY_ASSIGN(auto joined, store::from_arrow(join(schema, pending), dir));
     pending.clear();
-    pending_rows = 0;
+    pending_rows = pending_bytes = 0;
     return write_batch(*joined);
   }
 
   Result<> write_batch(const arrow::RecordBatch& batch) {
     LORRY_ASSIGN(const int64_t size,
                  store::from_arrow(arrow::util::ReferencedBufferSize(batch), dir));
-    if (size > kMaxBatchBytes && batch.num_rows() > 1) {
-      const int64_t half = batch.num_rows() / 2;
-      for (const auto& part : {batch.Slice(0, half), batch.Slice(half)}) {
-        LORRY_ASSIGN(auto own, store::from_arrow(join(schema, {part}), dir));
-        LORRY_TRY(write_batch(*own));
-      }
-      return {};
-    }
     if (open) {
       LORRY_ASSIGN(const int64_t written, store::from_arrow(object->stream().Tell(), dir));
       if (written + size > options.max_file_bytes) LORRY_TRY(close_file());

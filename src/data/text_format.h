@@ -5,6 +5,7 @@
 #include <arrow/type_fwd.h>
 
 #include <cstdint>
+#include <cstdlib>  // free
 #include <memory>
 #include <optional>
 #include <string>
@@ -28,9 +29,17 @@ Error row_too_long(const std::string& path, int64_t line);
 /// Line breaks in `text`.
 int64_t count_lines(std::string_view text);
 
+/// Bytes of malloc: a big one grows in its place.
+struct FreeBytes {
+  void operator()(char* bytes) const { std::free(bytes); }
+};
+using Bytes = std::unique_ptr<char[], FreeBytes>;
+/// Throws bad_alloc.
+Bytes allocate_bytes(size_t size);
+
 /// Whole rows of one file.
 struct Block {
-  std::unique_ptr<char[]> buffer;  ///< at least kBlockPadding bytes longer than `size`
+  Bytes buffer;  ///< at least kBlockPadding bytes longer than `size`
   size_t size = 0;
   /// Begin and length of each row; empty if a row is a line.
   std::vector<std::pair<uint32_t, uint32_t>> rows;
@@ -105,14 +114,14 @@ class Window {
   int64_t offset() const { return offset_; }  ///< of the window's first byte in the file
   int64_t stored_position() const { return source_->stored_position(); }
   /// Moves `size` bytes out, as a block's padded bytes.
-  std::unique_ptr<char[]> take(size_t size);
+  Bytes take(size_t size);
   void drop(size_t size);
 
  private:
   void make_room(size_t size);
 
   std::unique_ptr<ByteSource> source_;
-  std::unique_ptr<char[]> buffer_;
+  Bytes buffer_;
   size_t capacity_ = 0;  ///< without padding
   size_t begin_ = 0, end_ = 0;
   int64_t offset_;

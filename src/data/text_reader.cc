@@ -88,6 +88,7 @@ class TextReader final : public Reader {
       if (!work) return std::optional<Batch>();
       LORRY_ASSIGN(auto converted, std::move(work->result));
       if (!exact_) LORRY_TRY(account(*converted.seen, *work->block));
+      work->block->buffer.reset();
       last_block_ = work->block;
       last_seen_ = std::move(converted.seen);
       bytes_done_ = work->block->bytes_done;
@@ -239,12 +240,16 @@ class TextReader final : public Reader {
     return {};
   }
 
+  static Error out_of_memory() {
+    return unavailable("out of memory while rows were read; give a smaller --memory");
+  }
+
   template <typename T>
   static Result<T> pop(OrderedWork<Result<T>>& work) {
     try {
       return work.pop();
     } catch (const std::bad_alloc&) {
-      return unavailable("out of memory while rows were read; give a smaller --memory");
+      return out_of_memory();
     }
   }
 
@@ -252,7 +257,7 @@ class TextReader final : public Reader {
   template <typename T, typename Do>
   Result<std::optional<Work<T>>> next_work(OrderedWork<Result<T>>& threads, Do what) {
     while (may_go_ahead()) {
-      LORRY_ASSIGN(auto block, next_block());
+      LORRY_ASSIGN(auto block, guarded_block());
       if (!block) break;
       auto shared = std::make_shared<Block>(std::move(*block));
       waiting_.push_back(shared);
@@ -287,6 +292,14 @@ class TextReader final : public Reader {
       if (options_.on_bad_row) options_.on_bad_row(BadRow{*block.path, bad.line, bad.what});
     }
     return {};
+  }
+
+  Result<std::optional<Block>> guarded_block() {
+    try {
+      return next_block();
+    } catch (const std::bad_alloc&) {
+      return out_of_memory();
+    }
   }
 
   Result<std::optional<Block>> next_block() {

@@ -1,22 +1,29 @@
 #include <algorithm>
 #include <cstring>
+#include <new>  // bad_alloc
 #include <utility>
 
 #include "data/text_format.h"
 
 namespace lorry::data {
 
+Bytes allocate_bytes(size_t size) {
+  Bytes bytes(static_cast<char*>(std::malloc(size)));
+  if (!bytes) throw std::bad_alloc();
+  return bytes;
+}
+
 void Window::make_room(size_t size) {
   if (begin_ == 0 && size <= capacity_) return;
   const size_t held = end_ - begin_;
   if (size > capacity_) {
-    auto bigger = std::make_unique_for_overwrite<char[]>(size + kBlockPadding);
-    if (held > 0) std::memcpy(bigger.get(), buffer_.get() + begin_, held);
-    buffer_ = std::move(bigger);
+    void* bigger = std::realloc(buffer_.get(), size + kBlockPadding);
+    if (!bigger) throw std::bad_alloc();
+    (void)buffer_.release();
+    buffer_.reset(static_cast<char*>(bigger));
     capacity_ = size;
-  } else {
-    std::memmove(buffer_.get(), buffer_.get() + begin_, held);
   }
+  if (begin_ > 0) std::memmove(buffer_.get(), buffer_.get() + begin_, held);
   begin_ = 0;
   end_ = held;
 }
@@ -31,10 +38,10 @@ Result<> Window::fill(size_t size) {
   return {};
 }
 
-std::unique_ptr<char[]> Window::take(size_t size) {
+Bytes Window::take(size_t size) {
   const size_t rest = end_ - begin_ - size;
   if (size < rest) {
-    auto out = std::make_unique_for_overwrite<char[]>(size + kBlockPadding);
+    auto out = allocate_bytes(size + kBlockPadding);
     std::memcpy(out.get(), buffer_.get() + begin_, size);
     drop(size);
     return out;
@@ -46,7 +53,7 @@ std::unique_ptr<char[]> Window::take(size_t size) {
   begin_ = 0;
   end_ = capacity_ = rest;
   if (rest > 0) {
-    buffer_ = std::make_unique_for_overwrite<char[]>(rest + kBlockPadding);
+    buffer_ = allocate_bytes(rest + kBlockPadding);
     std::memcpy(buffer_.get(), out.get() + size, rest);
   }
   return out;

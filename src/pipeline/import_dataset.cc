@@ -257,7 +257,8 @@ class Import {
   }
 
   Result<> copy_batch(const data::Batch& batch) {
-    int64_t at = std::exchange(skip_, 0);
+    int64_t at = std::min(skip_, batch.rows->num_rows());
+    skip_ -= at;
     while (at < batch.rows->num_rows()) {
       if (!shard_is_open()) LORRY_TRY(open_shard(int64_t(progress_.shard_rows.size())));
       const int64_t take = std::min(batch.rows->num_rows() - at, options_.shard_examples - rows_);
@@ -285,7 +286,9 @@ class Import {
       LORRY_ASSIGN(auto batch, reader_->next());
       if (!batch)
         return corrupt_data(fmt::format("{}: the source changed while it was read", dir_));
-      const int64_t at = std::min(std::exchange(skip, 0), batch->rows->num_rows());
+      const int64_t at = std::min(skip, batch->rows->num_rows());
+      skip -= at;
+      if (at == batch->rows->num_rows()) continue;
       const int64_t take = std::min(batch->rows->num_rows() - at, rows - rows_);
       LORRY_TRY(write(*batch->rows->Slice(at, take)));
       say_progress(batch->bytes_done);
@@ -383,7 +386,7 @@ class Import {
   bool skipping_ = false;  ///< the shard at hand is there already
   int64_t rows_ = 0;       ///< of the shard at hand
   Progress progress_;
-  int64_t skip_ = 0;  ///< rows of the next batch that an earlier run wrote
+  int64_t skip_ = 0;  ///< rows of the next batches that an earlier run wrote
   bool scanned_ = false;
   std::vector<ShardBegin> begins_;
   int64_t rows_scanned_ = 0;
