@@ -68,20 +68,44 @@ def fresh(name):
 
 
 def bench_import():
-    """A JSONL file into shards on disk, both from a cold start of the program."""
+    """JSONL and Parquet into raw shards, and on into standardized ones; each from a cold start of the
+    program. On the disk of the work folder, and in memory where there is /dev/shm, which tells what
+    the disk costs. LORRY_BENCH_BIG=1 measures the peak memory of 10 GB too."""
     rows = int(os.environ.get("LORRY_BENCH_ROWS", "100000"))
-    source, bucket = inputs.conversations_file(WORK, rows), fresh("import-bucket")
-    seconds, rss, _ = lorry(
-        "import-dataset", source, "--bucket", bucket, "--dataset", "d", "--no-standardize"
-    )
-    theirs = peer("import", source, fresh("import-shards"), WORK / "cache")
-    megabytes = source.stat().st_size / 1e6
-    versus("import", rows / seconds, theirs["rows"] / theirs["seconds"], "examples/s", "datasets")
-    versus("import.bytes", megabytes / seconds, megabytes / theirs["seconds"], "MB/s", "datasets")
-    say("import.lorry.peak_rss", rss, "MB")
-    say("import.datasets.peak_rss", theirs["rss"], "MB")
-    seconds, _, _ = lorry("standardize", "--bucket", bucket, "--dataset", "d")
-    say("standardize.lorry", rows / seconds, "examples/s")
+    for kind, make in (("jsonl", inputs.conversations_file), ("parquet", inputs.conversations_parquet)):
+        source = make(WORK, rows)
+        theirs = peer("import", source, fresh("import-shards"), WORK / "cache")
+        rate = theirs["rows"] / theirs["seconds"]
+        for place, base in places().items():
+            seconds, rss = import_once(source, base, "--no-standardize")
+            versus(f"import.{kind}.{place}", rows / seconds, rate, "examples/s", "datasets")
+            say(f"import.{kind}.{place}.lorry.bytes", source.stat().st_size / 1e6 / seconds, "MB/s")
+            say(f"import.{kind}.{place}.lorry.peak_rss", rss, "MB")
+            seconds, rss = import_once(source, base, "--standardize")
+            versus(f"import.{kind}.{place}.standardized", rows / seconds, rate, "examples/s", "datasets")
+            say(f"import.{kind}.{place}.standardized.lorry.peak_rss", rss, "MB")
+        say(f"import.{kind}.datasets.peak_rss", theirs["rss"], "MB")
+    if os.environ.get("LORRY_BENCH_BIG"):
+        big = inputs.repeated_file(WORK, inputs.conversations_file(WORK, rows), 10_000_000_000)
+        seconds, rss = import_once(big, WORK, "--no-standardize")
+        say("import.10GB.lorry.bytes", big.stat().st_size / 1e6 / seconds, "MB/s")
+        say("import.10GB.lorry.peak_rss", rss, "MB")
+        big.unlink()
+
+
+def places():
+    shm = pathlib.Path("/dev/shm")
+    return {"disk": WORK, **({"memory": shm} if shm.is_dir() else {})}
+
+
+def import_once(source, base, *flags):
+    """Seconds and peak RSS in MB; the best of three, as it is short."""
+    bucket, runs = base / "lorry-bench-import", []
+    for _ in range(3):
+        shutil.rmtree(bucket, ignore_errors=True)
+        runs.append(lorry("import-dataset", source, "--bucket", bucket, "--dataset", "d", *flags)[:2])
+    shutil.rmtree(bucket, ignore_errors=True)
+    return min(seconds for seconds, _ in runs), max(rss for _, rss in runs)
 
 
 def bench_template():

@@ -7,6 +7,8 @@ import os
 import pathlib
 import random
 import re
+import subprocess
+import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = pathlib.Path(os.environ.get("LORRY_SHARED", ROOT.parent / "shared"))
@@ -47,6 +49,33 @@ def conversations_file(work, rows):
         for i in range(rows):
             text = re.sub(r"(?<!\\u)\b\d+\b", lambda _: str(chance.randrange(1000)), seeds[i % len(seeds)])
             file.write(f'{{"id": {i}, "messages": {text}}}\n')
+    return path
+
+
+def conversations_parquet(work, rows):
+    """The same rows in row groups of 10,000, as the Hub's converters write them."""
+    path = work / f"conversations-{rows}.parquet"
+    if path.exists():
+        return path
+    # In a process of its own: what is measured is forked from this one and begins with its peak.
+    script = """
+import pyarrow.json, pyarrow.parquet, sys
+read = pyarrow.json.ReadOptions(block_size=64 << 20)
+table = pyarrow.json.read_json(sys.argv[1], read_options=read)
+pyarrow.parquet.write_table(table, sys.argv[2], row_group_size=10_000)
+"""
+    subprocess.run([sys.executable, "-c", script, conversations_file(work, rows), path], check=True)
+    return path
+
+
+def repeated_file(work, source, size):
+    """`source` over and over, at least `size` bytes."""
+    path = work / f"big-{size}.jsonl"
+    if path.exists():
+        return path
+    times = -(-size // source.stat().st_size)
+    with path.open("wb") as file:  # through `cat`: this process stays small
+        subprocess.run(["cat", *[source] * times], stdout=file, check=True)
     return path
 
 

@@ -11,12 +11,13 @@ CORES = os.cpu_count()
 
 
 def import_datasets(source, target, cache):
-    """`datasets` streaming a JSONL file into save_to_disk shards of 50,000 examples."""
+    """`datasets` streaming a JSONL or Parquet file into save_to_disk shards of 50,000 examples."""
     os.environ["HF_DATASETS_CACHE"] = cache
     from datasets import Dataset, load_dataset
 
     start, rows = time.time(), 0
-    stream = load_dataset("json", data_files=source, split="train", streaming=True)
+    kind = "parquet" if source.endswith(".parquet") else "json"
+    stream = load_dataset(kind, data_files=source, split="train", streaming=True)
     for shard, batch in enumerate(stream.batch(batch_size=50_000)):
         rows += len(batch["id"])
         Dataset.from_dict(batch).save_to_disk(f"{target}/{shard}")

@@ -93,6 +93,9 @@ std::string describe(const ImportDatasetReport& report) {
       fmt::format("data set {}: {} rows in {} shard{}", report.dataset, format_count(report.rows),
                   report.shards, report.shards == 1 ? "" : "s");
   if (report.dropped > 0) text += fmt::format(", {} skipped", format_count(report.dropped));
+  if (!report.up_to_date && report.complete && report.seconds > 0) {
+    text += fmt::format(", {} rows/s", format_count(int64_t(double(report.rows) / report.seconds)));
+  }
   if (!report.complete) text += "; " + describe_missing(report.missing, report.shards);
   if (report.up_to_date) text += ", nothing to do";
   return text;
