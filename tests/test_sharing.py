@@ -10,6 +10,7 @@ import time
 
 import pytest
 from conftest import EXAMPLE_MODEL, tree_digest
+from s3 import s3  # noqa: F401  (a fixture)
 
 STAGES = ("standardized", "model-ready")
 ROWS = 20_000
@@ -97,8 +98,9 @@ def same(bucket, reference):
         assert tree_digest(bucket / stage) == tree_digest(reference / stage)
 
 
-def part(lorry, verb, rank, world_size):
-    return lorry.start(*verb, "--json", "--rank", rank, "--world-size", world_size)
+def part(lorry, verb, rank, world_size, env=None):
+    flags = ("--json", "--rank", rank, "--world-size", world_size)
+    return lorry.start(*verb, *flags, env=env)
 
 
 def outcome(process):
@@ -159,6 +161,31 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(lorry, raw, alone, t
                 process.communicate()
         assert lorry.json(*verb, "--json")["complete"]
     same(bucket, alone)
+
+
+def test_nodes_share_a_bucket_on_s3(lorry, rows, alone, s3, tmp_path):
+    bucket, env = s3.make_bucket("sharing"), s3.env()
+    source = tmp_path / "talk.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    names = ("--bucket", bucket)
+    shards = ("--no-standardize", "--shard-examples", SHARD)
+    lorry("import-dataset", source, *names, *shards, env=env)
+    lorry("import-model", EXAMPLE_MODEL, *names, "--model", "demo", env=env)
+    for verb in verbs(bucket):
+        nodes = [part(lorry, verb, rank, 3, env) for rank in range(3)]
+        time.sleep(0.2)
+        nodes[2].kill()
+        nodes[2].communicate()
+        outcome(nodes[0])
+        outcome(nodes[1])
+        assert outcome(part(lorry, verb, 2, 3, env))[0]["complete"]
+    # The raw shards name their source, so that these standardized ones have keys of their own.
+    for stage in STAGES:
+        got, want = (
+            {path: digest for path, digest in tree_digest(root / stage).items() if "data-" in path}
+            for root in (s3.directory / "sharing", alone)
+        )
+        assert got == want
 
 
 def test_skypilots_variables_say_rank_and_nodes(lorry, raw, tmp_path):
