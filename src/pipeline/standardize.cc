@@ -219,8 +219,16 @@ class Standardization {
       log::info("{}: {} shards again, with the column{} that later rows have", dir_, narrow.size(),
                 columns_.to_json().size() == 1 ? "" : "s");
       work.count_anew();
-      for (const int64_t shard : narrow) LORRY_TRY(write_shard(work, shard));
+      for (const int64_t shard : narrow) LORRY_TRY(widen_shard(work, shard));
     }
+  }
+
+  /// Unless another process has done it meanwhile.
+  Result<> widen_shard(ShardWork& work, int64_t shard) {
+    LORRY_ASSIGN(const auto state, data::read_shard_state(bucket_, store::shard_dir(dir_, shard)));
+    const bool done =
+        state && OptionalColumns::from_json(state->value("columns", Json::array())) == columns_;
+    return done ? Result<>() : write_shard(work, shard);
   }
 
   Result<> finish(ShardWork& work, const std::vector<int64_t>& shard_rows) {
