@@ -410,3 +410,378 @@ def test_a_repository_has_the_files_that_datasets_finds(lorry, layouts, tmp_path
         if paths:
             assert imported("--split", split) == paths
     assert all(split in imported("--split", "nowhere") for split in splits)
+
+
+@pytest.mark.parametrize("config, split", [("de", "train"), ("en", "test"), ("en", "")])
+def test_configs_are_chosen_by_name(run, layouts, hub, bucket, tmp_path, config, split):
+    content = LAYOUTS["card-configs"]
+    hub.commit("datasets/o/n", {p: rows_of(p) if t is None else t for p, t in content.items()})
+    args = ["--config", config] + (["--split", split] if split else [])
+    run("import-dataset", "o/n", *args, "--no-standardize")
+    assert [r["path"] for r in raw_rows(bucket, "o/n")][::2] == [f"{config}/{split or 'train'}.jsonl"]
+    done = run("import-dataset", "o/n", "--config", "fr", code=2)
+    assert "o/n has no config 'fr'; --config takes one of: de, en" in done.stderr
+
+
+# ---- rows of data sets ---------------------------------------------------------------------------
+
+ROWS = """
+    import json, sys, datasets
+    rows = datasets.load_dataset(sys.argv[1], split="train")
+    print(json.dumps([dict(row) for row in rows]))
+"""
+
+
+def some_rows(count, start=0):
+    return [{"id": i, "text": f"row {i} é", "score": i / 8} for i in range(start, start + count)]
+
+
+def encode(rows, suffix):
+    if suffix == "parquet":
+        return parquet(rows, row_group_size=100)
+    if suffix == "csv":
+        lines = ["id,text,score"] + [f'{r["id"]},"{r["text"]}",{r["score"]}' for r in rows]
+        return ("\n".join(lines) + "\n").encode()
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl", "csv"])
+def test_rows_are_those_of_datasets(run, hub, bucket, tmp_path, suffix):
+    shards = {f"data/train-{i:05}-of-00003.{suffix}": encode(some_rows(500, 500 * i), suffix) for i in range(3)}
+    hub.commit("datasets/o/rows", shards)
+    run("import-dataset", "o/rows", "--no-standardize", "--shard-examples", 400)
+    assert raw_rows(bucket, "o/rows") == python(hub, tmp_path / "home", ROWS, "o/rows")
+    assert run("import-dataset", "o/rows", "--no-standardize", "--shard-examples", 400, "--json").stdout
+    again = json.loads(run("import-dataset", "o/rows", "--no-standardize", "--shard-examples", 400, "--json").stdout)
+    assert again["up_to_date"] is True
+
+
+def test_parquet_is_read_by_ranges(run, hub, bucket, tmp_path):
+    """A file is never fetched whole first, and each byte about once."""
+    rng = random.Random(5)
+    rows = [{"id": i, "text": rng.randbytes(500).hex()} for i in range(20_000)]
+    data = parquet(rows, row_group_size=1000)
+    hub.commit("datasets/o/big", {"train.parquet": data})
+    run("import-dataset", "o/big", "--no-standardize")
+    assert raw_rows(bucket, "o/big") == rows
+    ranges = [re.fullmatch(r"bytes=(\d+)-(\d+)", r["range"]) for r in hub.requests(where="cdn")]
+    sizes = [int(r[2]) - int(r[1]) + 1 for r in ranges]
+    assert max(sizes) < len(data) / 2
+    assert sum(sizes) < 1.5 * len(data)
+
+
+def test_sources_of_every_kind(run, hub, bucket, tmp_path):
+    hub.commit("datasets/o/n", {f"part/{x}.jsonl": rows_of(f"part/{x}.jsonl") for x in "abc"})
+    listing = tmp_path / "list.txt"
+    url = f"{hub.url}/datasets/o/n/resolve/main/part/a.jsonl"
+    listing.write_text(f"# two of them\nhf://datasets/o/n/part/b.jsonl\n\n{url}\n")
+    local = tmp_path / "local.jsonl"
+    local.write_bytes(rows_of("local.jsonl"))
+
+    def paths(*sources):
+        run("import-dataset", *sources, "--no-standardize", "--dataset", "x")
+        return [row["path"].split("/")[-1][0] for row in raw_rows(bucket, "x")][::2]
+
+    assert paths("hf://datasets/o/n/part/[bc].jsonl") == ["b", "c"]
+    assert paths("hf://datasets/o/n@main/part") == ["a", "b", "c"]
+    assert paths(f"@{listing}") == ["b", "a"]
+    assert paths(local, f"@{listing}", "o/n") == ["l", "b", "a", "a", "b", "c"]
+    assert paths(f"{hub.url}/datasets/o/n/blob/main/part/c.jsonl") == ["c"]
+    done = run("import-dataset", url, "--split", "test", code=2)
+    assert "--config and --split choose from" in done.stderr
+
+
+def test_a_server_without_ranges_is_spooled(run, bucket, tmp_path):
+    import functools
+    import http.server
+    import threading
+
+    (tmp_path / "www").mkdir()
+    (tmp_path / "www" / "x.jsonl").write_bytes(rows_of("x.jsonl") * 1000)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path / "www")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://user:secret@127.0.0.1:{server.server_port}/x.jsonl?sig=secret"
+        run("import-dataset", url, "--no-standardize")
+        assert len(raw_rows(bucket, "x")) == 2000
+        info = (bucket / "raw" / "x" / "info.json").read_text()
+        assert "secret" not in info
+        done = run("import-dataset", url.replace("x.jsonl", "y.jsonl"), code=1)
+        assert "there is no such file (HTTP 404)" in done.stderr and "secret" not in done.stderr
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+# ---- revisions -----------------------------------------------------------------------------------
+
+
+def test_a_branch_that_moves_changes_nothing(run, hub, bucket):
+    """The commit is pinned when the import begins, and recorded."""
+    before = {f"data/train-{i:05}-of-00005.jsonl": encode(some_rows(50, 50 * i), "jsonl") for i in range(5)}
+    first = hub.commit("datasets/o/moving", before)
+    seen = []
+
+    def move(request):
+        if "/resolve/" in request["path"] and not seen:
+            seen.append(hub.commit("datasets/o/moving", {p: b'{"id": 0}\n' for p in before}))
+
+    hub.on_request = move
+    run("import-dataset", "o/moving", "--no-standardize")
+    hub.on_request = None
+    assert seen and raw_rows(bucket, "o/moving") == some_rows(250)
+    assert all(f"@{first}/" in source["path"] for source in inputs(bucket, "o/moving")["source"])
+    assert not hub.requests(f"resolve/(main|{seen[0]})")
+    hub.tag("datasets/o/moving", "v1", first)
+    for revision in ("v1", first):
+        done = run("import-dataset", "o/moving", "--no-standardize", "--revision", revision, "--json")
+        assert json.loads(done.stdout)["up_to_date"] is True
+    run("import-dataset", "o/moving", "--no-standardize")
+    assert raw_rows(bucket, "o/moving") == [{"id": 0}] * 5
+
+
+def test_a_converted_branch_can_be_named(run, hub, bucket):
+    hub.commit("datasets/o/script", {"script.py": "print()"})
+    converted = {"default/train/0000.parquet": rows_of("0000.parquet")}
+    hub.commit("datasets/o/script", converted, branch="refs/convert/parquet")
+    done = run("import-dataset", "o/script", code=1)
+    assert "loading script" in done.stderr and "--revision refs/convert/parquet" in done.stderr
+    run("import-dataset", "o/script", "--revision", "refs/convert/parquet", "--no-standardize")
+    assert len(raw_rows(bucket, "o/script")) == 2
+    run("import-dataset", "hf://datasets/o/script@refs/convert/parquet/default/train/0000.parquet", "--no-standardize")
+
+
+# ---- what goes wrong -----------------------------------------------------------------------------
+
+
+def test_messages_say_what_to_do(run, hub, tmp_path):
+    hub.commit("datasets/o/open", {"a.jsonl": rows_of("a.jsonl")})
+    hub.tag("datasets/o/open", "v1.0")
+    for name, state in {"gated": {"gated": "manual"}, "private": {"private": True}, "off": {"disabled": True}}.items():
+        hub.commit(f"datasets/o/{name}", {"a.jsonl": rows_of("a.jsonl")})
+        hub.set(f"datasets/o/{name}", **state)
+    hub.add_token(TOKEN, repos=["o/gated", "o/private"])
+    hub.add_token("hf_stranger")
+
+    def error(source, *args, code=1, **kwargs):
+        done = run("import-dataset", source, *args, code=code, **kwargs)
+        line = done.stderr.strip().splitlines()[-1]
+        assert "hf_" not in done.stderr
+        return line
+
+    assert "o/nothing: no such data set on http" in error("o/nothing")
+    assert "A private one needs HF_TOKEN" in error("o/private")
+    assert "no such data set" in error("o/private", token="hf_stranger")
+    gated = error("o/gated")
+    assert f"o/gated is gated: visit {hub.url}/datasets/o/gated, accept its conditions" in gated
+    assert "set HF_TOKEN" in gated
+    assert "o/gated is gated" in error("o/gated", token="hf_stranger")
+    assert "refuses the token (HF_TOKEN)" in error("o/open", token="hf_wrong")
+    assert "has no revision 'v2'; it has: main, v1.0" in error("o/open", "--revision", "v2")
+    assert "disabled" in error("o/off")
+    assert "is not a kind of source" in error("ftp://x/y.jsonl")
+    for name in ("gated", "private"):
+        run("import-dataset", f"o/{name}", "--no-standardize", token=TOKEN)
+    (tmp_path / "home").mkdir(exist_ok=True)
+    (tmp_path / "home" / "token").write_text(TOKEN + "\n")
+    run("import-dataset", "o/gated", "--no-standardize", "--dataset", "by-file")
+
+
+def test_too_many_requests_are_waited_out(run, hub, bucket):
+    hub.commit("datasets/o/n", {"a.parquet": rows_of("a.parquet")})
+    hub.fail(429, count=2, retry_after="1", where="hub")
+    hub.fail(429, count=1, retry_after="1", where="cdn")
+    begin = time.monotonic()
+    run("import-dataset", "o/n", "--no-standardize")
+    assert time.monotonic() - begin >= 3
+    assert len(raw_rows(bucket, "o/n")) == 2
+    hub.fail(429, count=10**6)
+    done = run("import-dataset", "o/n", "--fresh", code=1, env={"LORRY_HTTP_ATTEMPTS": "3"})
+    assert "429" in done.stderr and "the Hub limits requests" in done.stderr
+
+
+def test_the_token_is_for_the_hub_alone(run, hub, bucket):
+    rows = [{"text": "x" * 50, "n": i} for i in range(5000)]
+    hub.commit("datasets/o/private", {"train.parquet": parquet(rows, row_group_size=500)})
+    hub.set("datasets/o/private", private=True)
+    hub.add_token(TOKEN, repos=["o/private"])
+    hub.url_lifetime = 0.02  # signed URLs expire in the middle, and new ones are asked for
+    run("import-dataset", "o/private", "--no-standardize", token=TOKEN)
+    assert raw_rows(bucket, "o/private") == rows
+    assert hub.requests(where="cdn")
+    assert all(r["authorization"] is None for r in hub.requests(where="cdn"))
+    assert all(r["authorization"] == f"Bearer {TOKEN}" for r in hub.requests(where="hub"))
+    everything = b"".join(p.read_bytes() for p in bucket.rglob("*") if p.is_file())
+    assert TOKEN.encode() not in everything
+
+
+FAULTS = ["500", "503", "429", "reset", "truncate", "stall", "lie"]
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_an_import_survives_hundreds_of_faults(run, hub, bucket, kind):
+    names = [f"data/train-{i:05}-of-00200.parquet" for i in range(200)]
+    hub.commit("datasets/o/n", {n: encode(some_rows(15, 15 * i), "parquet") for i, n in enumerate(names)})
+    count = 20 if kind == "stall" else 1000
+    hub.fail(kind, count=count, probability=0.18, seconds=3)
+    env = {"LORRY_HTTP_ATTEMPTS": "40", "LORRY_HTTP_STALL_SECONDS": "1"}
+    run("import-dataset", "o/n", "--no-standardize", env=env, timeout=500)
+    assert raw_rows(bucket, "o/n") == some_rows(3000)
+    assert hub.injected >= (20 if kind == "stall" else 200)
+
+
+def test_faults_that_never_stop_end_in_one_clear_error(run, hub, bucket):
+    hub.commit("datasets/o/n", {"a.parquet": rows_of("a.parquet")})
+    hub.fail("reset", count=10**6, where="cdn")
+    done = run("import-dataset", "o/n", code=1, env={"LORRY_HTTP_ATTEMPTS": "3"})
+    assert len(done.stderr.strip().splitlines()) <= 4
+    hub.faults.clear()
+    run("import-dataset", "o/n", "--no-standardize")
+
+
+# ---- models --------------------------------------------------------------------------------------
+
+
+def safetensors(tensors):
+    """A file of float32 tensors, {name: number of values}."""
+    header, data = {}, b""
+    for name, count in tensors.items():
+        begin = len(data)
+        data += random.Random(name).randbytes(4 * count)
+        header[name] = {"dtype": "F32", "shape": [count], "data_offsets": [begin, len(data)]}
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def example_files():
+    return {p.name: p.read_bytes() for p in EXAMPLE_MODEL.iterdir() if p.is_file()}
+
+
+def sharded_model(values=300_000, shards=4):
+    weights = {f"model-{i:05}-of-{shards:05}.safetensors": {f"t{i}": values} for i in range(1, shards + 1)}
+    index = {"metadata": {}, "weight_map": {t: f for f, ts in weights.items() for t in ts}}
+    content = {f: safetensors(ts) for f, ts in weights.items()}
+    content["model.safetensors.index.json"] = json.dumps(index).encode()
+    return {n: b for n, b in example_files().items() if not n.endswith(".safetensors")} | content
+
+
+SNAPSHOT = """
+    import json, sys, huggingface_hub
+    print(json.dumps(huggingface_hub.snapshot_download(sys.argv[1])))
+"""
+
+
+def imported(bucket, model):
+    digests = tree_digest(pathlib.Path(bucket) / "models" / model)
+    digests.pop("info.json")
+    return digests
+
+
+def test_a_model_is_the_snapshots_bytes_and_no_more(run, hub, bucket, tmp_path):
+    needed = sharded_model()
+    useless = {"pytorch_model.bin": b"x", "consolidated.safetensors": b"x", "model.gguf": b"x"}
+    useless |= {"onnx/model.onnx": b"x", "original/consolidated.00.pth": b"x", "tf_model.h5": b"x"}
+    useless |= {"flax_model.msgpack": b"x", ".gitattributes": b"x", "figure.png": b"x"}
+    commit = hub.commit("models/Qwen/Tiny-0.1B", needed | useless)
+    done = json.loads(run("import-model", "Qwen/Tiny-0.1B", "--json").stdout)
+    assert done["model"] == "Qwen/Tiny-0.1B" and done["files"] == len(needed)
+    assert not hub.requests("gguf|pytorch|onnx|consolidated|original|h5")
+    snapshot = python(hub, tmp_path / "home", SNAPSHOT, "Qwen/Tiny-0.1B")
+    theirs = {name: digest for name, digest in tree_digest(snapshot).items() if name in needed}
+    assert imported(bucket, "Qwen/Tiny-0.1B") == theirs
+    info = json.loads((bucket / "models/Qwen/Tiny-0.1B/info.json").read_text())
+    assert info["commit"] == commit and info["repository"] == "Qwen/Tiny-0.1B"
+    assert {f["name"]: f["sha256"] for f in info["files"]} == theirs
+    assert {f["name"]: f["bytes"] for f in info["files"]} == {n: len(b) for n, b in needed.items()}
+    assert all(len(f["crc32c"]) == 8 for f in info["files"])
+    before = len(hub.requests(where="cdn"))
+    assert json.loads(run("import-model", "Qwen/Tiny-0.1B", "--json").stdout)["up_to_date"] is True
+    assert len(hub.requests(where="cdn")) == before
+
+
+def test_a_model_of_the_hub_is_checked_by_the_engine(run, hub, bucket, lorry_binary):
+    if not (lorry_binary.parent / "liblorry_engine.so").exists():
+        pytest.skip("the engine is not built")
+    hub.commit("models/o/demo", example_files())
+    engine = {"LORRY_ENGINE": str(lorry_binary.parent / "liblorry_engine.so")}
+    run("import-model", "o/demo", env=engine)
+    assert imported(bucket, "o/demo").items() >= {}.items()
+    config = json.loads(example_files()["config.json"]) | {"num_hidden_layers": 99}
+    hub.commit("models/o/demo", {"config.json": json.dumps(config)})
+    done = run("import-model", "o/demo", "--model", "other", env=engine, code=1)
+    assert "o/demo" in done.stderr and "/tmp" not in done.stderr
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_model_survives_faults(run, hub, bucket, kind):
+    needed = sharded_model(values=3_000_000)
+    hub.commit("models/o/m", needed)
+    hub.fail(kind, count=10 if kind == "stall" else 150, probability=0.3, seconds=3)
+    env = {"LORRY_HTTP_ATTEMPTS": "60", "LORRY_HTTP_STALL_SECONDS": "1"}
+    run("import-model", "o/m", env=env, timeout=500)
+    assert {n: (bucket / "models/o/m" / n).read_bytes() for n in needed} == needed
+    assert hub.injected >= 3
+
+
+def test_a_killed_model_import_goes_on(run, lorry, hub, bucket, tmp_path):
+    needed = sharded_model(values=1_000_000, shards=8)
+    hub.commit("models/o/m", needed)
+    env = hub.environment(tmp_path / "home") | {"LORRY_ENGINE": "/nonexistent"}
+    kills = 0
+    hub.on_request = lambda request: time.sleep(0.02) if request["where"] == "cdn" else None
+    for _ in range(20):
+        process = lorry.start("import-model", "o/m", "--bucket", bucket, env=env)
+        models = bucket / "models/o/m"
+        have = len(list(models.glob("*.safetensors"))) if models.exists() else 0
+        while process.poll() is None and len(list(models.glob("*.safetensors"))) < have + 2:
+            time.sleep(0.002)
+        if process.poll() is not None:
+            break
+        process.kill()
+        process.communicate()
+        kills += 1
+    assert kills >= 2 and (bucket / "models/o/m/info.json").exists()
+    assert {n: (bucket / "models/o/m" / n).read_bytes() for n in needed} == needed
+    assert sorted(p.name for p in (bucket / "models/o/m").iterdir()) == sorted([*needed, "info.json"])
+    sent = sum(int(e) - int(b) + 1 for b, e in (re.findall(r"\d+", r["range"]) for r in hub.requests(where="cdn")))
+    assert sent < 3 * sum(map(len, needed.values()))
+
+
+def test_a_model_that_moves_is_updated_file_by_file(run, hub, bucket):
+    needed = sharded_model()
+    hub.commit("models/o/m", needed)
+    run("import-model", "o/m")
+    changed = json.loads(needed["config.json"]) | {"max_position_embeddings": 64}
+    hub.commit("models/o/m", {"config.json": json.dumps(changed)})
+    hub.log.clear()
+    run("import-model", "o/m")
+    assert json.loads((bucket / "models/o/m/config.json").read_text()) == changed
+    fetched = sum(int(e) - int(b) + 1 for b, e in (re.findall(r"\d+", r["range"]) for r in hub.requests(where="cdn")))
+    assert fetched < 4 * 300_000, "headers are looked at, weights are kept"
+
+
+def test_bytes_that_are_not_the_hubs_are_refused(run, hub, bucket):
+    hub.commit("models/o/m", sharded_model())
+    entry = hub.repository("models/o/m").files(hub.repository("models/o/m").resolve("main"))
+    blob = hub.repository("models/o/m").blob(entry["model-00002-of-00004.safetensors"])
+    data = bytearray(blob.read_bytes())
+    data[-5] ^= 1
+    blob.write_bytes(data)
+    done = run("import-model", "o/m", code=1)
+    assert "model-00002-of-00004.safetensors" in done.stderr and "SHA-256" in done.stderr
+    assert not (bucket / "models/o/m/info.json").exists()
+
+
+def test_what_is_no_model_of_the_hub_is_said(run, hub):
+    rest = {n: b for n, b in example_files().items() if not n.endswith(".safetensors")}
+    hub.commit("models/o/bin", rest | {"pytorch_model.bin": b"x"})
+    hub.commit("models/o/none", {"README.md": "# nothing"})
+    hub.commit("models/o/gated", example_files())
+    hub.set("models/o/gated", gated="auto")
+    assert "weights in pytorch_model.bin are not supported" in run("import-model", "o/bin", code=1).stderr
+    assert "has no config.json" in run("import-model", "o/none", code=1).stderr
+    assert "no such model on" in run("import-model", "o/nowhere", code=1).stderr
+    assert f"o/gated is gated: visit {hub.url}/o/gated" in run("import-model", "o/gated", code=1).stderr
+    done = run("import-model", "o/bin", "--revision", "v3", code=1)
+    assert "has no revision 'v3'; it has: main" in done.stderr

@@ -127,6 +127,11 @@ Result<net::Response> Hub::get(const std::string& url, const std::string& what) 
   request.url = url;
   request.headers = headers();
   request.what = what;
+  // All that the API says is JSON: an answer that is none was cut on its way.
+  request.retry_because = [](const net::Response& answer) -> std::optional<std::string> {
+    if (!answer.ok() || Json::accept(answer.body)) return std::nullopt;
+    return "the answer is cut short or no JSON (HF_ENDPOINT must be a Hub)";
+  };
   auto response = client_.send(std::move(request));
   if (response.ok() || response.error().kind != ErrorKind::kUnavailable) return response;
   std::string message = response.error().message;
