@@ -118,7 +118,7 @@ Result<int64_t> ByteSource::read(char* to, int64_t size) {
   if (!got.ok()) {
     const std::string reason = store::arrow_reason(got.status());
     if (!impl_->compressed || impl_->stored->failed()) {
-      return unavailable(fmt::format("{}: {}", impl_->path, reason));
+      return store::from_arrow(got.status(), impl_->path);
     }
     return corrupt_data(
         fmt::format("{}: cannot be decompressed past byte {}, cut short or damaged ({})",

@@ -29,10 +29,9 @@ Error damaged(const SourceFile& file, const std::string& reason) {
       fmt::format("{}: not a whole {} file ({})", file.path, format_name(file.format), reason));
 }
 
-/// What reading gave; a network or disk that failed is no damage.
+/// What reading gave. A network or a disk that failed says how (the detail), and is no damage.
 Error failure(const SourceFile& file, const arrow::Status& status) {
-  if (file.remote && status.IsIOError() && status.detail())
-    return store::from_arrow(status, file.path);
+  if (status.IsIOError() && status.detail()) return store::from_arrow(status, file.path);
   return damaged(file, store::arrow_reason(status));
 }
 
@@ -43,6 +42,8 @@ Result<T> attempt(const SourceFile& file, Read do_read) {
     arrow::Result<T> got = do_read();
     if (!got.ok()) return failure(file, got.status());
     return std::move(got).ValueUnsafe();
+  } catch (const parquet::ParquetStatusException& e) {
+    return failure(file, e.status());
   } catch (const parquet::ParquetException& e) {
     return damaged(file, e.what());
   }

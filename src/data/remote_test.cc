@@ -14,6 +14,7 @@
 #include "data/read_ahead.h"
 #include "data/reader.h"
 #include "data/shard.h"
+#include "net/arrow_status.h"
 
 namespace lorry::data {
 namespace {
@@ -31,7 +32,7 @@ class FaultyFile final : public arrow::io::RandomAccessFile {
   arrow::Result<int64_t> ReadAt(int64_t at, int64_t size, void* out) override {
     int64_t end = std::min<int64_t>(at + size, int64_t(bytes_.size()));
     if (at <= plan_.fail_at && plan_.fail_at < end) {
-      return arrow::Status::IOError("connection reset");
+      return net::to_arrow(unavailable("s3://b/a.jsonl: connection reset"));
     }
     if (at <= plan_.short_at && plan_.short_at < end) end = plan_.short_at;
     std::memcpy(out, bytes_.data() + at, size_t(std::max<int64_t>(0, end - at)));
@@ -183,6 +184,22 @@ TEST(RemoteSource, ParquetIsReadByRangesInOrder) {
   ASSERT_EQ(rows.size(), 3100u);
   for (int i = 0; i < 3000; ++i) ASSERT_EQ(rows[size_t(i)], i);
   EXPECT_EQ(rows[3099], 99);
+}
+
+TEST(RemoteSource, AFailedReadOfParquetIsNoDamage) {
+  const std::string bytes = parquet_bytes(3000, 250);
+  for (const int64_t at : {int64_t(bytes.size()) / 2, int64_t(bytes.size()) - 3}) {
+    FaultyFile::Plan plan;
+    plan.fail_at = at;
+    auto reader = *open_reader({remote("a.parquet", bytes, plan)}, ReadOptions());
+    auto failed = reader->begin();
+    while (failed.ok()) {
+      auto batch = reader->next();
+      ASSERT_TRUE(!batch.ok() || *batch) << "the rows ended";
+      if (!batch.ok()) failed = batch.error();
+    }
+    EXPECT_EQ(failed.error().kind, ErrorKind::kUnavailable) << failed.error().message;
+  }
 }
 
 TEST(RemoteSource, ParquetCutShortIsNamed) {

@@ -233,7 +233,10 @@ class Import {
 
   /// What another import left must not look complete. Its shards are replaced one by one.
   Result<> forget_earlier() {
-    LORRY_TRY(bucket_.remove(store::join_path(dir_, "info.json")));
+    // One of the same inputs is of a process that ended while this one began.
+    auto info = bucket_.read_info(dir_);
+    const bool same = info.ok() && *info && (*info)->value("inputs", Json()) == inputs_;
+    if (options_.fresh || !same) LORRY_TRY(bucket_.remove(store::join_path(dir_, "info.json")));
     return bucket_.remove(progress_path());
   }
 
