@@ -11,7 +11,7 @@ import sys
 # libtorch-free headers named here, since liblorry_engine.so is loaded on demand.
 ROOMS = ["base", "net", "store", "hub", "data", "text", "model", "train", "serve", "pipeline", "cli"]
 ENGINE_ROOMS = {"model", "train", "serve"}
-ENGINE_FACES = {"train/train.h", "serve/serve.h"}
+ENGINE_FACES = {"train/train.h", "train/plan.h", "serve/serve.h"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
 
 

@@ -18,7 +18,8 @@ class ImportDataset final : public Command {
     flags.bucket_name("--dataset", options_.dataset,
                       "name in the bucket (the Hub id, or the first file's stem; DATASET_NAME)",
                       "DATASET_NAME");
-    declare_import_flags(flags, options_);
+    declare_source_flags(flags, options_);
+    declare_row_flags(flags, options_);
     flags.text("--revision", options_.hub.revision, "REV",
                "branch, tag or commit of the Hub's repository (main)");
     flags.integer("--shard-examples", options_.shard_examples, between(1, 5e6),

@@ -19,7 +19,8 @@ class Run final : public Command {
         "the data set's source and the model's directory; none: what is in the bucket");
     flags.bucket_name("--dataset", dataset_, "name in the bucket (DATASET_NAME)", "DATASET_NAME");
     flags.bucket_name("--model", model_, "name in the bucket (MODEL_NAME)", "MODEL_NAME");
-    declare_import_flags(flags, import_);
+    declare_source_flags(flags, import_);
+    declare_row_flags(flags, import_);
     work_.declare_limits(flags, import_);
     declare_train_flags(flags, train_);
   }

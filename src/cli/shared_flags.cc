@@ -24,10 +24,13 @@ void declare_model(Flags& flags, std::string& target) {
                     "MODEL_NAME");
 }
 
-void declare_import_flags(Flags& flags, pipeline::ImportDatasetOptions& options) {
+void declare_source_flags(Flags& flags, pipeline::ImportDatasetOptions& options) {
   flags.text("--config", options.hub.config, "NAME",
              "which of a Hub data set's configs (the default one)");
   flags.text("--split", options.hub.split, "NAME", "which split (train, or the only one)");
+}
+
+void declare_row_flags(Flags& flags, pipeline::ImportDatasetOptions& options) {
   flags.choice("--format", options.format,
                {"auto", "sharegpt", "messages", "openai", "alpaca", "prompt-completion", "text"},
                "how rows are understood (recognised by their columns)");

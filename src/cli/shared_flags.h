@@ -16,8 +16,11 @@ namespace lorry::cli {
 void declare_dataset(Flags& flags, std::string& target);
 void declare_model(Flags& flags, std::string& target);
 
-/// --format, --columns, --set, --skip-bad-rows, --threads and so on of import-dataset.
-void declare_import_flags(Flags& flags, pipeline::ImportDatasetOptions& options);
+/// --config and --split: which rows of a source are imported.
+void declare_source_flags(Flags& flags, pipeline::ImportDatasetOptions& options);
+/// --format, --columns, --set, --skip-bad-rows: how rows are understood.
+void declare_row_flags(Flags& flags, pipeline::ImportDatasetOptions& options);
+
 /// Flags of the stages that make shards: --rank, --world-size, --max-dropped, --memory, --threads,
 /// --fresh.
 class WorkFlags {

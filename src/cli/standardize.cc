@@ -13,7 +13,7 @@ class Standardize final : public Command {
  public:
   void declare(Flags& flags) override {
     declare_dataset(flags, dataset_);
-    declare_import_flags(flags, import_);
+    declare_row_flags(flags, import_);
     work_.declare(flags, import_);
   }
 
