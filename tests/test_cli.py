@@ -282,7 +282,8 @@ def test_a_chat_in_the_terminal_takes_keys_and_ctrl_c(lorry, filled):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
 
 
-def test_a_hub_id_is_refused_plainly_today(lorry, bucket):
-    done = lorry("import-model", "Qwen/Qwen2.5-0.5B", "--bucket", bucket, code=FAILED)
-    assert "Hub is not supported yet" in last_line(done)
+def test_a_hub_that_is_not_there_is_named(lorry, bucket):
+    env = {"HF_ENDPOINT": "http://127.0.0.1:9", "LORRY_HTTP_ATTEMPTS": "2"}
+    done = lorry("import-model", "Qwen/Qwen2.5-0.5B", "--bucket", bucket, env=env, code=FAILED)
+    assert "Qwen/Qwen2.5-0.5B: cannot reach http://127.0.0.1:9" in last_line(done)
     assert not bucket.exists(), "an empty bucket was left"
