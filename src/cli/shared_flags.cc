@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "base/progress.h"
+#include "net/ranges.h"
 #include "pipeline/names.h"
 #include "store/layout.h"
 
@@ -64,6 +65,8 @@ Result<> WorkFlags::apply(const Context& context, pipeline::ShardWorkOptions& op
   // --world-size 1 on a node takes up the work of all, whatever the node's rank.
   if (options.world_size == 1 && context.flags->origin("--rank") != "--rank") options.rank = 0;
   options.threads = static_cast<int>(threads_);
+  // Buffers of the network are a part of what the stage may hold.
+  net::set_transfer_memory(std::min(net::transfer_memory(), options.memory / 8));
   LORRY_ASSIGN(options.max_dropped, pipeline::DropLimit::parse(max_dropped_));
   return pipeline::check(options);
 }
