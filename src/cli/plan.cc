@@ -3,6 +3,7 @@
 #include "cli/command.h"
 #include "cli/shared_flags.h"
 #include "pipeline/names.h"
+#include "pipeline/shard_work.h"
 
 namespace lorry::cli {
 namespace {
@@ -30,7 +31,7 @@ class Plan final : public Command {
 
  private:
   train::TrainOptions options_;
-  int64_t memory_ = 512'000'000;
+  int64_t memory_ = pipeline::ShardWorkOptions().memory;
 };
 
 }  // namespace
