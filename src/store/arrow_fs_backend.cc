@@ -25,6 +25,8 @@ namespace af = arrow::fs;
 
 constexpr char kTemporaryDir[] = ".lorry-tmp";
 constexpr double kRetrySeconds = 120;
+/// The first request tells of wrong names and missing keys: that should not take long.
+constexpr double kProbeSeconds = 10;
 
 std::string environment(const char* name) {
   const char* value = std::getenv(name);
@@ -229,12 +231,28 @@ class FsBackend final : public Backend {
   const std::string scheme_, root_;
 };
 
-Result<std::unique_ptr<Backend>> opened(std::shared_ptr<af::FileSystem> fs, std::string scheme,
+std::unique_ptr<FsBackend> backend_over(std::shared_ptr<af::FileSystem> fs, std::string scheme,
                                         std::string_view rest) {
   while (rest.ends_with('/')) rest.remove_suffix(1);
-  auto backend = std::make_unique<FsBackend>(std::move(fs), std::move(scheme), std::string(rest));
-  LORRY_TRY(backend->probe());
-  return std::unique_ptr<Backend>(std::move(backend));
+  return std::make_unique<FsBackend>(std::move(fs), std::move(scheme), std::string(rest));
+}
+
+/// `seconds`: how long a request is tried again.
+Result<std::unique_ptr<FsBackend>> gs_backend(af::GcsOptions options, double seconds,
+                                              std::string_view rest) {
+  options.retry_limit_seconds = seconds;
+  auto fs = af::GcsFileSystem::Make(options);
+  if (!fs.ok()) return from_arrow(fs.status(), fmt::format("gs://{}", rest));
+  return backend_over(*fs, "gs", rest);
+}
+
+/// Google's own words for missing keys fill half a screen.
+Error explain_gs(const Error& error, std::string_view rest) {
+  if (error.message.find("access token") == std::string::npos) return error;
+  return usage_error(fmt::format(
+      "gs://{}: no credentials for Google Cloud; set GOOGLE_APPLICATION_CREDENTIALS to a key file, "
+      "or run gcloud auth application-default login, or give this machine a service account",
+      rest));
 }
 
 Result<> check_name(std::string_view scheme, std::string_view rest) {
@@ -275,14 +293,14 @@ Result<std::unique_ptr<Backend>> open_gs_backend(std::string_view rest) {
   std::string emulator = environment("CLOUD_STORAGE_EMULATOR_ENDPOINT");
   const bool anonymous = !emulator.empty() || environment("LORRY_GS_ANONYMOUS") == "1";
   auto options = anonymous ? af::GcsOptions::Anonymous() : af::GcsOptions::Defaults();
-  options.retry_limit_seconds = kRetrySeconds;
   if (const size_t colon = emulator.find("://"); colon != std::string::npos) {
     options.scheme = emulator.substr(0, colon);
     options.endpoint_override = emulator.substr(colon + 3);
   }
-  auto fs = af::GcsFileSystem::Make(options);
-  if (!fs.ok()) return from_arrow(fs.status(), fmt::format("gs://{}", rest));
-  return opened(*fs, "gs", rest);
+  LORRY_ASSIGN(const auto first, gs_backend(options, kProbeSeconds, rest));
+  if (const auto probed = first->probe(); !probed.ok()) return explain_gs(probed.error(), rest);
+  LORRY_ASSIGN(auto backend, gs_backend(options, kRetrySeconds, rest));
+  return std::unique_ptr<Backend>(std::move(backend));
 }
 
 Result<std::unique_ptr<Backend>> open_az_backend(std::string_view rest) {
@@ -307,7 +325,9 @@ Result<std::unique_ptr<Backend>> open_az_backend(std::string_view rest) {
   if (!status.ok()) return from_arrow(status, fmt::format("az://{}", rest));
   auto fs = af::AzureFileSystem::Make(options);
   if (!fs.ok()) return from_arrow(fs.status(), fmt::format("az://{}", rest));
-  return opened(*fs, "az", rest);
+  auto backend = backend_over(*fs, "az", rest);
+  LORRY_TRY(backend->probe());
+  return std::unique_ptr<Backend>(std::move(backend));
 }
 
 }  // namespace lorry::store
