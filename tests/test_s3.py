@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import threading
@@ -81,6 +82,42 @@ def test_a_prefix_keeps_buckets_apart(lorry, s3, tmp_path):
         import_example(call, f"s3://shared-bucket/{prefix}")
     one, two = (stored(s3.directory / "shared-bucket" / p) for p in ("one", "two/deep"))
     assert one and one == two
+
+
+def rows_of(directory):
+    """Digests of the data files, which depend on the rows alone, not on where they came from."""
+    return {k: v for k, v in tree_digest(directory).items() if k.endswith(".arrow")}
+
+
+def test_sources_lie_in_buckets_too(lorry, s3, tmp_path):
+    import pyarrow.json
+    import pyarrow.parquet
+
+    s3.make_bucket("sources")
+    folder = s3.directory / "sources" / "data"
+    folder.mkdir()
+    for part in range(3):
+        write_rows(folder / f"part-{part}.jsonl", 500, seed=part)
+    table = pyarrow.json.read_json(folder / "part-0.jsonl")
+    pyarrow.parquet.write_table(table, folder / "rows.parquet", row_group_size=100)
+    call = on_s3(lorry, s3)
+    for name, source in (("lines", "*.jsonl"), ("columns", "rows.parquet")):
+        bucket = s3.make_bucket(f"from-{name}")
+        local = tmp_path / name
+        call("import-dataset", f"s3://sources/data/{source}", "--bucket", bucket, "--dataset", "d")
+        lorry("import-dataset", folder / source, "--bucket", local, "--dataset", "d")
+        assert rows_of(s3.directory / f"from-{name}") == rows_of(local) != {}
+
+
+def test_a_model_comes_from_a_bucket_too(lorry, s3, tmp_path):
+    s3.make_bucket("sources")
+    shutil.copytree(EXAMPLE_MODEL, s3.directory / "sources" / "model", dirs_exist_ok=True)
+    bucket = s3.make_bucket("model-copy")
+    call = on_s3(lorry, s3)
+    call("import-model", "s3://sources/model", "--bucket", bucket, "--model", "demo")
+    assert "all as they were written" in call("verify", "--bucket", bucket).stderr
+    copied = tree_digest(s3.directory / "model-copy" / "models" / "demo")
+    assert copied["model.safetensors"] == tree_digest(EXAMPLE_MODEL)["model.safetensors"]
 
 
 def test_a_model_is_served_from_s3(lorry, s3):
