@@ -1,10 +1,13 @@
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <nlohmann/json.hpp>
+#include <vector>
 
 #include "base/cancel.h"
 #include "base/digest.h"
 #include "base/json.h"
+#include "base/parallel.h"
 #include "base/result.h"
 
 namespace lorry {
@@ -24,6 +27,31 @@ TEST(Result, PropagatesTheFirstError) {
   EXPECT_EQ(*quarter(8), 2);
   EXPECT_EQ(quarter(6).error().message, "odd");
   EXPECT_EQ(quarter(6).with_context("x").error().message, "x: odd");
+}
+
+TEST(InParallel, EveryItemIsDoneOnceOnAnyNumberOfThreads) {
+  for (const int64_t threads : {1, 3, 100}) {
+    std::vector<std::atomic<int>> done(50);
+    auto all = in_parallel(50, threads, [&](int64_t i) {
+      ++done[size_t(i)];
+      return Result<>();
+    });
+    EXPECT_TRUE(all.ok());
+    for (const auto& times : done) EXPECT_EQ(times, 1);
+  }
+  EXPECT_TRUE(in_parallel(0, 4, [](int64_t) { return invalid_input("never"); }).ok());
+}
+
+TEST(InParallel, AnErrorEndsTheRest) {
+  std::atomic<int> begun = 0;
+  auto all = in_parallel(1000, 1, [&](int64_t i) -> Result<> {
+    ++begun;
+    if (i == 3) return invalid_input("four");
+    return {};
+  });
+  ASSERT_FALSE(all.ok());
+  EXPECT_EQ(all.error().message, "four");
+  EXPECT_EQ(begun, 4);
 }
 
 TEST(Json, AnErrorNamesLineAndColumn) {

@@ -3,13 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
 #include <nlohmann/json.hpp>
-#include <thread>  // readers of states, hardware_concurrency
+#include <thread>  // hardware_concurrency
 
 #include "base/cancel.h"
 #include "base/digest.h"
 #include "base/log.h"
+#include "base/parallel.h"
 #include "base/progress.h"
 #include "data/standard_batch.h"  // kMalformed
 #include "store/layout.h"
@@ -22,18 +22,6 @@ constexpr int64_t kStatesAtOnce = 512;
 constexpr int64_t kLocalReaders = 4, kRemoteReaders = 32;
 /// Malformed rows that are warned of; the others are in the ledger.
 constexpr int64_t kWarnings = 20;
-
-/// Calls work(0) to work(n - 1) on some threads.
-template <typename Work>
-void in_parallel(int64_t n, int64_t threads, const Work& work) {
-  std::atomic<int64_t> next{0};
-  const auto loop = [&] {
-    for (int64_t i = next++; i < n; i = next++) work(i);
-  };
-  std::vector<std::jthread> workers;
-  for (int64_t t = 1; t < std::min(threads, n); ++t) workers.emplace_back(loop);
-  loop();
-}
 
 int64_t readers(const store::Bucket& bucket) {
   return bucket.is_local() ? kLocalReaders : kRemoteReaders;
@@ -64,14 +52,13 @@ Result<> read_states(const store::Bucket& bucket, const std::string& dir, int64_
   for (int64_t first = 0; first < shards; first += kStatesAtOnce) {
     LORRY_TRY(check_cancelled());
     const int64_t n = std::min(kStatesAtOnce, shards - first);
-    std::vector<Result<std::optional<Json>>> states(static_cast<size_t>(n), std::optional<Json>());
-    in_parallel(n, readers(bucket), [&](int64_t i) {
-      states[size_t(i)] = data::read_shard_state(bucket, store::shard_dir(dir, first + i));
-    });
-    for (int64_t i = 0; i < n; ++i) {
-      LORRY_ASSIGN(auto state, std::move(states[size_t(i)]));
-      LORRY_TRY(use(first + i, std::move(state)));
-    }
+    std::vector<std::optional<Json>> states(static_cast<size_t>(n));
+    LORRY_TRY(in_parallel(n, readers(bucket), [&](int64_t i) -> Result<> {
+      const std::string shard = store::shard_dir(dir, first + i);
+      LORRY_ASSIGN(states[size_t(i)], data::read_shard_state(bucket, shard));
+      return {};
+    }));
+    for (int64_t i = 0; i < n; ++i) LORRY_TRY(use(first + i, std::move(states[size_t(i)])));
   }
   return {};
 }
@@ -111,13 +98,10 @@ Result<> ShardWork::begin(const UseState& done) {
 
 /// A shard without a state.json is not done, whatever else lies there.
 Result<> ShardWork::forget_mine() {
-  std::vector<Result<>> removed(static_cast<size_t>(shards_));
-  in_parallel(shards_, readers(*bucket_), [&](int64_t shard) {
-    if (!is_mine(shard)) return;
-    removed[size_t(shard)] = bucket_->remove(store::join_path(shard_dir(shard), "state.json"));
+  return in_parallel(shards_, readers(*bucket_), [&](int64_t shard) -> Result<> {
+    if (!is_mine(shard)) return {};
+    return bucket_->remove(store::join_path(shard_dir(shard), "state.json"));
   });
-  for (auto& result : removed) LORRY_TRY(std::move(result));
-  return {};
 }
 
 Result<std::optional<int64_t>> ShardWork::next() {

@@ -3,16 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
 #include <charconv>
 #include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <thread>
 
 #include "base/crc32c.h"
 #include "base/digest.h"
+#include "base/parallel.h"
 #include "base/progress.h"
 #include "data/shard.h"
 #include "pipeline/names.h"
@@ -59,29 +58,6 @@ std::optional<uint32_t> checksum(const Json& json) {
   return value;
 }
 
-/// Runs work(0) to work(count - 1) on several threads; the first error ends it.
-Result<> in_parallel(size_t count, int threads, const std::function<Result<>(size_t)>& work) {
-  std::atomic<size_t> next = 0;
-  std::mutex mutex;
-  std::optional<Error> failure;
-  {
-    std::vector<std::jthread> workers;
-    for (size_t i = 0; i < std::min(count, size_t(threads)); ++i) {
-      workers.emplace_back([&] {
-        for (size_t at = next++; at < count; at = next++) {
-          auto done = work(at);
-          if (done.ok()) continue;
-          std::lock_guard lock(mutex);
-          if (!failure) failure = done.error();
-          next = count;
-        }
-      });
-    }
-  }
-  if (failure) return *failure;
-  return {};
-}
-
 class Verification {
  public:
   explicit Verification(const VerifyOptions& options)
@@ -92,7 +68,8 @@ class Verification {
   Result<VerifyReport> run() {
     LORRY_TRY(collect());
     for (const auto& file : files_) bytes_total_ += file.size.value_or(0);
-    LORRY_TRY(in_parallel(files_.size(), threads_, [this](size_t i) { return check(files_[i]); }));
+    LORRY_TRY(in_parallel(int64_t(files_.size()), threads_,
+                          [this](int64_t i) { return check(files_[size_t(i)]); }));
     std::sort(report_.damages.begin(), report_.damages.end(),
               [](const Damage& a, const Damage& b) { return a.path < b.path; });
     if (options_.repair) LORRY_TRY(remove_marks());
@@ -179,8 +156,8 @@ class Verification {
     for (int64_t shard = 0; shard < shards; ++shard)
       parts.push_back(
           add_part({store::shard_dir(dir, shard) + "/state.json", dir + "/info.json"}, mend));
-    LORRY_TRY(in_parallel(found.size(), threads_, [&](size_t i) -> Result<> {
-      LORRY_ASSIGN(found[i], read_state(store::shard_dir(dir, static_cast<int64_t>(i)), parts[i]));
+    LORRY_TRY(in_parallel(shards, threads_, [&](int64_t i) -> Result<> {
+      LORRY_ASSIGN(found[size_t(i)], read_state(store::shard_dir(dir, i), parts[size_t(i)]));
       return {};
     }));
     for (auto& files : found) files_.insert(files_.end(), files.begin(), files.end());
