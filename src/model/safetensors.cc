@@ -7,7 +7,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
 #include <bit>
 #include <cstring>
 #include <deque>
@@ -15,7 +14,6 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
-#include <thread>
 
 #include "store/arrow_error.h"
 
@@ -59,9 +57,9 @@ struct Entry {
   uint64_t begin = 0, end = 0;  ///< bytes from the start of the file
 };
 
-/// A file of a checkpoint. One that is not on this machine is fetched whole, by several ranges at a
-/// time, when the first tensor is asked for: hundreds of small tensors would each wait for the
-/// network.
+/// A file of a checkpoint. One that is not on this machine is fetched whole (the bucket reads large
+/// ranges in parallel) when the first tensor is asked for: hundreds of small tensors would each
+/// wait for the network.
 struct File {
   std::string path;
   std::shared_ptr<arrow::io::RandomAccessFile> input;
@@ -88,42 +86,14 @@ Result<std::shared_ptr<arrow::Buffer>> read_range(const File& file, uint64_t beg
   return *buffer;
 }
 
-Result<std::shared_ptr<arrow::Buffer>> read_whole(const File& file) {
-  constexpr int64_t kPiece = 16 << 20;
-  constexpr int kThreads = 8;
-  LORRY_ASSIGN(const int64_t size, store::from_arrow(file.input->GetSize(), file.path));
-  LORRY_ASSIGN(std::shared_ptr<arrow::Buffer> whole,
-               store::from_arrow(arrow::AllocateBuffer(size), file.path));
-  std::atomic<int64_t> next = 0;
-  std::mutex mutex;
-  Result<> failure;
-  {
-    std::vector<std::jthread> threads;
-    for (int i = 0; i < std::min<int64_t>(kThreads, size / kPiece + 1); ++i) {
-      threads.emplace_back([&] {
-        for (int64_t at = next.fetch_add(kPiece); at < size; at = next.fetch_add(kPiece)) {
-          const int64_t length = std::min(kPiece, size - at);
-          const auto got = file.input->ReadAt(at, length, whole->mutable_data() + at);
-          if (got.ok() && *got == length) continue;
-          std::lock_guard lock(mutex);
-          failure = got.ok() ? corrupt_data(file.path + ": shorter than it was when it was opened")
-                             : store::from_arrow(got.status(), file.path);
-          next = size;
-        }
-      });
-    }
-  }
-  LORRY_TRY(std::move(failure));
-  return whole;
-}
-
 /// Bytes of the tensors; the file's own memory where it is mapped.
 Result<std::shared_ptr<arrow::Buffer>> tensor_bytes(const File& file, uint64_t begin,
                                                     uint64_t length) {
   if (file.is_local) return read_range(file, begin, length);
   std::lock_guard lock(file.mutex);
   if (!file.whole) {
-    LORRY_ASSIGN(file.whole, read_whole(file));
+    LORRY_ASSIGN(const int64_t size, store::from_arrow(file.input->GetSize(), file.path));
+    LORRY_ASSIGN(file.whole, read_range(file, 0, static_cast<uint64_t>(size)));
   }
   return arrow::SliceBuffer(file.whole, static_cast<int64_t>(begin), static_cast<int64_t>(length));
 }
