@@ -195,7 +195,7 @@ class Import {
     int64_t missing = 0;
     LORRY_TRY(read_states(bucket_, dir_, shards,
                           [&](int64_t shard, std::optional<Json> state) -> Result<> {
-                            missing += !state || state->value("key", "") != key(shard);
+                            missing += !has_key(state, key(shard));
                             return {};
                           }));
     report_.missing = missing;
@@ -316,7 +316,7 @@ class Import {
     const std::string mine = key(shard);
     if (!options_.fresh) {
       LORRY_ASSIGN(const auto state, data::read_shard_state(bucket_, dir));
-      skipping_ = state && state->value("key", "") == mine;
+      skipping_ = has_key(state, mine);
       if (skipping_) return {};
     }
     LORRY_ASSIGN(writer_, data::ShardWriter::create(options_.bucket, dir, reader_->schema()));

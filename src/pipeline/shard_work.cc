@@ -47,6 +47,10 @@ void log_memory(const char* stage, const ShardWorkOptions& options) {
   log::info("{}: memory at most {} MB", stage, options.memory >> 20);
 }
 
+bool has_key(const std::optional<Json>& state, const std::string& key) {
+  return state && state->value("key", "") == key;
+}
+
 Result<> read_states(const store::Bucket& bucket, const std::string& dir, int64_t shards,
                      const std::function<Result<>(int64_t, std::optional<Json>)>& use) {
   for (int64_t first = 0; first < shards; first += kStatesAtOnce) {
@@ -84,7 +88,7 @@ Result<> ShardWork::begin(const UseState& done) {
   int64_t found = 0;
   LORRY_TRY(read_states(*bucket_, dir_, shards_,
                         [&](int64_t shard, std::optional<Json> state) -> Result<> {
-                          if (!state || state->value("key", "") != key(shard)) {
+                          if (!has_key(state, key(shard))) {
                             if (is_mine(shard)) todo_.push_back(shard);
                             return {};
                           }
@@ -110,7 +114,7 @@ Result<std::optional<int64_t>> ShardWork::next() {
     const int64_t shard = todo_[next_++];
     // Another process with the same work may have been here meanwhile.
     LORRY_ASSIGN(const auto state, data::read_shard_state(*bucket_, shard_dir(shard)));
-    if (!state || state->value("key", "") != key(shard)) return std::optional<int64_t>(shard);
+    if (!has_key(state, key(shard))) return std::optional<int64_t>(shard);
     counted_.add(Ledger::from_json(state->value("ledger", Json())));
   }
   return std::optional<int64_t>();
@@ -161,7 +165,7 @@ Result<std::vector<int64_t>> ShardWork::collect(const UseState& use) {
   collected_ = Ledger();
   LORRY_TRY(read_states(*bucket_, dir_, shards_,
                         [&](int64_t shard, std::optional<Json> state) -> Result<> {
-                          if (!state || state->value("key", "") != key(shard)) {
+                          if (!has_key(state, key(shard))) {
                             missing.push_back(shard);
                             return {};
                           }

@@ -41,6 +41,9 @@ int worker_threads(const ShardWorkOptions& options);
 /// Says how much the stage may hold.
 void log_memory(const char* stage, const ShardWorkOptions& options);
 
+/// Whether a shard is done: `state`, as data::read_shard_state gives it, carries `key`.
+bool has_key(const std::optional<Json>& state, const std::string& key);
+
 /// Reads the state.json of shards [0, shards) under `dir`, many at a time, and hands on what
 /// data::read_shard_state gives of each, in order.
 Result<> read_states(const store::Bucket& bucket, const std::string& dir, int64_t shards,
