@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <map>
 
@@ -48,8 +49,12 @@ class FsPending final : public PendingObject {
 
   arrow::io::OutputStream& stream() override { return *stream_; }
 
-  Result<> commit() override {
+  Result<> commit(const Guard& guard) override {
     auto status = stream_->Close();
+    if (auto consent = ask(guard); status.ok() && !consent.ok()) {
+      abandon();
+      return consent;
+    }
     if (status.ok()) status = fs_->CopyFile(temporary_, target_);
     if (!status.ok()) {
       abandon();
@@ -173,12 +178,6 @@ class FsBackend final : public Backend {
         std::make_unique<FsPending>(fs_, temporary, inside(path), name_of(path), *out));
   }
 
-  Result<bool> create_exclusive(const std::string& path, std::string_view) const override {
-    return unsupported(fmt::format(
-        "{}: {}:// buckets cannot be written to on condition; use the service's S3 endpoint",
-        name_of(path), scheme_));
-  }
-
   Result<> remove(const std::string& path) const override {
     LORRY_ASSIGN(const auto info, stat(path));
     if (!info) return {};
@@ -209,9 +208,10 @@ class FsBackend final : public Backend {
     const bool directory = info.type() == af::FileType::Directory;
     std::string path = info.path().substr(std::min(info.path().size(), root_.size() + 1));
     while (path.ends_with('/')) path.pop_back();
-    const auto changed = info.mtime().time_since_epoch().count();
-    return {std::move(path), directory ? 0 : info.size(), directory,
-            directory ? "" : std::to_string(changed)};
+    if (directory) return {std::move(path), 0, true, ""};
+    const auto changed = info.mtime().time_since_epoch();
+    return {std::move(path), info.size(), false, std::to_string(changed.count()),
+            std::chrono::duration_cast<std::chrono::milliseconds>(changed).count()};
   }
 
   Result<std::shared_ptr<net::RangeSource>> open_source(const std::string& path) const {

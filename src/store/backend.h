@@ -18,8 +18,9 @@ class PendingObject {
  public:
   virtual ~PendingObject() = default;
   virtual arrow::io::OutputStream& stream() = 0;
-  /// Makes the object durable, then visible.
-  virtual Result<> commit() = 0;
+  /// Makes the object durable, then, with the guard's consent (if there is one), visible. The guard
+  /// is asked as late as can be, and again before each try.
+  virtual Result<> commit(const Guard& guard) = 0;
   /// Leaves nothing behind, as far as the store lets it.
   virtual void abandon() = 0;
   /// Of what went through `stream`; asked after `commit`.
@@ -44,8 +45,10 @@ class Backend {
   virtual Result<std::shared_ptr<arrow::io::RandomAccessFile>> open_mapped(
       const std::string& path) const;
   virtual Result<std::unique_ptr<PendingObject>> create(const std::string& path) const = 0;
-  virtual Result<bool> create_exclusive(const std::string& path, std::string_view bytes) const = 0;
   virtual Result<> remove(const std::string& path) const = 0;
 };
+
+/// The consent of a guard that may be empty.
+inline Result<> ask(const Guard& guard) { return guard ? guard() : Result<>(); }
 
 }  // namespace lorry::store

@@ -54,6 +54,8 @@ Result<std::unique_ptr<Backend>> open_backend(const std::string& uri, bool creat
 }  // namespace
 
 struct ObjectWriter::Impl {
+  std::shared_ptr<const Backend> backend;  ///< outlives `pending`
+  Guard guard;
   std::string path;
   std::unique_ptr<PendingObject> pending;
   int64_t size = 0;
@@ -74,7 +76,7 @@ Result<> ObjectWriter::write(std::string_view bytes) {
 
 Result<> ObjectWriter::commit() {
   auto pending = std::move(impl_->pending);
-  LORRY_TRY(pending->commit());
+  LORRY_TRY(pending->commit(impl_->guard));
   impl_->size = pending->size();
   impl_->crc32c = pending->crc32c();
   return {};
@@ -85,7 +87,8 @@ uint32_t ObjectWriter::crc32c() const { return impl_->crc32c; }
 
 struct Bucket::Impl {
   std::string uri;
-  std::unique_ptr<Backend> backend;
+  std::shared_ptr<const Backend> backend;
+  Guard guard;
 };
 
 Bucket::Bucket(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -97,6 +100,11 @@ Result<std::shared_ptr<Bucket>> Bucket::open(const std::string& uri, bool create
   impl->uri = uri;
   impl->backend = std::move(backend);
   return std::shared_ptr<Bucket>(new Bucket(std::move(impl)));
+}
+
+std::shared_ptr<Bucket> Bucket::guarded(Guard guard) const {
+  return std::shared_ptr<Bucket>(
+      new Bucket(std::make_unique<Impl>(Impl{impl_->uri, impl_->backend, std::move(guard)})));
 }
 
 const std::string& Bucket::uri() const { return impl_->uri; }
@@ -145,6 +153,8 @@ Result<std::unique_ptr<ObjectWriter>> Bucket::create(std::string_view path) cons
   LORRY_ASSIGN(const std::string inside, checked(path, false));
   LORRY_ASSIGN(auto pending, impl_->backend->create(inside));
   auto impl = std::make_unique<ObjectWriter::Impl>();
+  impl->backend = impl_->backend;
+  impl->guard = impl_->guard;
   impl->path = inside;
   impl->pending = std::move(pending);
   return std::unique_ptr<ObjectWriter>(new ObjectWriter(std::move(impl)));
@@ -156,13 +166,9 @@ Result<> Bucket::write(std::string_view path, std::string_view bytes) const {
   return writer->commit();
 }
 
-Result<bool> Bucket::create_exclusive(std::string_view path, std::string_view bytes) const {
-  LORRY_ASSIGN(const std::string inside, checked(path, false));
-  return impl_->backend->create_exclusive(inside, bytes);
-}
-
 Result<> Bucket::remove(std::string_view path) const {
   LORRY_ASSIGN(const std::string inside, checked(path, false));
+  LORRY_TRY(ask(impl_->guard));
   return impl_->backend->remove(inside);
 }
 

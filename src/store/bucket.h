@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -30,7 +31,14 @@ struct ObjectInfo {
   /// Changes when the object does: the ETag, or a local file's time of last change. Empty for a
   /// directory.
   std::string etag;
+  /// When it was last written, by the store's own clock, in milliseconds since 1970 (most stores
+  /// know seconds only); 0 for a directory. Compare it with another of the same bucket, never with
+  /// this machine's clock.
+  int64_t modified_ms = 0;
 };
+
+/// Asked before something becomes visible, or vanishes; its error keeps that from happening.
+using Guard = std::function<Result<>()>;
 
 /// One object being written. Destroyed without `commit`, it leaves nothing behind.
 /// Not thread-safe.
@@ -65,6 +73,10 @@ class Bucket {
   static Result<std::shared_ptr<Bucket>> open(const std::string& uri, bool create);
   ~Bucket();
 
+  /// The same bucket, in which nothing is written or removed but with the guard's consent. Whoever
+  /// waits out a lost network asks it again before each try.
+  std::shared_ptr<Bucket> guarded(Guard guard) const;
+
   /// As the user wrote it, for messages.
   const std::string& uri() const;
   /// A directory of this machine (a mount included): files can be mapped.
@@ -93,9 +105,6 @@ class Bucket {
   Result<std::unique_ptr<ObjectWriter>> create(std::string_view path) const;
   /// create + write + commit.
   Result<> write(std::string_view path, std::string_view bytes) const;
-  /// Writes a small object unless there is one of that name; false if there was. Of several
-  /// processes that try, one gets true.
-  Result<bool> create_exclusive(std::string_view path, std::string_view bytes) const;
   /// Removes an object or a whole directory; nothing there is not an error.
   Result<> remove(std::string_view path) const;
 

@@ -38,7 +38,7 @@ struct StoreUnderTest {
   std::string name;
   std::function<std::string()> new_uri;  ///< of an empty bucket; local: not there yet
   bool is_local = true;
-  bool can_create_exclusively = true;
+  bool has_fine_clock = true;  ///< two writes in the same second have two versions
   /// Why it cannot be tested here; empty: it can.
   std::function<std::string()> missing = [] { return std::string(); };
 };
@@ -187,31 +187,36 @@ TEST_P(StoreContract, SaysAtOpenThatAnObjectIsMissing) {
   EXPECT_EQ(bucket_->open_stream("nothing").error().kind, ErrorKind::kNotFound);
 }
 
-TEST_P(StoreContract, CreatesExclusivelyOnce) {
-  if (!GetParam().can_create_exclusively) GTEST_SKIP() << "not offered by Arrow's file systems";
-  auto first = bucket_->create_exclusive("d/x", "mine");
-  ASSERT_TRUE(first.ok()) << first.error().message;
-  EXPECT_TRUE(*first);
-  auto second = bucket_->create_exclusive("d/x", "yours");
-  ASSERT_TRUE(second.ok()) << second.error().message;
-  EXPECT_FALSE(*second);
-  EXPECT_EQ(*bucket_->read("d/x"), "mine");
+TEST_P(StoreContract, AGuardKeepsObjectsFromAppearingAndFromVanishing) {
+  bool consent = true;
+  const auto guarded = bucket_->guarded([&consent]() -> Result<> {
+    if (consent) return {};
+    return unavailable("not now");
+  });
+  ASSERT_TRUE(guarded->write("d/x", "before").ok());
+  auto writer = guarded->create("d/x");
+  ASSERT_TRUE(writer.ok());
+  ASSERT_TRUE((*writer)->write("after").ok());
+  consent = false;
+  const auto committed = (*writer)->commit();
+  ASSERT_FALSE(committed.ok());
+  EXPECT_EQ(committed.error().message, "not now");
+  EXPECT_EQ(guarded->remove("d/x").error().message, "not now");
+  EXPECT_EQ(*bucket_->read("d/x"), "before");
   EXPECT_EQ(names("", true), Paths{"d/x"});
 }
 
-TEST_P(StoreContract, GivesOneOfManyTheExclusiveName) {
-  if (!GetParam().can_create_exclusively) GTEST_SKIP() << "not offered by Arrow's file systems";
-  std::atomic<int> won = 0;
-  std::vector<std::thread> threads;
-  for (int i = 0; i < 8; ++i) {
-    threads.emplace_back([&, i] {
-      auto made = bucket_->create_exclusive("lock", std::to_string(i));
-      EXPECT_TRUE(made.ok());
-      if (made.ok() && *made) ++won;
-    });
-  }
-  for (auto& thread : threads) thread.join();
-  EXPECT_EQ(won, 1);
+TEST_P(StoreContract, TellsWhenAnObjectWasWritten) {
+  ASSERT_TRUE(bucket_->write("x", "1").ok());
+  std::this_thread::sleep_for(std::chrono::milliseconds(1100));
+  ASSERT_TRUE(bucket_->write("y", "2").ok());
+  const auto found = bucket_->list("");
+  ASSERT_TRUE(found.ok());
+  ASSERT_EQ(found->size(), 2u);
+  const int64_t apart = (*found)[1].modified_ms - (*found)[0].modified_ms;
+  EXPECT_GT((*found)[0].modified_ms, int64_t{1'700'000'000'000});
+  EXPECT_GE(apart, 1000);
+  EXPECT_LT(apart, 60'000);
 }
 
 TEST_P(StoreContract, KnowsSizeAndChecksumOfWhatWasWritten) {
@@ -309,7 +314,7 @@ TEST_P(StoreContract, TellsVersionsOfAnObjectApart) {
   const std::string before = (**bucket_->stat("x")).etag;
   EXPECT_EQ((*bucket_->list(""))[0].etag, before);
   // A tick of the clock that times of change are told by: Azure's is a second.
-  const bool coarse = !GetParam().can_create_exclusively;
+  const bool coarse = !GetParam().has_fine_clock;
   std::this_thread::sleep_for(std::chrono::milliseconds(coarse ? 1100 : 20));
   ASSERT_TRUE(bucket_->write("x", "new").ok());
   EXPECT_FALSE(before.empty());

@@ -20,6 +20,7 @@ std::string adapter_dir(const std::string& model, const std::string& dataset) {
 std::string fused_dir(const std::string& model, const std::string& dataset) {
   return done_dir(model, dataset) + "/fused";
 }
+std::string claims_dir() { return "claims"; }
 std::string shard_dir(const std::string& dir, int64_t shard) {
   return dir + "/" + std::to_string(shard);
 }

@@ -15,6 +15,8 @@ std::string done_dir(const std::string& model, const std::string& dataset);
 /// done/{model}/{dataset}/lora_model and .../fused
 std::string adapter_dir(const std::string& model, const std::string& dataset);
 std::string fused_dir(const std::string& model, const std::string& dataset);
+/// Where processes that share the bucket say what they are at work on (claim.h).
+std::string claims_dir();
 /// {dir}/{shard}
 std::string shard_dir(const std::string& dir, int64_t shard);
 

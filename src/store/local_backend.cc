@@ -17,6 +17,7 @@
 
 #include "store/arrow_error.h"
 #include "store/hashing_stream.h"
+#include "store/layout.h"
 
 namespace lorry::store {
 namespace {
@@ -49,6 +50,10 @@ bool is_fuse(const fs::path& path) {
   return ::statfs(path.c_str(), &found) == 0 && found.f_type == kFuseMagic;
 }
 
+int64_t milliseconds(const timespec& time) {
+  return int64_t(time.tv_sec) * 1000 + time.tv_nsec / 1'000'000;
+}
+
 /// Seconds and nanoseconds of the last change.
 std::string version_of(const struct stat& found) {
   return fmt::format("{}.{:09}", int64_t(found.st_mtim.tv_sec), int64_t(found.st_mtim.tv_nsec));
@@ -77,7 +82,7 @@ class LocalPending final : public PendingObject {
 
   arrow::io::OutputStream& stream() override { return *stream_; }
 
-  Result<> commit() override {
+  Result<> commit(const Guard& guard) override {
     // The stream owns the descriptor; sync before it closes.
     if (auto status = stream_->Flush(); !status.ok()) return write_failed(status);
     if (::fsync(fd_) != 0 && !means_no_sync(errno)) {
@@ -86,9 +91,18 @@ class LocalPending final : public PendingObject {
       return failed("write", target_, error);
     }
     if (auto status = stream_->Close(); !status.ok()) return write_failed(status);
-    LORRY_TRY(make_parent());
     std::error_code error;
-    fs::rename(temporary_, target_, error);
+    // Another process may remove the last other file of the directory, and the directory with it
+    // (remove), between the two steps: try again.
+    for (int attempt = 0; attempt < 10; ++attempt) {
+      LORRY_TRY(make_parent());
+      if (auto consent = ask(guard); !consent.ok()) {
+        abandon();
+        return consent;
+      }
+      fs::rename(temporary_, target_, error);
+      if (!error || !is_missing(error)) break;
+    }
     if (error) {
       abandon();
       return failed("write", target_, error);
@@ -96,23 +110,6 @@ class LocalPending final : public PendingObject {
     done_ = true;
     LORRY_TRY(sync_directory(target_.parent_path()));
     return check_mounted();
-  }
-
-  /// Instead of `commit`: false, and nothing is changed, if the target is there already.
-  Result<bool> commit_if_absent() {
-    if (auto status = stream_->Flush(); !status.ok()) return write_failed(status);
-    if (::fsync(fd_) != 0 && !means_no_sync(errno)) return abandoned(errno);
-    if (auto status = stream_->Close(); !status.ok()) return write_failed(status);
-    LORRY_TRY(make_parent());
-    const int error = move_if_absent();
-    if (error == EEXIST) {
-      abandon();
-      return false;
-    }
-    if (error != 0) return abandoned(error);
-    done_ = true;
-    LORRY_TRY(sync_directory(target_.parent_path()));
-    return true;
   }
 
   int64_t size() const override { return stream_->size(); }
@@ -135,22 +132,6 @@ class LocalPending final : public PendingObject {
     return failed("create directory", target_.parent_path(), error);
   }
 
-  /// 0, or errno. Mounts know neither of the first two ways; theirs is the last.
-  int move_if_absent() {
-    if (::renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, target_.c_str(), RENAME_NOREPLACE) == 0)
-      return 0;
-    if (errno == EEXIST) return errno;
-    if (::link(temporary_.c_str(), target_.c_str()) == 0) {
-      ::unlink(temporary_.c_str());
-      return 0;
-    }
-    if (errno == EEXIST) return errno;
-    const int claim = ::open(target_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (claim < 0) return errno;
-    ::close(claim);
-    return ::rename(temporary_.c_str(), target_.c_str()) == 0 ? 0 : errno;
-  }
-
   /// A mount of an object store may take a file and lose it on the way.
   Result<> check_mounted() {
     if (!is_fuse(target_.parent_path())) return {};
@@ -160,11 +141,6 @@ class LocalPending final : public PendingObject {
     if (found.st_size == size()) return {};
     return unavailable(fmt::format("cannot write {}: the mount kept {} of {} bytes",
                                    target_.string(), int64_t(found.st_size), size()));
-  }
-
-  Error abandoned(int error) {
-    abandon();
-    return failed("write", target_, error);
   }
 
   Error write_failed(const arrow::Status& status) {
@@ -197,9 +173,9 @@ class LocalBackend final : public Backend {
       return failed("look at", full, errno);
     }
     const bool directory = S_ISDIR(found.st_mode);
-    return std::optional<ObjectInfo>(ObjectInfo{path, directory ? 0 : int64_t(found.st_size),
-                                                directory,
-                                                directory ? std::string() : version_of(found)});
+    if (directory) return std::optional<ObjectInfo>(ObjectInfo{path, 0, true, ""});
+    return std::optional<ObjectInfo>(ObjectInfo{path, int64_t(found.st_size), false,
+                                                version_of(found), milliseconds(found.st_mtim)});
   }
 
   Result<std::vector<ObjectInfo>> list(const std::string& path, bool recursive) const override {
@@ -244,17 +220,13 @@ class LocalBackend final : public Backend {
     return std::unique_ptr<PendingObject>(std::move(pending));
   }
 
-  Result<bool> create_exclusive(const std::string& path, std::string_view bytes) const override {
-    if (::access((root_ / path).c_str(), F_OK) == 0) return false;
-    LORRY_ASSIGN(auto pending, create_file(path));
-    LORRY_ARROW_TRY(pending->stream().Write(bytes.data(), int64_t(bytes.size())), path);
-    return pending->commit_if_absent();
-  }
-
   Result<> remove(const std::string& path) const override {
     std::error_code error;
     fs::remove_all(root_ / path, error);
     if (error && !is_missing(error)) return failed("remove", root_ / path, error);
+    // Claims come and go; their directory goes with the last, as in a store that has none.
+    const fs::path parent = fs::path(path).parent_path();
+    if (parent == claims_dir()) fs::remove(root_ / parent, error);  // only when it is empty
     return {};
   }
 

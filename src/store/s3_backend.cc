@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <condition_variable>
 #include <cstdlib>
+#include <ctime>
 #include <mutex>
 
-#include "base/crc32c.h"
 #include "net/io_pool.h"
 #include "store/s3_client.h"
 #include "store/s3_object.h"
@@ -32,6 +32,15 @@ std::string decode_key(std::string key, bool encoded) {
   return net::url_decode(key);
 }
 
+/// "2026-11-22T21:52:15.123Z" as milliseconds since 1970; 0 if it is not that.
+int64_t parse_time(const std::string& text) {
+  tm time{};
+  const char* rest = ::strptime(text.c_str(), "%Y-%m-%dT%H:%M:%S", &time);
+  if (rest == nullptr) return 0;
+  const double fraction = *rest == '.' ? std::strtod(rest, nullptr) : 0;
+  return int64_t(::timegm(&time)) * 1000 + int64_t(fraction * 1000);
+}
+
 /// One answer of ListObjectsV2.
 Page parse_page(const std::string& xml) {
   Page page;
@@ -41,6 +50,7 @@ Page parse_page(const std::string& xml) {
     info.path = decode_key(xml_text(element, "Key").value_or(""), encoded);
     info.size = std::strtoll(xml_text(element, "Size").value_or("0").c_str(), nullptr, 10);
     info.etag = xml_text(element, "ETag").value_or("");
+    info.modified_ms = parse_time(xml_text(element, "LastModified").value_or(""));
     page.objects.push_back(std::move(info));
   }
   for (const auto element : xml_elements(xml, "CommonPrefixes")) {
@@ -145,10 +155,6 @@ class S3Backend final : public Backend {
 
   Result<std::unique_ptr<PendingObject>> create(const std::string& path) const override {
     return start_upload(client_, key_of(path));
-  }
-
-  Result<bool> create_exclusive(const std::string& path, std::string_view bytes) const override {
-    return put_object(*client_, key_of(path), {bytes}, int64_t(bytes.size()), crc32c(bytes), true);
   }
 
   Result<> remove(const std::string& path) const override {

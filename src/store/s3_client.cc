@@ -170,7 +170,10 @@ net::Request S3Client::prepare(const S3Request& request) const {
     return std::nullopt;
   };
   // Each try carries the time it was made at, and keys that are valid then.
-  http.before_try = [this, &request](net::Request& http, int) { return sign(request, http); };
+  http.before_try = [this, &request](net::Request& http, int) -> Result<> {
+    if (request.guard) LORRY_TRY(request.guard());
+    return sign(request, http);
+  };
   return http;
 }
 

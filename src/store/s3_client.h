@@ -12,6 +12,7 @@
 
 #include "base/result.h"
 #include "net/http.h"
+#include "store/bucket.h"  // Guard
 #include "store/s3_credentials.h"
 #include "store/s3_signer.h"
 
@@ -48,6 +49,8 @@ struct S3Request {
   std::function<Result<>(std::string_view)> on_data;
   std::function<Result<>(const net::Response&)> on_head;
   std::function<std::optional<std::string>(const net::Response&)> retry_because;
+  /// Asked before each try; its error ends the request.
+  Guard guard;
   const std::atomic<bool>* stop = nullptr;
   double stall_seconds = 0;
 };

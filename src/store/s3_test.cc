@@ -243,7 +243,7 @@ TEST(S3Client, SignsThePayloadForServersThatInsist) {
     return reply(200, "", "x-amz-checksum-crc32c: 4waSgw==\r\n");
   });
   const std::string body = "123456789";
-  auto put = put_object(*client_of(server), "x", {body}, 9, crc32c(body), false);
+  auto put = put_object(*client_of(server), "x", {body}, 9, crc32c(body), {});
   EXPECT_TRUE(put.ok()) << put.error().message;
 }
 
@@ -255,7 +255,7 @@ TEST(S3Client, LeavesChecksumsOutForServersThatRefuseThem) {
     return reply(200, "");
   });
   const std::string body = "123456789";
-  auto put = put_object(*client_of(plain), "x", {body}, 9, crc32c(body), false);
+  auto put = put_object(*client_of(plain), "x", {body}, 9, crc32c(body), {});
   EXPECT_TRUE(put.ok()) << put.error().message;
 }
 
@@ -265,19 +265,27 @@ TEST(S3Client, SaysWhenAPutIsNotThereAfterwards) {
     return reply(200, "");
   });
   const std::string body = "123456789";
-  auto put = put_object(*client_of(server), "x", {body}, 9, crc32c(body), false);
+  auto put = put_object(*client_of(server), "x", {body}, 9, crc32c(body), {});
   ASSERT_FALSE(put.ok());
   EXPECT_EQ(put.error().message, "s3://b/x: 9 bytes were written, the store has 4");
 }
 
-TEST(S3Client, TakesALostAnswerToAnExclusivePutForItsOwn) {
-  TestServer server([](const auto& request) {
-    if (request.method == "GET") return reply(200, "mine");
-    if (request.number == 1) return TestReply{"", TestReply::End::kReset};
-    return reply(412, error_xml("PreconditionFailed", "there"));
+TEST(S3Client, AsksTheGuardBeforeEachTry) {
+  int served = 0;
+  TestServer server([&](const auto&) {
+    ++served;
+    return TestReply{"", TestReply::End::kReset};
   });
-  const std::string mine = "mine", yours = "yours";
-  EXPECT_TRUE(*put_object(*client_of(server), "x", {mine}, 4, crc32c(mine), true));
+  const std::string body = "123456789";
+  int asked = 0;
+  const Guard guard = [&asked]() -> Result<> {
+    if (++asked < 3) return {};
+    return unavailable("the claim ran out meanwhile");
+  };
+  const auto put = put_object(*client_of(server), "x", {body}, 9, crc32c(body), guard);
+  ASSERT_FALSE(put.ok());
+  EXPECT_NE(put.error().message.find("the claim ran out"), std::string::npos);
+  EXPECT_EQ(served, 2);
 }
 
 TEST(S3Object, NoticesBytesThatAreNotTheStoredOnes) {
@@ -381,7 +389,7 @@ TEST(S3Upload, SaysThatCompletingFailedThoughTheStatusIsFine) {
   auto pending = start_upload(client_of(server), "x");
   const std::string bytes(9 << 20, 'x');
   ASSERT_TRUE(pending->stream().Write(bytes.data(), int64_t(bytes.size())).ok());
-  auto done = pending->commit();
+  auto done = pending->commit({});
   ASSERT_FALSE(done.ok());
   EXPECT_NE(done.error().message.find("InternalError while its parts were put together"),
             std::string::npos)
@@ -399,7 +407,7 @@ TEST(S3Upload, EndsWithTheErrorOfAPartAndLeavesNothing) {
   auto pending = start_upload(client_of(server), "x");
   const std::string bytes(9 << 20, 'x');
   (void)pending->stream().Write(bytes.data(), int64_t(bytes.size()));
-  auto done = pending->commit();
+  auto done = pending->commit({});
   ASSERT_FALSE(done.ok());
   EXPECT_NE(done.error().message.find("s3://b/x: access denied"), std::string::npos);
   EXPECT_EQ(aborted, 1);

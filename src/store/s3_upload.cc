@@ -43,42 +43,23 @@ Result<> check_stored(const S3Client& client, const std::string& key, int64_t si
       fmt::format("{}: {} bytes were written, the store has {}", name, size, head->size));
 }
 
-/// Whether the object of that name has these bytes: a put whose answer was lost is ours after all.
-Result<bool> is_ours(const S3Client& client, const std::string& key,
-                     const std::vector<std::string_view>& body) {
-  LORRY_ASSIGN(const std::string there, read_object(client, key));
-  std::string mine;
-  for (const auto span : body) mine.append(span);
-  return there == mine;
-}
-
 }  // namespace
 
-Result<bool> put_object(const S3Client& client, const std::string& key,
-                        const std::vector<std::string_view>& body, int64_t size, uint32_t crc,
-                        bool only_new) {
+Result<> put_object(const S3Client& client, const std::string& key,
+                    const std::vector<std::string_view>& body, int64_t size, uint32_t crc,
+                    const Guard& guard) {
   S3Request request;
   request.method = "PUT";
   request.key = key;
   request.body = body;
   request.headers = {{"Content-Type", "application/octet-stream"}, {kChecksum, base64_crc(crc)}};
-  if (only_new) {
-    request.headers.emplace_back("If-None-Match", "*");
-    request.retry_because = [](const net::Response& response) -> std::optional<std::string> {
-      if (response.status != 409) return std::nullopt;
-      return "another process writes it at this moment";
-    };
-  }
+  request.guard = guard;
   LORRY_ASSIGN(const auto response, client.send(request));
-  if (only_new && response.status == 412) {
-    if (response.attempts == 1) return false;
-    return is_ours(client, key, body);
-  }
   if (!response.ok()) return client.error_of(response, "PUT", key);
   if (header_or_empty(response, kChecksum) != base64_crc(crc)) {
-    LORRY_TRY(check_stored(client, key, size));
+    return check_stored(client, key, size);
   }
-  return true;
+  return {};
 }
 
 namespace {
@@ -127,7 +108,7 @@ class Multipart : public std::enable_shared_from_this<Multipart> {
     return {};
   }
 
-  Result<> complete(int64_t size, uint32_t crc) {
+  Result<> complete(int64_t size, uint32_t crc, const Guard& guard) {
     wait();
     LORRY_TRY(failure_);
     const std::string body = part_list();
@@ -139,6 +120,7 @@ class Multipart : public std::enable_shared_from_this<Multipart> {
                        {kChecksum, base64_crc(crc)},
                        {"x-amz-checksum-type", "FULL_OBJECT"}};
     request.body = {body};
+    request.guard = guard;
     request.stall_seconds = kCompleteStallFactor * net::Client::shared().policy().stall_seconds;
     // A 200 may bring an error in its body, after spaces that kept the connection open.
     request.retry_because = [](const net::Response& response) -> std::optional<std::string> {
@@ -261,18 +243,18 @@ class UploadStream final : public arrow::io::OutputStream {
   arrow::Status Close() override { return arrow::Status::OK(); }
   bool closed() const override { return closed_; }
 
-  Result<> finish() {
+  Result<> finish(const Guard& guard) {
     closed_ = true;
     if (!upload_) {
       size_ = part_->size();
       crc_ = part_->crc();
-      LORRY_TRY(put_object(*client_, key_, part_->spans(), size_, crc_, false));
+      LORRY_TRY(put_object(*client_, key_, part_->spans(), size_, crc_, guard));
       part_.reset();
       return {};
     }
     if (part_->size() > 0) LORRY_TRY(send_part());
     size_ = sent_;
-    return upload_->complete(size_, crc_);
+    return upload_->complete(size_, crc_, guard);
   }
 
   void abandon() {
@@ -328,8 +310,8 @@ class S3Pending final : public PendingObject {
   ~S3Pending() override { abandon(); }
 
   arrow::io::OutputStream& stream() override { return *stream_; }
-  Result<> commit() override {
-    auto finished = stream_->finish();
+  Result<> commit(const Guard& guard) override {
+    auto finished = stream_->finish(guard);
     if (!finished.ok()) abandon();
     done_ = true;
     return finished;

@@ -11,11 +11,10 @@
 
 namespace lorry::store {
 
-/// One request with CRC-32C. With `only_new`, false is returned, and nothing changed, if there is
-/// an object of that name.
-Result<bool> put_object(const S3Client& client, const std::string& key,
-                        const std::vector<std::string_view>& body, int64_t size, uint32_t crc,
-                        bool only_new);
+/// One request with CRC-32C; the guard, which may be empty, is asked before each try.
+Result<> put_object(const S3Client& client, const std::string& key,
+                    const std::vector<std::string_view>& body, int64_t size, uint32_t crc,
+                    const Guard& guard);
 
 /// An object that is written in sequence: up to one part in one request, more as a multipart upload
 /// with several parts on their way. Memory is bounded by net::transfer_memory.
