@@ -30,6 +30,8 @@ def find_server():
 class S3:
     """A running server over a directory: a bucket is a folder in it, an object a file."""
 
+    options = ()  # of versitygw, e.g. --readonly
+
     def __init__(self, directory):
         binary = find_server()
         if binary is None:
@@ -40,7 +42,7 @@ class S3:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         command = [binary, "--port", f"127.0.0.1:{self.port}", "--access", ACCESS]
-        command += ["--secret", SECRET, "-q", "posix", str(self.directory)]
+        command += ["--secret", SECRET, "-q", *self.options, "posix", str(self.directory)]
         self.process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

@@ -65,6 +65,7 @@ std::unique_ptr<Command> make_chat();
 std::unique_ptr<Command> make_status();
 std::unique_ptr<Command> make_plan();
 std::unique_ptr<Command> make_verify();
+std::unique_ptr<Command> make_doctor();
 std::unique_ptr<Command> make_render();
 std::unique_ptr<Command> make_tokenize();
 

@@ -16,6 +16,7 @@
 #include "base/version.h"
 #include "cli/bucket_uri.h"
 #include "cli/command.h"
+#include "cli/known_settings.h"
 
 namespace lorry::cli {
 namespace {
@@ -65,22 +66,15 @@ Error unknown_verb(const std::string& name) {
                   meant ? fmt::format("did you mean {}?", *meant) : "lorry --help lists them"));
 }
 
-/// Says which lines of .env no part of lorry reads: usually a misspelt name.
-void note_ignored_settings(const Settings& settings, const Flags& flags) {
-  static const std::vector<std::string> kKnown = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
-                                                  "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3",
-                                                  "AWS_ENDPOINT_URL",  "AWS_REGION",
-                                                  "BUCKET_NAME",       "DATASET_NAME",
-                                                  "MODEL_NAME",        "HF_TOKEN",
-                                                  "HF_ENDPOINT"};
-  const auto read_here = flags.variables();
-  for (const auto& name : settings.dotenv_names()) {
-    const bool known = std::count(kKnown.begin(), kKnown.end(), name) > 0 ||
-                       std::count(read_here.begin(), read_here.end(), name) > 0;
-    if (known || name.starts_with("LORRY_")) continue;
-    const auto meant = nearest(name, kKnown);
-    log::info("note: .env sets {}, which lorry does not read{}", name,
-              meant ? fmt::format("; did you mean {}?", *meant) : "");
+/// Says aloud what nothing reads: usually a misspelt name.
+void note_ignored_settings(const Settings& settings) {
+  for (const auto& unknown : unknown_settings(settings)) {
+    const bool ours = unknown.name.starts_with("LORRY_");
+    log::write(
+        ours ? log::Level::kWarn : log::Level::kInfo,
+        fmt::format("{}{} sets {}, which lorry does not read{}",
+                    ours ? "" : "note: ", unknown.origin, unknown.name,
+                    unknown.meant.empty() ? "" : fmt::format("; did you mean {}?", unknown.meant)));
   }
 }
 
@@ -139,7 +133,7 @@ Result<int> run_verb(const Verb& verb, std::vector<std::string> args, bool& json
     return 0;
   }
   LORRY_ASSIGN(const auto context, make_context(common, settings, flags));
-  note_ignored_settings(settings, flags);
+  if (verb.name != "doctor") note_ignored_settings(settings);  // which has a line for each
   install_cancel_handlers();
   std::error_code ignored;
   const bool had_bucket = context.bucket.find("://") != std::string::npos ||

@@ -47,6 +47,10 @@ const std::vector<Verb>& verbs() {
        "  lorry verify\n"
        "  lorry verify --dataset identity --repair && lorry pretokenize --dataset identity",
        make_verify},
+      {"doctor", "what this machine has, and what to do about what is missing",
+       "  lorry doctor --bucket s3://mybucket\n"
+       "  lorry doctor --device cuda && lorry run",
+       make_doctor},
       {"render", "one example as text, as the model will see it",
        "  lorry render --dataset identity --row 3\n"
        "  echo '[{\"role\": \"user\", \"content\": \"Hi\"}]' | lorry render --messages -",
