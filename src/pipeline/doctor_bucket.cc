@@ -112,7 +112,7 @@ class S3Check {
     const std::string_view body = kProbe;
     const auto begin = Clock::now();
     const auto put = store::put_object(client_, key, {body}, int64_t(body.size()), crc32c(body),
-                                       /*only_new=*/false);
+                                       /*guard=*/{});
     if (!put.ok()) return put.error().with_context("it lists, but writing fails");
     const auto back = store::read_object(client_, key);
     const auto removed = remove(key);
