@@ -1,7 +1,8 @@
 """Packs a linked program and engine into dist/lorry-<version>-py3-none-manylinux_2_28_x86_64.whl.
 
 Same inputs, same bytes: members in a fixed order, with the time SOURCE_DATE_EPOCH (or 1980).
-Called by `./dev wheel` with the folder that holds lorry and liblorry_engine.so.
+Called by `./dev wheel` with the folder that holds lorry and liblorry_engine.so, and the packages that
+they were linked with.
 """
 
 import base64
@@ -46,7 +47,8 @@ def wheel_file() -> str:
     return f"Wheel-Version: 1.0\nGenerator: lorry\nRoot-Is-Purelib: false\nTag: {TAG}\n"
 
 
-def launcher(arrow: str) -> bytes:
+def launcher(packages: Path) -> bytes:
+    arrow = next((packages / "pyarrow").glob("libarrow.so.*")).name
     return (ROOT / "packaging/lorry").read_text().replace("@ARROW@", arrow).replace("@PYARROW@", PYARROW).encode()
 
 
@@ -62,13 +64,13 @@ def record_line(name: str, data: bytes) -> str:
     return f"{name},sha256={digest},{len(data)}"
 
 
-def members(linked: Path, arrow: str) -> dict[str, tuple[bytes, int]]:
+def members(linked: Path, packages: Path) -> dict[str, tuple[bytes, int]]:
     """Name in the archive -> (content, mode)."""
     info, scripts = f"lorry-{version()}.dist-info", f"lorry-{version()}.data/scripts"
     files = {
         "lorry/lorry": ((linked / "lorry").read_bytes(), 0o755),
         "lorry/liblorry_engine.so": ((linked / "liblorry_engine.so").read_bytes(), 0o755),
-        f"{scripts}/lorry": (launcher(arrow), 0o755),
+        f"{scripts}/lorry": (launcher(packages), 0o755),
         f"{info}/METADATA": (metadata().encode(), 0o644),
         f"{info}/WHEEL": (wheel_file().encode(), 0o644),
     }
@@ -92,10 +94,10 @@ def write(path: Path, files: dict[str, tuple[bytes, int]]) -> None:
 
 
 def main() -> None:
-    linked, arrow, out = Path(sys.argv[1]), sys.argv[2], ROOT / "dist"
+    linked, packages, out = Path(sys.argv[1]), Path(sys.argv[2]), ROOT / "dist"
     out.mkdir(exist_ok=True)
     path = out / f"lorry-{version()}-{TAG}.whl"
-    write(path, members(linked, arrow))
+    write(path, members(linked, packages))
     print(path.relative_to(ROOT))
     print(f"{path.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
 

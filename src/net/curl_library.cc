@@ -27,6 +27,14 @@ void find(void* library, const char* name, Function& function, std::string& erro
 
 Loaded load() {
   Loaded loaded;
+  if (linked_curl != nullptr) {
+    const CurlLibrary* linked = linked_curl();
+    if (linked == nullptr)
+      loaded.error = "libcurl could not be initialised";
+    else
+      loaded.curl = *linked;
+    return loaded;
+  }
   void* library = nullptr;
   for (const char* name : {"libcurl.so.4", "libcurl-gnutls.so.4", "libcurl.so"}) {
     if (!library) library = ::dlopen(name, kLoadFlags);
