@@ -68,6 +68,7 @@ def presign(bucket, key, now=None):
 HINTS = {
     "SignatureDoesNotMatch": "AWS_SECRET_ACCESS_KEY is not this key's secret",
     "InvalidAccessKeyId": "AWS_ACCESS_KEY_ID is not known at this endpoint (AWS_ENDPOINT_URL_S3)",
+    "XAdminUserNotFound": "AWS_ACCESS_KEY_ID is not known at this endpoint (AWS_ENDPOINT_URL_S3)",
     "AccessDenied": "this key may not read it",
     "NoSuchBucket": "there is no such bucket at this endpoint (AWS_ENDPOINT_URL_S3)",
     "NoSuchKey": "there is no such object; copy dist/lorry-*.whl there",
