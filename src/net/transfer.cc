@@ -38,12 +38,33 @@ const char* certificate_file() {
     }
     for (const char* path :
          {"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt",
-          "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem"}) {
+          "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem",
+          "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem"}) {
       if (::access(path, R_OK) == 0) return path;
     }
     return static_cast<const char*>(nullptr);
   }();
   return found;
+}
+
+/// A folder of certificates, named by their hashes: as for certificate_file().
+const char* certificate_folder() {
+  static const char* const found = [] {
+    const char* named = std::getenv("SSL_CERT_DIR");
+    if (named && *named) return named;
+    for (const char* path : {"/etc/ssl/certs", "/etc/pki/tls/certs"}) {
+      if (::access(path, R_OK | X_OK) == 0) return path;
+    }
+    return static_cast<const char*>(nullptr);
+  }();
+  return found;
+}
+
+/// What a user can do about a certificate that is not trusted.
+const char* certificate_hint() {
+  return certificate_file() ? "SSL_CERT_FILE names another bundle"
+                            : "this machine has no bundle of certificates: install the package "
+                              "ca-certificates, or name one in SSL_CERT_FILE";
 }
 
 /// The state of one try, which libcurl's callbacks get.
@@ -83,6 +104,7 @@ class Try {
     set(CURLOPT_BUFFERSIZE, kReceiveBuffer);
     set(CURLOPT_CONNECTTIMEOUT_MS, long(policy_.connect_seconds * 1000));
     if (const char* file = certificate_file()) set(CURLOPT_CAINFO, file);
+    if (const char* folder = certificate_folder()) set(CURLOPT_CAPATH, folder);
     set(CURLOPT_HEADERFUNCTION, &Try::on_header);
     set(CURLOPT_HEADERDATA, this);
     set(CURLOPT_WRITEFUNCTION, &Try::on_body);
@@ -347,9 +369,9 @@ class Try {
         return again(fmt::format("the connection to {} failed: {}", origin, words(code)));
       case CURLE_PEER_FAILED_VERIFICATION:
       case CURLE_SSL_CACERT_BADFILE:
-        return final_error(unavailable(fmt::format(
-            "{}: the certificate of {} cannot be trusted: {}; SSL_CERT_FILE names another bundle",
-            request_.what, origin, words(code))));
+        return final_error(
+            unavailable(fmt::format("{}: the certificate of {} cannot be trusted: {}; {}",
+                                    request_.what, origin, words(code), certificate_hint())));
       case CURLE_TOO_MANY_REDIRECTS:
         return final_error(
             unavailable(fmt::format("{}: {} redirects without end", request_.what, origin)));

@@ -1,5 +1,6 @@
 // The one symbol that the program looks up in liblorry_engine.so. No exception leaves an entry.
 #include <fmt/format.h>
+#include <torch/headeronly/version.h>
 
 #include <exception>
 #include <string_view>
@@ -43,6 +44,7 @@ extern "C" const lorry::pipeline::Engine* lorry_engine() {
   using lorry::train::TrainReport;
   static constexpr lorry::pipeline::Engine kEngine = {
       lorry::kVersion,
+      TORCH_ABI_VERSION,
       &guarded<&lorry::train::train, TrainReport, TrainOptions>,
       &guarded<&lorry::serve::serve, std::monostate, ServeOptions>,
       &guarded<&lorry::serve::open_local_chat, std::unique_ptr<LocalChat>, ServeOptions>,
