@@ -1,15 +1,24 @@
 """The server as a user meets it: the `openai` client against `lorry serve` on the example model."""
 
 import concurrent.futures
+import contextlib
+import http.client
 import json
+import os
+import shutil
+import signal
 import socket
+import threading
+import time
 import urllib.error
 import urllib.request
 
 import openai
 import pytest
 import torch
-from conftest import EXAMPLE_MODEL, find_free_port
+from conftest import EXAMPLE_MODEL, Server, find_free_port
+from fault_proxy import fault_proxy
+from s3 import s3  # noqa: F401 (a fixture)
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 QUESTIONS = [
@@ -311,3 +320,117 @@ def test_the_page_at_the_root(server):
     with urllib.request.urlopen(server.url + "/") as response:
         assert "text/html" in response.headers["Content-Type"]
         assert b"/v1/chat/completions" in response.read()
+
+
+# ---- while the model is loaded -------------------------------------------------------------------
+
+
+class Gate:
+    """An S3 server that keeps the weights back until the gate is opened."""
+
+    def __init__(self):
+        self.open = threading.Event()
+        self.reached = threading.Event()
+
+    def __call__(self, method, path):
+        if method == "GET" and "model.safetensors" in path:
+            self.reached.set()
+            self.open.wait(120)
+        return False
+
+
+@contextlib.contextmanager
+def loading(lorry, s3, tmp_path, *flags):  # noqa: F811
+    """A server whose model is still on its way, its gate, and the file of its stderr."""
+    uri = s3.make_bucket("serving")
+    lorry("import-model", EXAMPLE_MODEL, "--bucket", uri, "--model", "demo", env=s3.env())
+    gate, port = Gate(), find_free_port()
+    with (
+        fault_proxy(s3.address, {"500": 0}, matches=gate) as proxy,
+        open(tmp_path / "stderr", "w") as log,
+    ):
+        env = {**s3.env(proxy.url), "LORRY_HTTP_STALL_SECONDS": "300"}
+        flags = ("--bucket", uri, "--model", "demo", "--base", "--port", port, *flags)
+        process = lorry.start("serve", *flags, env=env, stderr=log)
+        try:
+            assert gate.reached.wait(60), (tmp_path / "stderr").read_text()
+            yield Server(process, port), gate, tmp_path / "stderr"
+        finally:
+            gate.open.set()
+            process.kill()
+            process.wait()
+
+
+def status(server, path, data=None, **headers):
+    """(status, headers, JSON) of one request."""
+    request = urllib.request.Request(server.url + path, data, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status, response.headers, json.loads(response.read())
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers, json.loads(error.read())
+
+
+def test_every_route_answers_503_until_the_model_is_loaded(lorry, s3, tmp_path):  # noqa: F811
+    key = {"Authorization": "Bearer secret"}
+    with loading(lorry, s3, tmp_path, "--api-key", "secret") as (server, gate, log):
+        body = b'{"messages": [{"role": "user", "content": "hi"}]}'
+        for path, data in (
+            ("/v1/models", None),
+            ("/v1/models/demo", None),
+            ("/v1/chat/completions", body),
+            ("/v1/completions", b'{"prompt": "hi"}'),
+        ):
+            code, headers, answer = status(server, path, data, **key)
+            assert code == 503 and headers["Retry-After"] == "1"
+            assert answer["error"]["type"] == "server_error" and "loading" in answer["error"]["message"]
+        code, headers, _ = status(server, "/health")  # which needs no key, as in vLLM
+        assert code == 503 and headers["Retry-After"] == "1"
+        assert status(server, "/v1/models")[0] == 401
+        assert "ready" not in log.read_text()
+        gate.open.set()
+        while status(server, "/v1/models", **key)[0] == 503:
+            assert server.process.poll() is None, log.read_text()
+            time.sleep(0.02)
+        assert status(server, "/v1/models", **key)[0] == 200
+        assert status(server, "/health")[0] == 200
+        assert status(server, "/v1/chat/completions", body, **key)[0] == 200
+        assert "ready after" in log.read_text()
+
+
+def test_a_signal_while_the_model_is_loaded_ends_the_server(lorry, s3, tmp_path):  # noqa: F811
+    with loading(lorry, s3, tmp_path) as (server, gate, log):
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(60) == 143
+        assert not gate.open.is_set()
+        assert len(log.read_text().splitlines()) == 1
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_server(bucket_with_model, lorry, tmp_path):
+    bucket = tmp_path / "bucket"
+    shutil.copytree(bucket_with_model, bucket)
+    weights = bucket / "models" / "org" / "demo" / "model.safetensors"
+    os.truncate(weights, weights.stat().st_size // 2)
+    flags = ("--bucket", bucket, "--model", "org/demo", "--base", "--port", find_free_port())
+    done = lorry("serve", *flags, code=1)
+    assert "model.safetensors" in done.stderr and "ready" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_one_connection_too_many_is_turned_away(bucket_with_model, serve):
+    flags = ("--model", "org/demo", "--base", "--max-connections", 1)
+    with serve("--bucket", bucket_with_model, *flags) as server:
+        kept = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        while True:  # the one that asked whether the server is ready may still be closing
+            kept.request("GET", "/v1/models")
+            response = kept.getresponse()
+            response.read()
+            if response.status == 200:
+                break
+            kept.close()
+        code, headers, answer = status(server, "/v1/models")
+        assert code == 503 and headers["Retry-After"] == "1"
+        assert "1 connections" in answer["error"]["message"]
+        kept.request("GET", "/v1/models")
+        assert kept.getresponse().status == 200
+        kept.close()

@@ -186,6 +186,9 @@ int run(int argc, char** argv) {
   if (json)
     print(dump_json(
         Json{{"error", {{"kind", error_kind_name(error.kind)}, {"message", error.message}}}}));
+  // What a signal interrupted may still run on another thread (serve's loading): it must not meet
+  // globals that are being destroyed.
+  if (error.kind == ErrorKind::kCancelled) std::_Exit(exit_code(error));
   return exit_code(error);
 }
 

@@ -27,6 +27,8 @@ class Serve final : public Command {
                "ask for this key; better given as LORRY_API_KEY, which `ps` does not show");
     flags.integer("--max-num-seqs", options_.max_num_seqs, between(1, 4096),
                   "requests stepped at once");
+    flags.integer("--max-connections", options_.max_connections, between(1, 1 << 20),
+                  "connections open at once; more are answered 503");
     flags.integer("--kv-cache-tokens", options_.kv_cache_tokens, at_least(0),
                   "size of the cache; 0: from free memory");
     flags.integer("--tensor-parallel-size", tensor_parallel_size_, at_least(1),

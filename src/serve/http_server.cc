@@ -141,6 +141,9 @@ struct Shared {
   std::atomic<int> active{0};  // requests being answered
 };
 
+/// How long a connection is kept for the client to read the last answer.
+constexpr std::chrono::seconds kLinger{5}, kLingerForTurnedAway{1};
+
 class Session final : public std::enable_shared_from_this<Session> {
  public:
   Session(tcp::socket socket, Strand strand, Shared& shared)
@@ -157,6 +160,19 @@ class Session final : public std::enable_shared_from_this<Session> {
     }
     error_code ignored;
     stream_.socket().shutdown(tcp::socket::shutdown_both, ignored);
+    stream_.close();
+  }
+  /// Instead of `run`: says that there are too many connections, and ends.
+  Task turn_away() {
+    auto self = shared_from_this();
+    HttpResponse response{503, "application/json", {}, {{"Retry-After", "1"}}};
+    response.body =
+        shared_.error_body(503, fmt::format("this server has its {} connections; try again soon",
+                                            shared_.options.max_connections));
+    try {
+      co_await send_last(std::move(response), kLingerForTurnedAway);
+    } catch (const std::exception&) {  // gone already
+    }
     stream_.close();
   }
   /// Idle: closes. Busy: lets the answer end, or not if `now`.
@@ -270,22 +286,26 @@ class Session final : public std::enable_shared_from_this<Session> {
       co_return false;
     }
     response.body = shared_.error_body(response.status, message);
-    std::string bytes =
-        head(response, false, fmt::format("Content-Length: {}\r\n", response.body.size())) +
-        response.body;
-    stream_.expires_after(shared_.options.write_timeout);
-    error_code ignored;
-    co_await asio::async_write(stream_, asio::buffer(bytes),
-                               asio::redirect_error(asio::use_awaitable, ignored));
-    co_await linger();
+    co_await send_last(std::move(response), kLinger);
     co_return false;
   }
 
+  Task send_last(HttpResponse response, std::chrono::seconds linger_for) {
+    std::string bytes =
+        head(response, false, fmt::format("Content-Length: {}\r\n", response.body.size())) +
+        response.body;
+    stream_.expires_after(std::min(shared_.options.write_timeout, linger_for));
+    error_code ignored;
+    co_await asio::async_write(stream_, asio::buffer(bytes),
+                               asio::redirect_error(asio::use_awaitable, ignored));
+    co_await linger(linger_for);
+  }
+
   /// Reads on for a moment, so that closing does not reset the connection under the answer.
-  Task linger() {
+  Task linger(std::chrono::seconds limit) {
     error_code ec;
     stream_.socket().shutdown(tcp::socket::shutdown_send, ec);
-    stream_.expires_after(std::chrono::seconds(5));
+    stream_.expires_after(limit);
     std::vector<char> sink(64 << 10);
     uint64_t total = 0;
     while (!ec && total < 4 * shared_.options.max_body_bytes) {
@@ -322,7 +342,8 @@ struct HttpServer::Impl {
   tcp::acceptor acceptor{context};
   std::vector<std::thread> threads;
   std::mutex mutex;
-  std::set<std::shared_ptr<Session>> sessions;  // guarded by mutex
+  std::set<std::shared_ptr<Session>> sessions;  // guarded by mutex, as is the next
+  size_t turned_away = 0;                       // of the sessions
   bool stopped = false;
 
   Result<> bind() {
@@ -356,16 +377,27 @@ struct HttpServer::Impl {
         continue;
       }
       socket.set_option(tcp::no_delay(true), ec);
-      auto session = std::make_shared<Session>(std::move(socket), strand, shared);
-      {
-        std::lock_guard lock(mutex);
-        sessions.insert(session);
-      }
-      asio::co_spawn(strand, session->run(), [this, session](std::exception_ptr) {
-        std::lock_guard lock(mutex);
-        sessions.erase(session);
-      });
+      begin(std::make_shared<Session>(std::move(socket), strand, shared), strand);
     }
+  }
+
+  void begin(const std::shared_ptr<Session>& session, const Strand& strand) {
+    const auto most = static_cast<size_t>(shared.options.max_connections);
+    bool crowded = false;
+    {
+      std::lock_guard lock(mutex);
+      crowded = sessions.size() - turned_away >= most;
+      // Who comes in even greater numbers is not answered at all.
+      if (crowded && turned_away >= std::max<size_t>(most, 64)) return;
+      sessions.insert(session);
+      turned_away += crowded;
+    }
+    asio::co_spawn(strand, crowded ? session->turn_away() : session->run(),
+                   [this, session, crowded](std::exception_ptr) {
+                     std::lock_guard lock(mutex);
+                     sessions.erase(session);
+                     turned_away -= crowded;
+                   });
   }
 
   void stop_sessions(bool now) {

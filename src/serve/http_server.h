@@ -54,6 +54,7 @@ struct HttpOptions {
   std::string host = "127.0.0.1";
   int port = 8080;  ///< 0: a free one
   int threads = 2;
+  int max_connections = 1024;  ///< open at once; one more is answered 503 and closed
   uint64_t max_body_bytes = 32u << 20;
   uint32_t max_header_bytes = 64u << 10;
   std::chrono::seconds idle_timeout{75};   ///< between requests of a connection

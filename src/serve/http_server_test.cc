@@ -158,6 +158,36 @@ TEST(HttpServer, APortInUseIsNamed) {
             std::string::npos);
 }
 
+TEST(HttpServer, OneConnectionTooManyIsTurnedAwayUntilAnotherLeaves) {
+  HttpOptions options;
+  options.max_connections = 2;
+  const auto server = serve(echo, options);
+  const std::string request = "GET /x HTTP/1.1\r\nHost: x\r\n\r\n";
+  auto first = std::make_unique<Client>(server->port());
+  Client second(server->port());
+  first->send(request);
+  second.send(request);
+  EXPECT_EQ(first->read("GET /x").substr(9, 3), "200");
+  EXPECT_EQ(second.read("GET /x").substr(9, 3), "200");
+  {
+    Client third(server->port());
+    third.send(request);
+    const std::string refusal = third.read();
+    EXPECT_EQ(refusal.substr(9, 3), "503");
+    EXPECT_NE(refusal.find("Retry-After: 1\r\n"), std::string::npos);
+    EXPECT_NE(refusal.find("its 2 connections"), std::string::npos);
+  }
+  second.send(request);
+  EXPECT_EQ(second.read("GET /x").substr(9, 3), "200") << "those that are in stay in";
+  first.reset();
+  std::string answer;
+  while (!answer.starts_with("HTTP/1.1 200")) {  // the server hears of the end in its own time
+    Client next(server->port());
+    next.send("GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    answer = next.read();
+  }
+}
+
 TEST(PercentDecode, LeavesBrokenEscapesAlone) {
   EXPECT_EQ(percent_decode("a%2Fb%zz%4"), "a/b%zz%4");
 }

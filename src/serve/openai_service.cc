@@ -322,10 +322,9 @@ void OpenAiService::handle(const HttpRequest& request,
   if (path == "/health" || path == "/") {
     if (!get) return respond_wrong_method(*exchange, request, "GET");
     if (path == "/") return exchange->respond({200, "text/html; charset=utf-8", kWebPage, {}});
-    return exchange->respond({ready ? 200 : 503,
-                              "application/json",
-                              ready ? R"({"status":"ok"})" : R"({"status":"loading"})",
-                              {}});
+    if (ready) return respond_json(*exchange, R"({"status":"ok"})");
+    return exchange->respond(
+        {503, "application/json", R"({"status":"loading"})", {{"Retry-After", "1"}}});
   }
   const bool chat = path == "/v1/chat/completions";
   const bool generates = chat || path == "/v1/completions";

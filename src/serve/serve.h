@@ -23,12 +23,16 @@ struct ServeOptions {
   std::string api_key;                         ///< empty: open
   int64_t max_model_len = 0;                   ///< tokens; 0: the model's context
   int64_t max_num_seqs = 64;                   ///< sequences stepped at once
+  int64_t max_connections = 1024;              ///< open at once; more are answered 503
   int64_t kv_cache_tokens = 0;                 ///< 0: chosen from free memory
   std::string dtype = "auto";
   std::string device = "auto";
 };
 
-/// Serves until a signal arrives; then lets running requests end. Prints the address when ready.
+/// Listens at once and answers 503 until the models are loaded; then prints the address and serves
+/// until a signal arrives, and lets running requests end. A signal while they load ends it at once,
+/// with kCancelled; the thread that loads is left behind, so the process must then end without
+/// waiting for it.
 Result<> serve(const ServeOptions& options);
 
 /// A loaded model that answers in this process (`lorry chat`, `lorry run`'s last line).
