@@ -320,6 +320,71 @@ def test_sentencepiece_s_bpe_is_that_of_the_class(tmp_path, name, flags, model_t
     compare(tmp_path, HAND_PICKED + ["x</s> y", "<s>  z"] + random_texts(10, 6), n_random_ids=20)
 
 
+def unigram(special):
+    """T5's order of special tokens, or XLM-R's, then pieces."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = P.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=700, unk_token="<unk>", special_tokens=special, show_progress=False
+    )
+    tokenizer.train_from_iterator(files_of_this_project()[:4] + ["héllo"], trainer)
+    tokenizer.normalizer = N.Sequence([N.Nmt(), N.NFKC(), N.Replace(Regex(" {2,}"), " ")])
+    tokenizer.decoder = D.Metaspace()
+    return tokenizer
+
+
+def word_piece(special):
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = P.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=700, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(files_of_this_project()[:4], trainer)
+    tokenizer.decoder = D.WordPiece()
+    return tokenizer
+
+
+def sentencepiece_bpe(special):
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.normalizer = N.Replace(" ", "\u2581")
+    special = special + [f"<0x{i:02X}>" for i in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=1000, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(files_of_this_project()[:4], trainer)
+    tokenizer.decoder = D.Sequence([D.Replace("\u2581", " "), D.ByteFallback(), D.Fuse()])
+    tokenizer.post_processor = PP.TemplateProcessing(f"{special[2]} $A", "$A $B", [(special[2], 2)])
+    return tokenizer
+
+
+FAMILIES = {
+    "T5Tokenizer": (unigram, ["<pad>", "</s>", "<unk>"], ({}, {"extra_ids": 3})),
+    "XLMRobertaTokenizer": (
+        unigram,
+        ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        ({}, {"add_prefix_space": False}),
+    ),
+    "BertTokenizer": (
+        word_piece,
+        ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
+        ({}, {"do_lower_case": False}, {"strip_accents": False, "tokenize_chinese_chars": False}),
+    ),
+    "GemmaTokenizer": (sentencepiece_bpe, ["<pad>", "<eos>", "<bos>", "<unk>"], ({}, {"eos_token": "<eos>"})),
+    "CodeLlamaTokenizer": (
+        sentencepiece_bpe,
+        ["<unk>", "<s>", "</s>"],
+        ({}, {"add_prefix_space": False}, {"prefix_token": None, "eos_token": "</s>"}),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "name, case", [(n, i) for n, (_, _, cases) in FAMILIES.items() for i in range(len(cases))]
+)
+def test_classes_with_components_of_their_own_are_those_of_transformers(tmp_path, name, case):
+    make, special, cases = FAMILIES[name]
+    make(special).save(str(tmp_path / "tokenizer.json"))
+    write_config(tmp_path, tokenizer_class=name, **cases[case])
+    texts = HAND_PICKED + ["x</s> y", "<s>  z", "<extra_id_1>", "a [MASK] b"] + random_texts(20, 7)
+    compare(tmp_path, texts, n_random_ids=20)
+
+
 def test_special_tokens_map_json_counts_for_older_models(tmp_path):
     train(tmp_path, None, [byte_level()], BOS)
     write_config(tmp_path, tokenizer_class="PreTrainedTokenizerFast")

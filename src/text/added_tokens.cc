@@ -60,7 +60,7 @@ void StringFinder::add(std::string_view string, int32_t id) {
     if (node == 0) roots_[static_cast<uint8_t>(c)] = child;
     node = child;
   }
-  nodes_[node].id = id;
+  if (nodes_[node].id < 0) nodes_[node].id = id;  // of equal strings the first counts
 }
 
 std::optional<StringFinder::Match> StringFinder::find(std::string_view text, size_t from) const {

@@ -1,7 +1,6 @@
 #include "text/bpe.h"
 
 #include <algorithm>
-#include <atomic>
 #include <bit>
 #include <cstdio>
 #include <optional>
@@ -9,7 +8,6 @@
 
 #include "text/byte_chars.h"
 #include "text/unicode.h"
-#include "text/word_cache.h"
 
 namespace lorry::text {
 namespace {
@@ -29,14 +27,11 @@ uint64_t hash_pair(uint64_t key) {
 
 Result<std::unique_ptr<Bpe>> Bpe::create(TokenMap vocab, const std::vector<Merge>& merges,
                                          BpeOptions options, bool byte_level) {
-  static std::atomic<uint64_t> next_uid{1};
-  std::unique_ptr<Bpe> bpe(new Bpe());
-  bpe->vocab_ = std::move(vocab);
+  std::unique_ptr<Bpe> bpe(new Bpe(std::move(vocab)));
   bpe->options_ = std::move(options);
   bpe->byte_level_ = byte_level;
-  bpe->uid_ = next_uid++;
   if (!bpe->options_.unk_token.empty()) {
-    const auto id = bpe->vocab_.find(bpe->options_.unk_token);
+    const auto id = bpe->vocab().find(bpe->options_.unk_token);
     bpe->has_unk_ = id.has_value();
     bpe->unk_id_ = id.value_or(0);
   }
@@ -52,8 +47,8 @@ Result<> Bpe::add_merges(const std::vector<Merge>& merges) {
   std::string joined;
   uint32_t rank = 0;
   for (const auto& [left, right] : merges) {
-    const auto a = vocab_.find(left);
-    const auto b = vocab_.find(right);
+    const auto a = vocab().find(left);
+    const auto b = vocab().find(right);
     if (!a || !b) {
       return invalid_input("tokenizer.json: merge " + std::to_string(rank) + " names '" +
                            std::string(a ? right : left) + "', which is not in the vocabulary");
@@ -65,7 +60,7 @@ Result<> Bpe::add_merges(const std::vector<Merge>& merges) {
     }
     joined.assign(left);
     joined += right.substr(prefix);
-    const auto id = vocab_.find(joined);
+    const auto id = vocab().find(joined);
     if (!id) {
       return invalid_input("tokenizer.json: merge " + std::to_string(rank) + " makes '" + joined +
                            "', which is not in the vocabulary");
@@ -94,14 +89,14 @@ Result<> Bpe::prepare_bytes() {
   for (int b = 0; b < 256; ++b) {
     std::string token;
     append_utf8(token, byte_to_char(static_cast<uint8_t>(b)));
-    byte_ids_[b] = vocab_.find(token).value_or(-1);
+    byte_ids_[b] = vocab().find(token).value_or(-1);
     char name[8];
     std::snprintf(name, sizeof name, "<0x%02X>", b);
-    fallback_ids_[b] = vocab_.find(name).value_or(-1);
+    fallback_ids_[b] = vocab().find(name).value_or(-1);
   }
   if (!options_.ignore_merges) return {};
-  words_.reserve(vocab_.size());
-  vocab_.for_each([&](std::string_view token, int32_t id) {
+  words_.reserve(vocab().size());
+  vocab().for_each([&](std::string_view token, int32_t id) {
     if (!byte_level_) {
       words_.insert(token, id);
     } else if (const auto bytes = chars_to_bytes(token)) {
@@ -120,18 +115,7 @@ void Bpe::encode(std::string_view word, std::vector<int32_t>& ids) const {
       return;
     }
   }
-  WordCache* cache = WordCache::fits(word) ? &WordCache::of_thread(uid_) : nullptr;
-  uint64_t hash = 0;
-  if (cache) {
-    hash = hash_bytes(word.data(), word.size());
-    if (cache->find(word, hash, ids)) return;
-  }
-  thread_local std::vector<Symbol> symbols;
-  symbols.clear();
-  encode(word, symbols);
-  const size_t begin = ids.size();
-  for (const Symbol& s : symbols) ids.push_back(s.id);
-  if (cache) cache->insert(word, hash, {ids.data() + begin, ids.size() - begin});
+  WordModel::encode(word, ids);
 }
 
 void Bpe::encode(std::string_view word, std::vector<Symbol>& symbols) const {
@@ -207,7 +191,7 @@ void Bpe::split_chars(std::string_view word, std::vector<Symbol>& symbols) const
       piece = decorated;
     }
     i += size;
-    if (const auto id = vocab_.find(piece)) {
+    if (const auto id = vocab().find(piece)) {
       symbols.push_back({*id, size});
       pending_unknown = false;
     } else if (!add_fallback(piece, symbols)) {

@@ -10,15 +10,9 @@
 #include <vector>
 
 #include "base/result.h"
-#include "text/token_map.h"
+#include "text/word_model.h"
 
 namespace lorry::text {
-
-/// A symbol of a word: a token and how many bytes of the word it stands for.
-struct Symbol {
-  int32_t id;
-  uint32_t size;
-};
 
 struct BpeOptions {
   std::string unk_token;  ///< "" if there is none
@@ -29,9 +23,8 @@ struct BpeOptions {
   std::string word_suffix;     ///< of a word's last character
 };
 
-/// Vocabulary and merges. Immutable after loading, hence thread-safe; each thread keeps a bounded
-/// cache of words.
-class Bpe {
+/// Vocabulary and merges.
+class Bpe final : public WordModel {
  public:
   using Merge = std::pair<std::string_view, std::string_view>;
 
@@ -40,12 +33,8 @@ class Bpe {
   static Result<std::unique_ptr<Bpe>> create(TokenMap vocab, const std::vector<Merge>& merges,
                                              BpeOptions options, bool byte_level);
 
-  /// Appends the ids of one word.
-  void encode(std::string_view word, std::vector<int32_t>& ids) const;
-  /// The same with the bytes that each token stands for; not cached.
-  void encode(std::string_view word, std::vector<Symbol>& symbols) const;
-
-  const TokenMap& vocab() const { return vocab_; }
+  void encode(std::string_view word, std::vector<int32_t>& ids) const override;
+  void encode(std::string_view word, std::vector<Symbol>& symbols) const override;
 
  private:
   struct MergeSlot {
@@ -54,7 +43,7 @@ class Bpe {
     int32_t id = 0;
   };
 
-  Bpe() = default;
+  explicit Bpe(TokenMap vocab) : WordModel(std::move(vocab)) {}
   Result<> add_merges(const std::vector<Merge>& merges);
   Result<> prepare_bytes();
   void insert_merge(uint64_t pair, uint32_t rank, int32_t id);
@@ -67,13 +56,11 @@ class Bpe {
   void merge_short(std::vector<Symbol>& symbols) const;
   void merge_long(std::vector<Symbol>& symbols) const;
 
-  TokenMap vocab_;
   TokenMap words_;  // whole words as they come in, for ignore_merges
   BpeOptions options_;
   bool byte_level_ = false;
   bool has_unk_ = false;
   int32_t unk_id_ = 0;
-  uint64_t uid_ = 0;
   std::array<int32_t, 256> byte_ids_{};
   std::array<int32_t, 256> fallback_ids_{};
   bool has_fallback_ = false;

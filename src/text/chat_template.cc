@@ -17,7 +17,6 @@ ChatTemplate::ChatTemplate(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) 
 ChatTemplate::~ChatTemplate() = default;
 
 const std::string& ChatTemplate::source() const { return impl_->source; }
-bool ChatTemplate::has_generation() const { return impl_->parsed->has_generation; }
 
 Result<std::shared_ptr<const ChatTemplate>> ChatTemplate::parse(std::string source) {
   auto impl = std::make_unique<Impl>();

@@ -36,8 +36,6 @@ class ChatTemplate {
   Result<Rendered> render(const Variables& variables) const;
 
   const std::string& source() const;
-  /// Whether the source has a `{% generation %}` block.
-  bool has_generation() const;
 
  private:
   struct Impl;

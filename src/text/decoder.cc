@@ -1,5 +1,6 @@
 #include "text/decoder.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -167,6 +168,81 @@ class BpeDecoder : public DecoderStep {
   std::string suffix_;
 };
 
+void replace_all(std::string& text, std::string_view from, std::string_view to) {
+  if (from.empty()) return;
+  std::string out;
+  size_t done = 0;
+  for (size_t at; (at = text.find(from, done)) != text.npos; done = at + from.size()) {
+    out.append(text, done, at - done).append(to);
+  }
+  if (done) text = out.append(text, done);
+}
+
+/// English as BERT's decoder puts it together.
+void clean_up(std::string& text) {
+  constexpr std::pair<std::string_view, std::string_view> kChanges[] = {
+      {" .", "."},   {" ?", "?"},     {" !", "!"},    {" ,", ","},
+      {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},  {" do not", " don't"},
+      {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+  for (const auto& [from, to] : kChanges) replace_all(text, from, to);
+}
+
+class WordPieceDecoder : public DecoderStep {
+ public:
+  WordPieceDecoder(std::string prefix, bool cleanup)
+      : prefix_(std::move(prefix)), cleanup_(cleanup) {}
+
+  void apply(Tokens& tokens) const override {
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      std::string& token = tokens[i];
+      if (i != 0) {
+        if (token.starts_with(prefix_)) {
+          token.erase(0, prefix_.size());
+        } else {
+          token = std::string(" ").append(token);
+        }
+      }
+      if (cleanup_) clean_up(token);
+    }
+  }
+
+ private:
+  std::string prefix_;
+  bool cleanup_;
+};
+
+class CtcDecoder : public DecoderStep {
+ public:
+  CtcDecoder(std::string pad, std::string delimiter, bool cleanup)
+      : pad_(std::move(pad)), delimiter_(std::move(delimiter)), cleanup_(cleanup) {}
+
+  void apply(Tokens& tokens) const override {
+    tokens.erase(std::unique(tokens.begin(), tokens.end()), tokens.end());
+    for (std::string& token : tokens) {
+      replace_all(token, pad_, "");
+      if (!cleanup_) continue;
+      clean_up(token);
+      replace_all(token, delimiter_, " ");
+    }
+    std::erase(tokens, "");
+  }
+
+ private:
+  std::string pad_, delimiter_;
+  bool cleanup_;
+};
+
+/// Whether Replace leaves byte tokens what they are, and makes none.
+bool spares_byte_tokens(const Json& json, std::string_view content) {
+  const Json& pattern = json["pattern"];
+  const auto literal = pattern.find("String");
+  if (literal == pattern.end()) return false;
+  constexpr const char* kOfByteTokens = "<>x0123456789abcdefABCDEF";
+  const auto& from = literal->get_ref<const std::string&>();
+  return from.find_first_of(kOfByteTokens) == from.npos &&
+         content.find_first_of("<>") == content.npos;
+}
+
 size_t count_field(const Json& json, const char* name) {
   const auto it = json.find(name);
   return it != json.end() && it->is_number_unsigned() ? it->get<size_t>() : 0;
@@ -193,6 +269,8 @@ Result<Decoder> Decoder::parse(const Json& json) {
 Result<> Decoder::add(const Json& json) {
   const std::string type = type_of(json);
   const std::string where = "tokenizer.json: decoder " + type;
+  const bool joined = fused_;
+  if (joined && type != "Sequence" && type != "Fuse" && type != "Strip") local_ = false;
   if (type == "Sequence") {
     const auto list = json.find("decoders");
     if (list == json.end() || !list->is_array())
@@ -200,17 +278,24 @@ Result<> Decoder::add(const Json& json) {
     for (const Json& item : *list) LORRY_TRY(add(item));
   } else if (type == "ByteLevel") {
     steps_.push_back(std::make_unique<ByteLevelDecoder>());
+    local_ = false;
+    fused_ = true;
   } else if (type == "Fuse") {
     steps_.push_back(std::make_unique<Fuse>());
+    fused_ = true;
   } else if (type == "ByteFallback") {
     steps_.push_back(std::make_unique<ByteFallback>());
   } else if (type == "Replace") {
     LORRY_ASSIGN(Regex pattern, parse_pattern(json, where));
     LORRY_ASSIGN(std::string content, string_field(json, "content", where));
+    if (!spares_byte_tokens(json, content)) local_ = false;
     steps_.push_back(std::make_unique<ReplaceDecoder>(std::move(pattern), std::move(content)));
   } else if (type == "Strip") {
     LORRY_ASSIGN(std::string content, string_field(json, "content", where));
     if (content.empty()) return invalid_input(where + ": empty content");
+    if (joined ? count_field(json, "stop") > 0 : content.find_first_of("<>") != content.npos) {
+      local_ = false;
+    }
     steps_.push_back(std::make_unique<StripDecoder>(std::move(content), count_field(json, "start"),
                                                     count_field(json, "stop")));
   } else if (type == "Metaspace") {
@@ -222,7 +307,18 @@ Result<> Decoder::add(const Json& json) {
     steps_.push_back(std::make_unique<MetaspaceDecoder>(std::move(replacement), !never));
   } else if (type == "BPEDecoder") {
     LORRY_ASSIGN(std::string suffix, string_field(json, "suffix", where));
+    local_ = false;
     steps_.push_back(std::make_unique<BpeDecoder>(std::move(suffix)));
+  } else if (type == "WordPiece") {
+    LORRY_ASSIGN(std::string prefix, string_field(json, "prefix", where));
+    LORRY_ASSIGN(const bool cleanup, bool_field(json, "cleanup", where));
+    steps_.push_back(std::make_unique<WordPieceDecoder>(std::move(prefix), cleanup));
+  } else if (type == "CTC") {
+    LORRY_ASSIGN(std::string pad, string_field(json, "pad_token", where));
+    local_ = false;
+    LORRY_ASSIGN(std::string delimiter, string_field(json, "word_delimiter_token", where));
+    LORRY_ASSIGN(const bool cleanup, bool_field(json, "cleanup", where));
+    steps_.push_back(std::make_unique<CtcDecoder>(std::move(pad), std::move(delimiter), cleanup));
   } else {
     return unsupported("tokenizer.json: decoder '" + type + "' is not supported");
   }

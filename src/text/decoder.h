@@ -25,7 +25,10 @@ class Decoder {
 
   /// Whether every token decodes to bytes of its own, so that a text is their concatenation.
   bool byte_level() const { return byte_level_; }
-  /// Those bytes, for a byte-level decoder. They may be part of a character.
+  /// Whether what a run of tokens decodes to depends on nothing behind it, if it does not end in a
+  /// byte token (<0x0A>), and on what is before it only by whether that is text.
+  bool local() const { return local_; }
+  /// The bytes of a token, for a byte-level decoder. They may be part of a character.
   static std::string token_bytes(std::string_view token);
 
   std::string decode(std::vector<std::string> tokens) const;
@@ -34,6 +37,8 @@ class Decoder {
   Result<> add(const Json& json);
   std::vector<std::unique_ptr<const DecoderStep>> steps_;
   bool byte_level_ = false;
+  bool local_ = true;
+  bool fused_ = false;  // by a step so far
   bool join_with_spaces_ = false;
 };
 

@@ -130,7 +130,6 @@ struct Template {
   std::vector<StmtPtr> body;
   int n_slots = 0;
   std::vector<std::string> globals;  ///< names that come from the context
-  bool has_generation = false;
 };
 
 /// Parses and resolves; raises TemplateError with a line.

@@ -216,7 +216,6 @@ class Parser {
     if (tag == "break") return loop_control(StmtKind::kBreak, line);
     if (tag == "continue") return loop_control(StmtKind::kContinue, line);
     if (tag == "generation") {
-      template_->has_generation = true;
       auto s = std::make_unique<Stmt>(StmtKind::kGeneration, line);
       const int loops = std::exchange(loops_, 0);
       s->body = block_to("endgeneration");

@@ -81,6 +81,52 @@ def lowercase_changes():
     return pairs
 
 
+def removed(normalizer, points):
+    return {c for c in points if normalizer.normalize_str("a" + chr(c)) == "a"}
+
+
+def bert(**flags):
+    off = dict(clean_text=False, handle_chinese_chars=False, strip_accents=False, lowercase=False)
+    return normalizers.BertNormalizer(**(off | flags))
+
+
+def script_runs():
+    """(first code point << 8 | class) wherever the class of UnicodeScripts changes; 0: never a cut."""
+    cut = pre_tokenizers.UnicodeScripts().pre_tokenize_str
+
+    def same(a, b):
+        return len(cut(a + b)) == 1
+
+    free = {c for c in POINTS if same("a", chr(c)) and same("\u044f", chr(c))}
+    fixed = [c for c in POINTS if c not in free]
+    classes, by_point = [], {}
+    for _, (begin, end) in cut("".join(map(chr, fixed))):
+        first = chr(fixed[begin])
+        known = next((i for i, other in enumerate(classes) if same(other, first)), len(classes))
+        if known == len(classes):
+            classes.append(first)
+        by_point.update((c, known + 1) for c in fixed[begin:end])
+    runs = []
+    for c in range(0x110000):
+        now = by_point.get(c, 0)
+        if not runs or runs[-1] & 255 != now:
+            runs.append(c << 8 | now)
+    assert len(classes) < 255
+    return runs
+
+
+def print_numbers(name, numbers):
+    print(f"constexpr uint32_t {name}[] = {{")
+    line = "   "
+    for n in numbers:
+        item = f" 0x{n:x},"
+        if len(line) + len(item) > 100:
+            print(line)
+            line = "   "
+        line += item
+    print(line + "\n};")
+
+
 def print_ranges(name, points):
     print(f"\nconstexpr Range {name}[] = {{")
     line = "   "
@@ -100,19 +146,13 @@ def main():
         for c in regex_set(r"\p{%s}" % name):
             category[c] = index
     print("\n// General category: runs of (first code point << 5 | category).")
-    print("constexpr uint32_t kCategoryRuns[] = {")
-    line, last = "   ", None
+    runs, last = [], None
     for c in range(0x110000):
         now = category.get(c, len(CATEGORIES))  # surrogates: Cs
-        if now == last:
-            continue
+        if now != last:
+            runs.append(c << 5 | now)
         last = now
-        item = f" 0x{c << 5 | now:x},"
-        if len(line) + len(item) > 100:
-            print(line)
-            line = "   "
-        line += item
-    print(line + "\n};")
+    print_numbers("kCategoryRuns", runs)
     for name in SCRIPTS:
         print_ranges("kScript" + name, regex_set(r"\p{%s}" % name))
     print("\nconstexpr NamedRanges kScripts[] = {")
@@ -123,6 +163,13 @@ def main():
     print_ranges("kAlphabetic", regex_set(r"\p{Alphabetic}"))
     print_ranges("kPunctuation", set(POINTS) - kept(pre_tokenizers.Punctuation("removed")))
     print_ranges("kInertInNormalForms", inert_in_normal_forms())
+    nfd = normalizers.NFD()
+    print_ranges("kBertControl", removed(bert(clean_text=True), POINTS))
+    decomposed = [c for c in POINTS if nfd.normalize_str(chr(c)) == chr(c)]
+    print_ranges("kBertMarks", removed(bert(strip_accents=True), decomposed))
+    print_ranges("kAccents", removed(normalizers.StripAccents(), POINTS))
+    print("\n// Scripts as UnicodeScripts tells them apart: (first code point << 8 | class).")
+    print_numbers("kScriptRuns", script_runs())
     print("\n// {code point, its lowercase} where utf8proc says otherwise.")
     print("constexpr Range kLowercase[] = {")
     for a, b in lowercase_changes():

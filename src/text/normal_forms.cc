@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 
 #include "text/normalizer.h"
 #include "text/unicode.h"
@@ -143,32 +144,70 @@ class NormalFormStep : public NormalizerStep {
     return end;
   }
 
+  /// A character of a decomposition and the input behind it.
+  struct Point {
+    utf8proc_int32_t c;
+    Span span;
+  };
+
   void append_normal(const AlignedText& in, size_t begin, size_t end, AlignedText& out) const {
-    std::vector<utf8proc_int32_t> points;
+    std::vector<Point> points;
     const std::string_view text = in.text();
     const int options = options_of(form_);
     for (size_t i = begin; i < end;) {
       const Decoded d = decode_utf8(&text[i]);
-      for (const auto c : decompose(d.code_point, options)) points.push_back(c);
+      const Span span = in.span(i, i + d.size);
+      for (const auto c : decompose(d.code_point, options)) points.push_back({c, span});
       i += d.size;
     }
     order_marks(points);
+    std::vector<utf8proc_int32_t> normal;
+    for (const Point& p : points) normal.push_back(p.c);
     const auto n =
-        utf8proc_normalize_utf32(points.data(), static_cast<utf8proc_ssize_t>(points.size()),
+        utf8proc_normalize_utf32(normal.data(), static_cast<utf8proc_ssize_t>(normal.size()),
                                  static_cast<utf8proc_option_t>(options));
+    normal.resize(n < 0 ? 0 : static_cast<size_t>(n));
     std::string bytes;
-    for (utf8proc_ssize_t i = 0; i < n; ++i) append_utf8(bytes, static_cast<uint32_t>(points[i]));
-    out.append(bytes, in.span(begin, end));
+    for (size_t i = 0; i < normal.size(); ++i) {
+      bytes.clear();
+      append_utf8(bytes, static_cast<uint32_t>(normal[i]));
+      const bool one_to_one = normal.size() == points.size();
+      out.append(bytes, one_to_one ? points[i].span : span_of(normal[i], points));
+    }
+  }
+
+  /// The input behind a character that may be composed: of the points that made it, which are
+  /// marked as used.
+  static Span span_of(utf8proc_int32_t composed, std::vector<Point>& points) {
+    constexpr size_t kWindow = 32;  // points looked at: longer runs of marks get near places
+    constexpr utf8proc_int32_t kUsed = -1;
+    std::optional<Span> span;
+    for (const auto part : decompose(static_cast<uint32_t>(composed), UTF8PROC_STABLE)) {
+      const auto last = points.begin() + static_cast<ptrdiff_t>(std::min(points.size(), kWindow));
+      const auto found =
+          std::find_if(points.begin(), last, [&](const Point& p) { return p.c == part; });
+      if (found == last) continue;
+      span = span ? Span{std::min(span->first, found->span.first),
+                         std::max(span->second, found->span.second)}
+                  : found->span;
+      found->c = kUsed;
+    }
+    if (!span) span = points.empty() ? Span{} : points.front().span;
+    const auto used = [](const Point& p) { return p.c == kUsed; };
+    const auto left = std::find_if_not(points.begin(), points.end(), used);
+    points.erase(points.begin(), left);
+    return *span;
   }
 
   /// Canonical order: marks by combining class, stably, between starters.
-  static void order_marks(std::vector<utf8proc_int32_t>& points) {
-    const auto by_class = [](utf8proc_int32_t a, utf8proc_int32_t b) {
-      return combining_class(static_cast<uint32_t>(a)) < combining_class(static_cast<uint32_t>(b));
+  static void order_marks(std::vector<Point>& points) {
+    const auto class_of = [](const Point& p) {
+      return combining_class(static_cast<uint32_t>(p.c));
     };
+    const auto by_class = [&](const Point& a, const Point& b) { return class_of(a) < class_of(b); };
     for (size_t i = 0; i < points.size();) {
       size_t end = i;
-      while (end < points.size() && combining_class(static_cast<uint32_t>(points[end])) != 0) ++end;
+      while (end < points.size() && class_of(points[end]) != 0) ++end;
       std::stable_sort(points.begin() + static_cast<ptrdiff_t>(i),
                        points.begin() + static_cast<ptrdiff_t>(end), by_class);
       i = end + 1;

@@ -156,9 +156,32 @@ Result<> Normalizer::add(const Json& json) {
     steps_.push_back(std::make_unique<Prepend>(std::move(prefix)));
   } else if (type == "ByteLevel") {
     steps_.push_back(std::make_unique<ByteLevelNormalizer>());
+  } else if (type == "StripAccents") {
+    steps_.push_back(make_strip_accents());
+  } else if (type == "Nmt") {
+    steps_.push_back(make_nmt());
+  } else if (type == "Precompiled") {
+    LORRY_ASSIGN(const std::string map, string_field(json, "precompiled_charsmap", where));
+    LORRY_ASSIGN(auto step, make_precompiled(map, where));
+    steps_.push_back(std::move(step));
+  } else if (type == "BertNormalizer") {
+    return add_bert(json, where);
   } else {
     return unsupported("tokenizer.json: normalizer '" + type + "' is not supported");
   }
+  return {};
+}
+
+Result<> Normalizer::add_bert(const Json& json, const std::string& where) {
+  LORRY_ASSIGN(const bool clean, bool_field(json, "clean_text", where));
+  LORRY_ASSIGN(const bool chinese, bool_field(json, "handle_chinese_chars", where));
+  LORRY_ASSIGN(const bool lowercase, bool_field(json, "lowercase", where));
+  if (clean) steps_.push_back(make_bert_clean_text());
+  if (chinese) steps_.push_back(make_bert_chinese_chars());
+  if (bool_field_or(json, "strip_accents", lowercase)) {
+    steps_.push_back(make_bert_strip_accents());
+  }
+  if (lowercase) steps_.push_back(std::make_unique<Lowercase>());
   return {};
 }
 

@@ -32,6 +32,7 @@ class Normalizer {
 
  private:
   Result<> add(const Json& json);
+  Result<> add_bert(const Json& json, const std::string& where);
   std::vector<std::unique_ptr<const NormalizerStep>> steps_;
 };
 
@@ -39,5 +40,15 @@ enum class NormalForm { kNfc, kNfd, kNfkc, kNfkd };
 
 /// A Unicode normal form by the character tables of the peer.
 std::unique_ptr<NormalizerStep> make_normal_form(NormalForm form);
+std::unique_ptr<NormalizerStep> make_strip_accents();
+/// What SentencePiece takes for control characters and spaces.
+std::unique_ptr<NormalizerStep> make_nmt();
+/// The parts of BertNormalizer.
+std::unique_ptr<NormalizerStep> make_bert_clean_text();
+std::unique_ptr<NormalizerStep> make_bert_chinese_chars();
+std::unique_ptr<NormalizerStep> make_bert_strip_accents();
+/// From SentencePiece's precompiled_charsmap; fails with invalid input if it is damaged.
+Result<std::unique_ptr<NormalizerStep>> make_precompiled(std::string_view base64,
+                                                         const std::string& where);
 
 }  // namespace lorry::text

@@ -10,6 +10,7 @@ namespace {
 /// Puts one processor's ids around what the ones before it have put there.
 struct Wrapper {
   PostProcessor& out;
+  bool after_template = false;
 
   void wrap(const std::vector<int32_t>& before, const std::vector<int32_t>& after) {
     out.before.insert(out.before.begin(), before.begin(), before.end());
@@ -44,7 +45,7 @@ Result<std::vector<int32_t>> template_ids(const Json& json, const std::string& t
   return invalid_input(where + ": no ids for '" + token + "' in special_tokens");
 }
 
-Result<> add_template(Wrapper wrapper, const Json& json, const std::string& where) {
+Result<> add_template(Wrapper& wrapper, const Json& json, const std::string& where) {
   const auto single = json.find("single");
   if (single == json.end() || !single->is_array()) {
     return invalid_input(where + ": no list 'single'");
@@ -73,7 +74,7 @@ Result<> add_template(Wrapper wrapper, const Json& json, const std::string& wher
   return {};
 }
 
-Result<> add(Wrapper wrapper, const Json& json) {
+Result<> add(Wrapper& wrapper, const Json& json) {
   const std::string type = type_of(json);
   const std::string where = "tokenizer.json: post_processor " + type;
   if (type == "ByteLevel") return {};  // trims the peer's offsets; no ids
@@ -85,7 +86,13 @@ Result<> add(Wrapper wrapper, const Json& json) {
     for (const Json& item : *list) LORRY_TRY(add(wrapper, item));
     return {};
   }
-  if (type == "TemplateProcessing") return add_template(wrapper, json, where);
+  if (wrapper.after_template) {
+    return unsupported(where + " behind TemplateProcessing is not supported");
+  }
+  if (type == "TemplateProcessing") {
+    wrapper.after_template = true;
+    return add_template(wrapper, json, where);
+  }
   if (type == "RobertaProcessing" || type == "BertProcessing") {
     LORRY_ASSIGN(const int32_t cls, id_of_pair(json, "cls", where));
     LORRY_ASSIGN(const int32_t sep, id_of_pair(json, "sep", where));
@@ -99,7 +106,8 @@ Result<> add(Wrapper wrapper, const Json& json) {
 
 Result<PostProcessor> PostProcessor::parse(const Json& json) {
   PostProcessor out;
-  if (!json.is_null()) LORRY_TRY(add(Wrapper{out}, json));
+  Wrapper wrapper{out};
+  if (!json.is_null()) LORRY_TRY(add(wrapper, json));
   return out;
 }
 

@@ -76,9 +76,9 @@ Result<> add_metaspace(Steps& steps, const Json& json, const std::string& where)
 
 }  // namespace
 
-Result<PreTokenizer> PreTokenizer::parse(const Json& json) {
+Result<PreTokenizer> PreTokenizer::parse(const Json& json, bool takes_bytes) {
   PreTokenizer out;
-  if (!json.is_null()) LORRY_TRY(out.add(json, true));
+  if (!json.is_null()) LORRY_TRY(out.add(json, takes_bytes));
   return out;
 }
 
@@ -125,6 +125,15 @@ Result<> PreTokenizer::add(const Json& json, bool last) {
   }
   if (type == "WhitespaceSplit") {
     steps_.push_back(make_set_split(whitespace_set(), SplitBehavior::kRemoved));
+    return {};
+  }
+  if (type == "BertPreTokenizer") {
+    steps_.push_back(make_set_split(whitespace_set(), SplitBehavior::kRemoved));
+    steps_.push_back(make_set_split(punctuation_set(), SplitBehavior::kIsolated));
+    return {};
+  }
+  if (type == "UnicodeScripts") {
+    steps_.push_back(make_script_split());
     return {};
   }
   if (type == "Metaspace") {

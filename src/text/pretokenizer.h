@@ -29,7 +29,8 @@ class PreTokenizerStep {
 class PreTokenizer {
  public:
   /// From the JSON value (null for none). A type that is not supported is named in the error.
-  static Result<PreTokenizer> parse(const Json& json);
+  /// `takes_bytes`: the model can read words as bytes.
+  static Result<PreTokenizer> parse(const Json& json, bool takes_bytes);
 
   /// Whether the words are to be read as bytes: ByteLevel comes last, and its mapping of bytes to
   /// characters is left to the vocabulary.

@@ -139,21 +139,30 @@ class SetSplit : public PreTokenizerStep {
   SplitBehavior behavior_;
 };
 
+/// `write(piece, changed)` for each piece, and the pieces of what it wrote.
+template <typename Write>
+void rewrite(AlignedText& text, const std::vector<Piece>& in, std::vector<Piece>& out,
+             bool keep_spans, Write write) {
+  AlignedText changed(keep_spans);
+  for (const Piece& piece : in) {
+    const size_t begin = changed.text().size();
+    write(piece, changed);
+    out.push_back({begin, changed.text().size()});
+  }
+  text = std::move(changed);
+}
+
 class PrefixSpace : public PreTokenizerStep {
  public:
   void apply(AlignedText& text, const std::vector<Piece>& in, std::vector<Piece>& out,
              bool keep_spans) const override {
-    AlignedText changed(keep_spans);
-    for (const Piece& piece : in) {
-      const size_t begin = changed.text().size();
+    rewrite(text, in, out, keep_spans, [&](const Piece& piece, AlignedText& changed) {
       if (text.text()[piece.begin] != ' ') {
         const uint32_t at = text.span(piece.begin, piece.begin + 1).first;
         changed.append(" ", {at, at});
       }
       changed.append_part(text, piece.begin, piece.end);
-      out.push_back({begin, changed.text().size()});
-    }
-    text = std::move(changed);
+    });
   }
 };
 
@@ -161,15 +170,11 @@ class ByteChars : public PreTokenizerStep {
  public:
   void apply(AlignedText& text, const std::vector<Piece>& in, std::vector<Piece>& out,
              bool keep_spans) const override {
-    AlignedText changed(keep_spans);
-    for (const Piece& piece : in) {
-      const size_t begin = changed.text().size();
+    rewrite(text, in, out, keep_spans, [&](const Piece& piece, AlignedText& changed) {
       for (size_t i = piece.begin; i < piece.end; ++i) {
         changed.append(bytes_to_chars(text.text().substr(i, 1)), text.span(i, i + 1));
       }
-      out.push_back({begin, changed.text().size()});
-    }
-    text = std::move(changed);
+    });
   }
 };
 
@@ -180,9 +185,8 @@ class Metaspace : public PreTokenizerStep {
 
   void apply(AlignedText& text, const std::vector<Piece>& in, std::vector<Piece>& out,
              bool) const override {
-    AlignedText changed(true);  // PrependScheme::kFirst asks where a piece comes from
-    for (const Piece& piece : in) {
-      const size_t begin = changed.text().size();
+    // Spans are kept always: PrependScheme::kFirst asks where a piece comes from.
+    rewrite(text, in, out, true, [&](const Piece& piece, AlignedText& changed) {
       const std::string_view bytes = text.text().substr(piece.begin, piece.end - piece.begin);
       const uint32_t at = text.span(piece.begin, piece.begin + 1).first;
       const bool wanted =
@@ -197,14 +201,34 @@ class Metaspace : public PreTokenizerStep {
           changed.append_part(text, i, i + 1);
         }
       }
-      out.push_back({begin, changed.text().size()});
-    }
-    text = std::move(changed);
+    });
   }
 
  private:
   std::string replacement_;
   PrependScheme scheme_;
+};
+
+class ScriptSplit : public PreTokenizerStep {
+ public:
+  void apply(AlignedText& text, const std::vector<Piece>& in, std::vector<Piece>& out,
+             bool) const override {
+    for (const Piece& piece : in) {
+      size_t begin = piece.end;  // the peer drops what stands before the first script
+      uint8_t last = kAnyScript;
+      for (size_t i = piece.begin; i < piece.end;) {
+        const Decoded d = decode_utf8(&text.text()[i]);
+        const uint8_t script = script_class(d.code_point);
+        if (script != kAnyScript && last != script) {
+          if (last != kAnyScript) push(out, begin, i);
+          begin = i;
+          last = script;
+        }
+        i += d.size;
+      }
+      push(out, begin, piece.end);
+    }
+  }
 };
 
 class FixedLength : public PreTokenizerStep {
@@ -241,6 +265,7 @@ std::unique_ptr<PreTokenizerStep> make_byte_chars() { return std::make_unique<By
 std::unique_ptr<PreTokenizerStep> make_metaspace(std::string replacement, PrependScheme scheme) {
   return std::make_unique<Metaspace>(std::move(replacement), scheme);
 }
+std::unique_ptr<PreTokenizerStep> make_script_split() { return std::make_unique<ScriptSplit>(); }
 std::unique_ptr<PreTokenizerStep> make_fixed_length(size_t length) {
   return std::make_unique<FixedLength>(length);
 }

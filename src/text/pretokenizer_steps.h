@@ -26,6 +26,8 @@ std::unique_ptr<PreTokenizerStep> make_prefix_space();
 std::unique_ptr<PreTokenizerStep> make_byte_chars();
 /// Spaces become `replacement`, which may be put before a piece as well.
 std::unique_ptr<PreTokenizerStep> make_metaspace(std::string replacement, PrependScheme scheme);
+/// Cuts where the script changes; spaces go with what is before them.
+std::unique_ptr<PreTokenizerStep> make_script_split();
 /// Pieces of so many characters.
 std::unique_ptr<PreTokenizerStep> make_fixed_length(size_t length);
 

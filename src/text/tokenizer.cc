@@ -1,5 +1,7 @@
 #include "text/tokenizer.h"
 
+#include <algorithm>
+
 #include "text/tokenizer_impl.h"
 #include "text/unicode.h"
 
@@ -86,11 +88,11 @@ void Tokenizer::Impl::encode_words(AlignedText text, std::vector<int32_t>& ids,
   for (const Piece& word : words) {
     const std::string_view bytes = text.text().substr(word.begin, word.end - word.begin);
     if (!spans) {
-      bpe->encode(bytes, ids);
+      model->encode(bytes, ids);
       continue;
     }
     symbols.clear();
-    bpe->encode(bytes, symbols);
+    model->encode(bytes, symbols);
     size_t at = word.begin;
     for (const Symbol& s : symbols) {
       ids.push_back(s.id);
@@ -163,12 +165,7 @@ int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(impl_->token
 
 std::optional<int32_t> Tokenizer::token_to_id(std::string_view token) const {
   if (const auto id = impl_->added.find(token)) return id;
-  return impl_->bpe->vocab().find(token);
-}
-
-std::string Tokenizer::id_to_token(int32_t id) const {
-  if (const AddedToken* token = impl_->added.get(id)) return token->content;
-  return impl_->tokens.has(id) ? std::string(impl_->tokens.get(id)) : "";
+  return impl_->model->vocab().find(token);
 }
 
 bool Tokenizer::is_special(int32_t id) const {
@@ -177,7 +174,6 @@ bool Tokenizer::is_special(int32_t id) const {
 
 std::optional<int32_t> Tokenizer::bos_id() const { return named_id(*this, "bos_token"); }
 std::optional<int32_t> Tokenizer::eos_id() const { return named_id(*this, "eos_token"); }
-std::optional<int32_t> Tokenizer::pad_id() const { return named_id(*this, "pad_token"); }
 
 const Json& Tokenizer::special_tokens_map() const { return impl_->special_tokens_map; }
 const std::string& Tokenizer::digest() const { return impl_->digest; }
@@ -189,17 +185,7 @@ std::string StreamDecoder::push(int32_t id) {
   const Tokenizer::Impl& t = *tokenizer_->impl_;
   if (!t.tokens.has(id)) return "";
   if (skip_special_tokens_ && t.skipped[static_cast<size_t>(id)]) return "";
-  if (!t.decoder.byte_level()) {
-    ids_.push_back(id);
-    // A run of byte tokens is read as a whole; even its ASCII waits for the end.
-    if (t.tokens.get(id).starts_with("<0x")) return "";
-    const std::string text = tokenizer_->decode(ids_, skip_special_tokens_);
-    // A last U+FFFD may still become a character; what came before a shorter text stands.
-    if (text.size() <= emitted_ || text.ends_with("\xEF\xBF\xBD")) return "";
-    std::string out = text.substr(emitted_);
-    emitted_ = text.size();
-    return out;
-  }
+  if (!t.decoder.byte_level()) return t.decoder.local() ? push_local(id) : push_whole(id);
   pending_ += t.bytes.get(id);
   size_t whole = 0;  // bytes that no later byte can change
   while (whole < pending_.size()) {
@@ -212,12 +198,46 @@ std::string StreamDecoder::push(int32_t id) {
   return out;
 }
 
+/// Each run of byte tokens is decoded with the token that ends it, behind one earlier token that is
+/// text, so that no token is decoded twice for long.
+std::string StreamDecoder::push_local(int32_t id) {
+  const Tokenizer::Impl& t = *tokenizer_->impl_;
+  ids_.push_back(id);
+  if (t.tokens.get(id).starts_with("<0x")) return "";  // a later byte may belong to it
+  const std::string text = tokenizer_->decode(ids_, skip_special_tokens_);
+  std::string out = text.size() > emitted_ ? text.substr(emitted_) : "";
+  emitted_ = std::max(emitted_, text.size());
+  const std::string alone = tokenizer_->decode({&id, 1}, skip_special_tokens_);
+  if (!alone.empty()) {
+    ids_.assign(1, id);
+    emitted_ = alone.size();
+    anchored_ = true;
+  } else if (anchored_) {
+    ids_.resize(1);
+    emitted_ = tokenizer_->decode(ids_, skip_special_tokens_).size();
+  }
+  return out;
+}
+
+/// For decoders whose every token may change what is before it.
+std::string StreamDecoder::push_whole(int32_t id) {
+  ids_.push_back(id);
+  if (tokenizer_->impl_->tokens.get(id).starts_with("<0x")) return "";
+  const std::string text = tokenizer_->decode(ids_, skip_special_tokens_);
+  // A last U+FFFD may still become a character; what came before a shorter text stands.
+  if (text.size() <= emitted_ || text.ends_with("\xEF\xBF\xBD")) return "";
+  std::string out = text.substr(emitted_);
+  emitted_ = text.size();
+  return out;
+}
+
 std::string StreamDecoder::finish() {
   if (!tokenizer_->impl_->decoder.byte_level()) {
     const std::string text = tokenizer_->decode(ids_, skip_special_tokens_);
     std::string out = text.size() > emitted_ ? text.substr(emitted_) : "";
     ids_.clear();
     emitted_ = 0;
+    anchored_ = false;
     return out;
   }
   std::string out = replace_invalid_utf8(pending_);

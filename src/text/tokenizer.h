@@ -54,14 +54,11 @@ class Tokenizer {
   /// One more than the largest id.
   int32_t vocab_size() const;
   std::optional<int32_t> token_to_id(std::string_view token) const;
-  /// The token as the vocabulary spells it ("Ġthe").
-  std::string id_to_token(int32_t id) const;
   bool is_special(int32_t id) const;
 
   /// From tokenizer_config.json; nullopt where it names none.
   std::optional<int32_t> bos_id() const;
   std::optional<int32_t> eos_id() const;
-  std::optional<int32_t> pad_id() const;
   /// Named special tokens as templates see them: bos_token, eos_token, pad_token, unk_token, ...
   const Json& special_tokens_map() const;
 
@@ -87,9 +84,13 @@ class StreamDecoder {
  private:
   std::shared_ptr<const Tokenizer> tokenizer_;
   bool skip_special_tokens_;
+  std::string push_local(int32_t id);
+  std::string push_whole(int32_t id);
+
   std::string pending_;       // bytes of an unfinished character
-  std::vector<int32_t> ids_;  // all so far, where tokens do not decode one by one
+  std::vector<int32_t> ids_;  // those to decode with the next one
   size_t emitted_ = 0;        // bytes of their text that were handed out
+  bool anchored_ = false;     // ids_ begins with an earlier token that stands for all before
 };
 
 }  // namespace lorry::text

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "text/pattern.h"
+#include "text/tokenizer_classes.h"
 
 namespace lorry::text {
 namespace {
@@ -21,202 +22,6 @@ struct Named {
   AddedToken token;
   bool bare = true;
 };
-
-// ---- classes that build their own components ----
-
-/// model_type of config.json to the class that is registered for it. Of the types that are not here
-/// the class named in tokenizer_config.json decides.
-std::string registered_class(const std::string& model_type) {
-  static const std::map<std::string_view, std::vector<std::string_view>> kClasses = {
-      {"TokenizersBackend",
-       {"flex_olmo",
-        "glm",
-        "glm4",
-        "glm4_moe",
-        "glm4_moe_lite",
-        "gpt_bigcode",
-        "granite",
-        "granitemoe",
-        "granitemoehybrid",
-        "granitemoeshared",
-        "kimi_k25",
-        "kimi_linear",
-        "mimo_v2_flash",
-        "ministral",
-        "ministral3",
-        "mistral",
-        "mistral3",
-        "mistral_large4",
-        "mixtral",
-        "olmo2",
-        "olmo3",
-        "olmo_hybrid",
-        "persimmon",
-        "pixtral",
-        "stablelm",
-        "voxtral",
-        "minicpm3",
-        "ernie4_5_moe",
-        "phimoe",
-        "modernbert",
-        "internlm2",
-        "llava",
-        "nemotron",
-        "jamba",
-        "llava_next",
-        "phi3",
-        "iquestcoder",
-        "ernie4_5",
-        "hyperclovax",
-        "phi3_v",
-        "arctic",
-        "fuyu",
-        "smolvlm",
-        "minicpmv",
-        "internlm3",
-        "minimax_m2",
-        "molmo",
-        "molmo2"}},
-      {"GPT2Tokenizer",
-       {"codegen", "dbrx", "emu3", "gpt2", "gpt_neo", "gptj", "jais2", "opt", "phi", "starcoder2"}},
-      {"Qwen2Tokenizer",
-       {"qwen2", "qwen2_moe", "qwen2_vl", "qwen2_5_vl", "qwen2_5_omni", "qwen2_audio", "qwen3",
-        "qwen3_moe", "qwen3_next", "qwen3_vl", "qwen3_vl_moe", "qwen3_omni_moe", "internvl"}},
-      {"Qwen3_5Tokenizer", {"qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text"}},
-      {"GPTNeoXTokenizer", {"gpt_neox", "mpt", "olmo", "olmoe", "mamba", "mamba2", "falcon_mamba"}},
-      {"CohereTokenizer", {"cohere", "cohere2", "aya_vision"}}};
-  for (const auto& [name, types] : kClasses) {
-    if (std::find(types.begin(), types.end(), model_type) != types.end()) return std::string(name);
-  }
-  return "";
-}
-
-std::string string_or_empty(const Json& json, const char* name) {
-  if (!json.is_object()) return "";
-  const auto it = json.find(name);
-  return it != json.end() && it->is_string() ? it->get<std::string>() : "";
-}
-
-bool brings_components(const std::string& name) {
-  static const std::set<std::string> kClasses = {
-      "GPT2Tokenizer",    "CodeGenTokenizer", "Qwen2Tokenizer", "Qwen3_5Tokenizer",
-      "GPTNeoXTokenizer", "CohereTokenizer",  "LlamaTokenizer"};
-  return kClasses.contains(name);
-}
-
-bool is_byte_level(const TokenizerParts& parts) {
-  const auto names_it = [](const Json& json) {
-    return dump_json(json).find("\"ByteLevel\"") != std::string::npos;
-  };
-  return names_it(parts.pre_tokenizer) || names_it(parts.decoder);
-}
-
-/// The class that AutoTokenizer settles on, "" where it takes tokenizer.json as it is.
-std::string choose_class(const TokenizerParts& parts) {
-  std::string named = string_or_empty(parts.config, "tokenizer_class");
-  if (named.empty()) named = string_or_empty(parts.model_config, "tokenizer_class");
-  if (named.ends_with("Fast") && named != "PreTrainedTokenizerFast") named.resize(named.size() - 4);
-  const std::string registered =
-      registered_class(string_or_empty(parts.model_config, "model_type"));
-  // Of these types the Hub's files are known to name the wrong class.
-  static const std::set<std::string> kRegisteredWins = {"qwen2", "qwen3_5", "qwen3_5_moe",
-                                                        "qwen3_5_moe_text"};
-  const bool overruled =
-      kRegisteredWins.contains(string_or_empty(parts.model_config, "model_type"));
-  std::string chosen = named.empty() || overruled ? registered : named;
-  if (!named.empty() && registered == "TokenizersBackend") chosen = "";
-  // Llama 3's files name the class of Llama 2.
-  if (chosen == "LlamaTokenizer" && is_byte_level(parts)) chosen = "";
-  return brings_components(chosen) ? chosen : "";
-}
-
-Json byte_level(bool prefix_space, bool use_regex) {
-  return {{"type", "ByteLevel"},
-          {"add_prefix_space", prefix_space},
-          {"trim_offsets", true},
-          {"use_regex", use_regex}};
-}
-
-Json sequence_of(Json first, Json second) {
-  return {{"type", "Sequence"}, {"pretokenizers", {std::move(first), std::move(second)}}};
-}
-
-Json split_at(const char* pattern) {
-  return {{"type", "Split"},
-          {"pattern", {{"Regex", pattern}}},
-          {"behavior", "Isolated"},
-          {"invert", false}};
-}
-
-/// Llama 2's: SentencePiece's BPE, its spaces written as U+2581.
-void set_llama_components(const Json& config, TokenizerPlan& plan) {
-  const bool prefix_space = bool_field_or(config, "add_prefix_space", true);
-  const bool legacy = bool_field_or(config, "legacy", false);
-  plan.pre_tokenizer = {{"type", "Metaspace"},
-                        {"replacement", "\u2581"},
-                        {"prepend_scheme", !prefix_space ? "never"
-                                           : legacy      ? "always"
-                                                         : "first"},
-                        {"split", false}};
-  Json steps = {{{"type", "Replace"}, {"pattern", {{"String", "\u2581"}}}, {"content", " "}},
-                {{"type", "ByteFallback"}},
-                {{"type", "Fuse"}}};
-  if (prefix_space) {
-    steps.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1u}, {"stop", 0u}});
-  }
-  plan.decoder = {{"type", "Sequence"}, {"decoders", std::move(steps)}};
-}
-
-void set_own_components(const std::string& name, bool prefix_space, TokenizerPlan& plan) {
-  constexpr const char* kQwen2 =
-      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|)"
-      R"(\s*[\r\n]+|\s+(?!\S)|\s+)";
-  constexpr const char* kQwen35 =
-      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}|)"
-      R"( ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-  plan.normalizer = {{"type", "NFC"}};
-  plan.decoder = byte_level(true, true);
-  if (name == "Qwen2Tokenizer") {
-    plan.pre_tokenizer = sequence_of(split_at(kQwen2), byte_level(prefix_space, false));
-  } else if (name == "Qwen3_5Tokenizer") {
-    plan.pre_tokenizer = sequence_of(split_at(kQwen35), byte_level(prefix_space, false));
-  } else if (name == "CohereTokenizer") {
-    Json digits = {{"type", "Digits"}, {"individual_digits", true}};
-    plan.pre_tokenizer = sequence_of(std::move(digits), byte_level(prefix_space, true));
-  } else {
-    plan.pre_tokenizer = byte_level(prefix_space, true);
-    if (name != "GPTNeoXTokenizer") {
-      plan.normalizer = nullptr;
-    } else {
-      plan.post_processor = nullptr;  // made anew, and the file's add_bos_token never reaches it
-    }
-  }
-}
-
-/// What the class fills in where the configuration is silent.
-std::map<std::string, std::string> default_tokens(const std::string& name) {
-  const std::string end = "<|endoftext|>";
-  if (name == "Qwen2Tokenizer" || name == "Qwen3_5Tokenizer") {
-    return {{"unk_token", end}, {"eos_token", end}, {"pad_token", end}};
-  }
-  if (name == "GPT2Tokenizer" || name == "CodeGenTokenizer") {
-    return {{"unk_token", end}, {"bos_token", end}, {"eos_token", end}};
-  }
-  if (name == "GPTNeoXTokenizer") {
-    return {
-        {"unk_token", end}, {"bos_token", end}, {"eos_token", end}, {"pad_token", "<|padding|>"}};
-  }
-  if (name == "LlamaTokenizer") {
-    return {{"unk_token", "<unk>"}, {"bos_token", "<s>"}, {"eos_token", "</s>"}};
-  }
-  if (name == "CohereTokenizer") {
-    return {{"unk_token", "<UNK>"},        {"bos_token", "<BOS_TOKEN>"},
-            {"pad_token", "<PAD>"},        {"eos_token", "<|END_OF_TURN_TOKEN|>"},
-            {"cls_token", "<CLS>"},        {"sep_token", "<SEP>"},
-            {"mask_token", "<MASK_TOKEN>"}};
-  }
-  return {};
-}
 
 // ---- special tokens ----
 
@@ -337,6 +142,11 @@ class SpecialTokens {
     } else {
       LORRY_TRY(add_extra(extra));
     }
+    std::vector<std::string> contents;
+    for (const Named& n : extra_) contents.push_back(n.token.content);
+    for (std::string& token : class_extra_tokens(class_, config_, contents)) {
+      extra_.push_back({"", bare_token(std::move(token))});
+    }
     return {};
   }
 
@@ -391,7 +201,11 @@ class SpecialTokens {
   /// "image_token" and its like: those with flags first, then the strings.
   Result<> read_model_specific() {
     std::vector<Named> strings;
-    for (const auto& [key, value] : config_.items()) {
+    Json tokens = config_;
+    for (const auto& [name, content] : default_tokens(class_)) {
+      if (!tokens.contains(name)) tokens[name] = content;
+    }
+    for (const auto& [key, value] : tokens.items()) {
       const bool standard =
           std::find(kSpecialNames.begin(), kSpecialNames.end(), key) != kSpecialNames.end();
       if (standard || !key.ends_with("_token")) continue;
@@ -403,6 +217,7 @@ class SpecialTokens {
         named_.push_back(std::move(*n));
       }
     }
+    if (class_ == "CodeLlamaTokenizer") sort_as_code_llama(strings);
     named_.insert(named_.end(), strings.begin(), strings.end());
     if (!explicit_.is_object()) return {};
     for (const auto& [key, value] : explicit_.items()) {
@@ -411,6 +226,17 @@ class SpecialTokens {
       named_.push_back(std::move(*n));
     }
     return {};
+  }
+
+  /// That class hands its tokens on in this order, before others.
+  static void sort_as_code_llama(std::vector<Named>& tokens) {
+    static constexpr std::array<const char*, 5> kOrder = {
+        "prefix_token", "middle_token", "suffix_token", "eot_token", "fill_token"};
+    const auto rank = [](const Named& n) {
+      return std::find(kOrder.begin(), kOrder.end(), n.name) - kOrder.begin();
+    };
+    std::stable_sort(tokens.begin(), tokens.end(),
+                     [&](const Named& a, const Named& b) { return rank(a) < rank(b); });
   }
 
   void add_by_class(std::vector<AddedToken>& out) const {
@@ -445,15 +271,13 @@ class SpecialTokens {
 Result<TokenizerPlan> plan_tokenizer(const TokenizerParts& parts) {
   TokenizerPlan plan;
   plan.tokenizer_class = choose_class(parts);
-  plan.own_components = !plan.tokenizer_class.empty();
   plan.post_processor = parts.post_processor;
   SpecialTokens tokens(parts, plan.tokenizer_class);
   LORRY_TRY(tokens.read());
+  plan.special_tokens_map = tokens.map();
   std::set<std::string> known;
-  if (plan.tokenizer_class == "LlamaTokenizer") {
-    set_llama_components(parts.config, plan);
-  } else if (plan.own_components) {
-    set_own_components(plan.tokenizer_class, tokens.flag("add_prefix_space"), plan);
+  if (!plan.tokenizer_class.empty()) {
+    set_class_components(parts, plan.special_tokens_map, plan);
   } else {
     plan.normalizer = parts.normalizer;
     plan.pre_tokenizer = parts.pre_tokenizer;
@@ -465,7 +289,6 @@ Result<TokenizerPlan> plan_tokenizer(const TokenizerParts& parts) {
     }
   }
   for (AddedToken& token : tokens.additions(known)) plan.added_tokens.push_back(std::move(token));
-  plan.special_tokens_map = tokens.map();
   plan.split_special_tokens = tokens.flag("split_special_tokens");
   return plan;
 }

@@ -3,12 +3,14 @@
 #pragma once
 
 #include <nlohmann/json.hpp>  // members, not only references
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/json.h"
 #include "base/result.h"
 #include "text/added_tokens.h"
+#include "text/model_load.h"
 
 namespace lorry::text {
 
@@ -16,11 +18,18 @@ namespace lorry::text {
 struct TokenizerParts {
   Json added_tokens, normalizer, pre_tokenizer, post_processor, decoder;
   Json config, special_tokens_map, model_config;
+  std::string model_type;  ///< "BPE", "Unigram", ...
+};
+
+/// Special tokens around a text, by name ("bos_token").
+struct TokenWrapper {
+  std::vector<std::string> before, after;
 };
 
 struct TokenizerPlan {
   std::string tokenizer_class;  ///< "" unless the class brings its own components
-  bool own_components = false;  ///< then the model's options are its too
+  ModelChoice model;
+  std::optional<TokenWrapper> wrapper;  ///< instead of `post_processor`
   Json normalizer, pre_tokenizer, post_processor, decoder;
   std::vector<AddedToken> added_tokens;  ///< in the order of adding
   Json special_tokens_map;               ///< name to string, as templates see them

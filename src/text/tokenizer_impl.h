@@ -7,12 +7,12 @@
 #include <vector>
 
 #include "text/added_tokens.h"
-#include "text/bpe.h"
 #include "text/decoder.h"
 #include "text/normalizer.h"
 #include "text/post_processor.h"
 #include "text/pretokenizer.h"
 #include "text/tokenizer.h"
+#include "text/word_model.h"
 
 namespace lorry::text {
 
@@ -49,7 +49,7 @@ struct Tokenizer::Impl {
   PostProcessor post_processor;
   Decoder decoder;
   AddedTokens added;
-  std::unique_ptr<Bpe> bpe;
+  std::unique_ptr<WordModel> model;
   IdTable tokens;             ///< what decoding takes an id for
   IdTable bytes;              ///< its bytes, for a byte-level decoder
   std::vector<bool> skipped;  ///< by skip_special_tokens
@@ -57,6 +57,9 @@ struct Tokenizer::Impl {
   std::string digest;
 
   static Result<std::unique_ptr<Impl>> load(const TokenizerFiles& files);
+  /// Appends the ids of the special tokens with these names.
+  Result<> wrap(const std::vector<std::string>& names, const Json& contents,
+                std::vector<int32_t>& ids) const;
   /// `tokens`, `bytes` and `skipped`, from vocabulary and added tokens.
   void fill_tables();
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/digest.h"
+#include "text/model_load.h"
 #include "text/pattern.h"
 #include "text/tokenizer_config.h"
 #include "text/tokenizer_impl.h"
@@ -12,8 +13,6 @@ namespace lorry::text {
 namespace {
 
 namespace dom = simdjson::dom;
-
-constexpr int64_t kMaxId = 1 << 24;  // far above any vocabulary; keeps tables by id small
 
 Error bad_json(std::string_view what) {
   return invalid_input("tokenizer.json: " + std::string(what));
@@ -29,80 +28,6 @@ Result<Json> part(const dom::object& root, const char* name) {
 Result<Json> companion(std::string_view text, const char* name) {
   if (text.empty()) return Json();
   return parse_json(text, name);
-}
-
-Result<TokenMap> read_vocab(const dom::object& model) {
-  dom::object entries;
-  if (model["vocab"].get(entries)) return bad_json("model: no object 'vocab'");
-  TokenMap vocab;
-  vocab.reserve(entries.size() == 0xFFFFFF ? 1 << 24 : entries.size());
-  for (const auto& [token, value] : entries) {
-    int64_t id = 0;
-    if (value.get(id) || id < 0 || id > kMaxId) {
-      return bad_json("model: the id of '" + std::string(token) + "' is not an id");
-    }
-    vocab.insert(token, static_cast<int32_t>(id));
-  }
-  return vocab;
-}
-
-/// "a b" or ["a", "b"].
-Result<std::vector<Bpe::Merge>> read_merges(const dom::object& model) {
-  dom::array list;
-  if (model["merges"].get(list)) return bad_json("model: no list 'merges'");
-  std::vector<Bpe::Merge> merges;
-  merges.reserve(list.size());
-  for (const dom::element item : list) {
-    const std::string at = "model: merge " + std::to_string(merges.size());
-    std::string_view left, right;
-    dom::array pair;
-    if (!item.get(left)) {
-      const size_t space = left.find(' ');
-      if (space == left.npos || left.find(' ', space + 1) != left.npos) {
-        return bad_json(at + " is not two tokens with a space between");
-      }
-      right = left.substr(space + 1);
-      left = left.substr(0, space);
-    } else if (item.get(pair) || pair.size() != 2 || pair.at(0).get(left) ||
-               pair.at(1).get(right)) {
-      return bad_json(at + " is not a pair of tokens");
-    }
-    merges.emplace_back(left, right);
-  }
-  return merges;
-}
-
-std::string model_string(const dom::object& model, const char* name) {
-  std::string_view value;
-  return model[name].get(value) ? "" : std::string(value);
-}
-
-bool model_flag(const dom::object& model, const char* name) {
-  bool value = false;
-  return !model[name].get(value) && value;
-}
-
-Result<BpeOptions> read_options(const dom::object& model) {
-  BpeOptions options;
-  double dropout = 0;
-  if (!model["dropout"].get(dropout) && dropout != 0) {
-    return unsupported("tokenizer.json: model: dropout is not supported; set it to null");
-  }
-  options.unk_token = model_string(model, "unk_token");
-  options.fuse_unk = model_flag(model, "fuse_unk");
-  options.byte_fallback = model_flag(model, "byte_fallback");
-  options.ignore_merges = model_flag(model, "ignore_merges");
-  options.subword_prefix = model_string(model, "continuing_subword_prefix");
-  options.word_suffix = model_string(model, "end_of_word_suffix");
-  return options;
-}
-
-Result<> check_model(const dom::object& model) {
-  const std::string type = model_string(model, "type");
-  dom::element merges;
-  if (type.empty() && !model["merges"].get(merges)) return {};  // old files name no type
-  if (type == "BPE") return {};
-  return unsupported("tokenizer.json: model '" + type + "' is not supported, only BPE");
 }
 
 Result<TokenizerParts> read_parts(const dom::object& root, const TokenizerFiles& files) {
@@ -150,41 +75,58 @@ Result<std::unique_ptr<Tokenizer::Impl>> Tokenizer::Impl::load(const TokenizerFi
   if (document.get(root)) return bad_json("not an object");
   if (root["model"].get(model)) return bad_json("no object 'model'");
   LORRY_TRY(check_model(model));
-  LORRY_ASSIGN(const TokenizerParts parts, read_parts(root, files));
+  LORRY_ASSIGN(TokenizerParts parts, read_parts(root, files));
+  parts.model_type = model_type(model);
   LORRY_ASSIGN(TokenizerPlan plan, plan_tokenizer(parts));
 
   auto t = std::make_unique<Impl>();
   LORRY_ASSIGN(t->normalizer, Normalizer::parse(plan.normalizer));
-  LORRY_ASSIGN(t->pre_tokenizer, PreTokenizer::parse(plan.pre_tokenizer));
-  LORRY_ASSIGN(t->post_processor, PostProcessor::parse(plan.post_processor));
-  LORRY_ASSIGN(t->decoder, Decoder::parse(plan.decoder));
-  LORRY_ASSIGN(TokenMap vocab, read_vocab(model));
-  LORRY_ASSIGN(const std::vector<Bpe::Merge> merges, read_merges(model));
-  LORRY_ASSIGN(BpeOptions options, read_options(model));
-  if (plan.own_components) {
-    options = {};
-    options.fuse_unk = options.byte_fallback = plan.tokenizer_class == "LlamaTokenizer";
+  LORRY_ASSIGN(t->pre_tokenizer,
+               PreTokenizer::parse(plan.pre_tokenizer, parts.model_type == "BPE"));
+  if (!plan.wrapper) {
+    LORRY_ASSIGN(t->post_processor, PostProcessor::parse(plan.post_processor));
   }
-  LORRY_ASSIGN(t->bpe, Bpe::create(std::move(vocab), merges, std::move(options),
-                                   t->pre_tokenizer.byte_level()));
+  LORRY_ASSIGN(t->decoder, Decoder::parse(plan.decoder));
+  LORRY_ASSIGN(t->model, load_model(model, plan.model, t->pre_tokenizer.byte_level()));
   for (AddedToken& token : plan.added_tokens) {
-    t->added.add(std::move(token), t->bpe->vocab(),
+    t->added.add(std::move(token), t->model->vocab(),
                  [&](std::string_view text) { return t->normalizer.apply(text); });
   }
   t->added.build(plan.split_special_tokens);
+  if (plan.wrapper) {
+    LORRY_TRY(t->wrap(plan.wrapper->before, plan.special_tokens_map, t->post_processor.before));
+    LORRY_TRY(t->wrap(plan.wrapper->after, plan.special_tokens_map, t->post_processor.after));
+  }
   t->special_tokens_map = std::move(plan.special_tokens_map);
   t->fill_tables();
   t->digest = digest_of(document, plan, t->added);
   return t;
 }
 
+Result<> Tokenizer::Impl::wrap(const std::vector<std::string>& names, const Json& contents,
+                               std::vector<int32_t>& ids) const {
+  for (const std::string& name : names) {
+    const auto content = contents.find(name);
+    if (content == contents.end()) {
+      return invalid_input("tokenizer_config.json: " + name + " is null, but its class puts it " +
+                           "around every text");
+    }
+    const auto& token = content->get_ref<const std::string&>();
+    std::optional<int32_t> id = added.find(token);
+    if (!id) id = model->vocab().find(token);
+    if (!id) return invalid_input("tokenizer.json: no id for the " + name + " '" + token + "'");
+    ids.push_back(*id);
+  }
+  return {};
+}
+
 void Tokenizer::Impl::fill_tables() {
   int32_t last = added.all().empty() ? -1 : added.all().rbegin()->first;
-  bpe->vocab().for_each([&](std::string_view, int32_t id) { last = std::max(last, id); });
+  model->vocab().for_each([&](std::string_view, int32_t id) { last = std::max(last, id); });
   const auto size = static_cast<size_t>(last + 1);
   tokens.resize(size);
   skipped.resize(size);
-  bpe->vocab().for_each([&](std::string_view token, int32_t id) { tokens.set(id, token); });
+  model->vocab().for_each([&](std::string_view token, int32_t id) { tokens.set(id, token); });
   for (const auto& [id, token] : added.all()) tokens.set(id, *added.text_of(id));
   if (decoder.byte_level()) bytes.resize(size);
   for (int32_t id = 0; id <= last; ++id) {

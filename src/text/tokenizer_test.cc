@@ -114,7 +114,6 @@ TEST(Tokenizer, AddsWhatTheConfigurationNames) {
   const auto tokenizer = load(small_tokenizer(), config);
   EXPECT_EQ(tokenizer->eos_id(), 262);
   EXPECT_EQ(tokenizer->bos_id(), 260);
-  EXPECT_EQ(tokenizer->pad_id(), std::nullopt);
   EXPECT_EQ(tokenizer->encode("<extra><end>", false), (Ids{263, 262}));
   EXPECT_EQ(tokenizer->vocab_size(), 264);
   EXPECT_EQ(dump_json(tokenizer->special_tokens_map()),
@@ -139,18 +138,25 @@ TEST(Tokenizer, EncodesAMegabyteOfOneLetter) {
 }
 
 TEST(Tokenizer, NamesWhatItDoesNotSupport) {
+  for (const char* part : {"model", "normalizer", "pre_tokenizer", "post_processor", "decoder"}) {
+    Json json = small_tokenizer();
+    json[part] = {{"type", "Unheard"}};
+    EXPECT_NE(load_error(json).find("'Unheard'"), std::string::npos) << part;
+  }
   Json json = small_tokenizer();
-  json["model"]["type"] = "WordPiece";
-  EXPECT_NE(load_error(json).find("'WordPiece'"), std::string::npos);
+  json["model"]["dropout"] = 0.1;
+  EXPECT_NE(load_error(json).find("dropout"), std::string::npos);
   json = small_tokenizer();
-  json["normalizer"] = {{"type", "Precompiled"}};
-  EXPECT_NE(load_error(json).find("'Precompiled'"), std::string::npos);
-  json = small_tokenizer();
-  json["pre_tokenizer"] = {{"type", "UnicodeScripts"}};
-  EXPECT_NE(load_error(json).find("'UnicodeScripts'"), std::string::npos);
-  json = small_tokenizer();
-  json["decoder"] = {{"type", "CTC"}};
-  EXPECT_NE(load_error(json).find("'CTC'"), std::string::npos);
+  json["model"] = {{"type", "Unigram"}, {"vocab", Json::array()}, {"unk_id", nullptr}};
+  EXPECT_NE(load_error(json).find("unk_id"), std::string::npos);
+}
+
+TEST(Tokenizer, RefusesADamagedCharsmap) {
+  for (const char* map : {"", "!", "AAAA", "BAAAAA==", "CAAAAP////8="}) {
+    Json json = small_tokenizer();
+    json["normalizer"] = {{"type", "Precompiled"}, {"precompiled_charsmap", map}};
+    EXPECT_NE(load_error(json).find("damaged"), std::string::npos) << map;
+  }
 }
 
 TEST(Tokenizer, RefusesAMetaspaceWithoutReplacement) {

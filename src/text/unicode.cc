@@ -356,6 +356,26 @@ const CodePointSet& punctuation_set() {
   return set;
 }
 
+const CodePointSet& bert_control_set() {
+  static const CodePointSet set = to_set(kBertControl);
+  return set;
+}
+
+const CodePointSet& bert_marks_set() {
+  static const CodePointSet set = to_set(kBertMarks);
+  return set;
+}
+
+const CodePointSet& accents_set() {
+  static const CodePointSet set = to_set(kAccents);
+  return set;
+}
+
+uint8_t script_class(uint32_t c) {
+  const auto* run = std::upper_bound(std::begin(kScriptRuns), std::end(kScriptRuns), c << 8 | 255);
+  return static_cast<uint8_t>(*std::prev(run) & 255);
+}
+
 bool is_whitespace(uint32_t c) {
   if (c < 0x80) return c == ' ' || (c >= 9 && c <= 13);
   return whitespace_set().contains(c);

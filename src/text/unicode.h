@@ -104,6 +104,13 @@ const CodePointSet& numeric_set();      ///< what Digits isolates
 const CodePointSet& punctuation_set();  ///< what Punctuation isolates
 const CodePointSet& rust_word_set();    ///< \w of Whitespace and of added tokens
 bool is_whitespace(uint32_t code_point);
+const CodePointSet& bert_control_set();  ///< what BertNormalizer's clean_text removes
+const CodePointSet& bert_marks_set();    ///< what its strip_accents removes, behind NFD
+const CodePointSet& accents_set();       ///< what StripAccents removes
+
+constexpr uint8_t kAnyScript = 0;
+/// A number for the script of UnicodeScripts, kAnyScript where it does not matter.
+uint8_t script_class(uint32_t code_point);
 
 /// Simple lowercase; U+0130 is the one character with a longer one and is the caller's business.
 uint32_t to_lower(uint32_t code_point);
