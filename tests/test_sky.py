@@ -13,6 +13,7 @@ import subprocess
 import zipfile
 
 import pytest
+import yaml
 
 from conftest import ROOT
 from s3 import s3  # noqa: F401, a fixture
@@ -166,6 +167,70 @@ def test_a_mistake_in_a_file_is_caught(sky, name, old, new, words):
     assert words in text
 
 
+# ---- what the machines run -----------------------------------------------------------------------
+
+
+class Task:
+    """The `run` of a file as a machine runs it, with the program that was built."""
+
+    def __init__(self, lorry, directory):
+        self.lorry = lorry
+        self.home = directory / "home"
+        (self.home / "lorry-env" / "bin").mkdir(parents=True)
+        (self.home / "lorry-env" / "bin" / "lorry").symlink_to(lorry.binary)
+        self.bucket = directory / "bucket"
+
+    def __call__(self, name, code=0, **env):
+        task = yaml.safe_load((ROOT / "sky" / name).read_text())
+        done = subprocess.run(
+            ["bash", "-c", task["run"]],
+            cwd=ROOT,
+            env={
+                **self.lorry.env,
+                **{n: v for n, v in task["envs"].items() if v is not None},
+                "HOME": str(self.home),
+                "BUCKET_NAME": str(self.bucket),
+                "DATASET_NAME": "identity",
+                "MODEL_NAME": "demo",
+                "DATASET_SOURCE": "examples/data/identity.jsonl",
+                "MODEL_SOURCE": "examples/model",
+                "LORRY_SHARD_EXAMPLES": "40",
+                "LORRY_MAX_STEPS": "2",
+                **env,
+            },
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == code, done.stderr
+        return done.stderr
+
+
+@pytest.fixture
+def task(lorry, tmp_path):
+    return Task(lorry, tmp_path)
+
+
+def test_after_prepare_the_gpu_machine_only_trains(task):
+    task("prepare.yaml")
+    assert (task.bucket / "model-ready/demo/identity/info.json").exists()
+    said = task("allatonce.yaml")
+    assert len(re.findall("(import-dataset|import-model|pretokenize): .*nothing to do", said)) == 3
+    assert "trained: 2 steps" in said
+
+
+def test_the_same_run_again_trains_nothing(task):
+    task("job.yaml")
+    said = task("job.yaml")
+    assert "step 1/2" not in said
+
+
+def test_a_name_that_is_neither_in_the_bucket_nor_on_the_hub_is_an_error_of_one_line(task):
+    said = task("allatonce.yaml", code=1, DATASET_SOURCE="", DATASET_NAME="chats")
+    assert "chats" in said
+    assert said.count("error:") == 1
+
+
 # ---- names of the environment --------------------------------------------------------------------
 
 
@@ -199,6 +264,7 @@ def test_every_name_in_env_example_is_read_by_somebody(lorry):
 
 def test_env_example_means_the_same_to_sky_and_to_lorry(sky, lorry, tmp_path):
     text = (ROOT / ".env.example").read_text().replace("BUCKET_NAME=", "BUCKET_NAME=./nowhere")
+    text = text.replace("#DATASET_SOURCE=", "DATASET_SOURCE=").replace("#MODEL_", "MODEL_")
     (lorry.directory / ".env").write_text(text)
     read = sky("dotenv", path=str(lorry.directory / ".env"))
     assert read["MODEL_NAME"] == "Qwen/Qwen2.5-0.5B"

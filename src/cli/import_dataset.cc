@@ -22,8 +22,6 @@ class ImportDataset final : public Command {
     declare_row_flags(flags, options_);
     flags.text("--revision", options_.hub.revision, "REV",
                "branch, tag or commit of the Hub's repository (main)");
-    flags.integer("--shard-examples", options_.shard_examples, between(1, 5e6),
-                  "rows a shard at most");
     flags.toggle("--standardize", options_.standardize, "go on to standardized/");
     work_.declare(flags, options_);
   }

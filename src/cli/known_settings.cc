@@ -52,11 +52,11 @@ constexpr const char* kOthers[] = {"AWS_ACCESS_KEY_ID",
                                    "LORRY_QUIET",
                                    "LORRY_VERBOSE"};
 
-/// Read by ./dev, the tests, the benchmarks and sky/setup.sh, not by the program.
-constexpr const char* kDevelopment[] = {"LORRY_BUILD",     "LORRY_SHARED", "LORRY_PRESET",
-                                        "LORRY_JOBS",      "LORRY_VENV",   "LORRY_BENCH",
-                                        "LORRY_VERSITYGW", "LORRY_FAULTS", "LORRY_KILLS",
-                                        "LORRY_SANITIZE",  "LORRY_WHEEL"};
+/// Read by ./dev, the tests, the benchmarks and sky/, not by the program.
+constexpr const char* kDevelopment[] = {
+    "LORRY_BUILD", "LORRY_SHARED",    "LORRY_PRESET", "LORRY_JOBS",  "LORRY_VENV",
+    "LORRY_BENCH", "LORRY_VERSITYGW", "LORRY_FAULTS", "LORRY_KILLS", "LORRY_SANITIZE",
+    "LORRY_WHEEL", "DATASET_SOURCE",  "MODEL_SOURCE"};
 
 template <size_t n>
 bool is_one_of(const char* const (&names)[n], const std::string& name) {

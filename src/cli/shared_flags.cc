@@ -29,6 +29,8 @@ void declare_source_flags(Flags& flags, pipeline::ImportDatasetOptions& options)
   flags.text("--config", options.hub.config, "NAME",
              "which of a Hub data set's configs (the default one)");
   flags.text("--split", options.hub.split, "NAME", "which split (train, or the only one)");
+  flags.integer("--shard-examples", options.shard_examples, between(1, 5e6),
+                "rows a shard at most");
 }
 
 void declare_row_flags(Flags& flags, pipeline::ImportDatasetOptions& options) {

@@ -256,6 +256,11 @@ SetEnv SLURM_CONF={self.slurm_conf}
                         if process.stat().st_uid == uid:
                             os.kill(int(process.name), sig)
                 time.sleep(1)
+            # SkyPilot keeps uv's cache and a cluster's state there.
+            for path in [*pathlib.Path("/tmp").iterdir(), *pathlib.Path("/dev/shm").iterdir()]:
+                with contextlib.suppress(OSError):
+                    if path.lstat().st_uid == uid:
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
             subprocess.run(["userdel", USER], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
