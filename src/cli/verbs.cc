@@ -39,9 +39,11 @@ const std::vector<Verb>& verbs() {
        "  lorry status\n"
        "  lorry status --json | jq '.runs[] | select(.train != \"done\")'",
        make_status},
-      {"plan", "rows, tokens, steps, bytes and memory of each stage, before anything is bought",
+      {"plan", "rows, tokens, steps, bytes, memory, hours and costs, before anything is bought",
        "  lorry plan --dataset identity --model demo --epochs 3\n"
-       "  lorry plan --device cuda --packing --max-length 8192",
+       "  lorry plan --device cuda --packing --max-length 8192\n"
+       "  lorry plan --prices L4=0.80,H100=2.50\n"
+       "  lorry plan --gpu L4 --tokens-per-second 5200",
        make_plan},
       {"verify", "compare every file in the bucket with the checksum it was written with",
        "  lorry verify\n"

@@ -109,10 +109,14 @@ class Plan {
                       {"cut_examples", plan.cut_examples},
                       {"longest", plan.longest},
                       {"trained_parameters", plan.trained_parameters},
+                      {"flops", plan.flops},
+                      {"device", plan.on_gpu ? "cuda" : "cpu"},
+                      {"tokens_per_pass", plan.run_tokens},
                       {"memory",
                        {{"weights", plan.weights_bytes},
                         {"training_state", plan.state_bytes},
                         {"activations", plan.activation_bytes},
+                        {"logits", plan.logits_bytes},
                         {"total", plan.memory_bytes}}},
                       {"bytes",
                        {{"checkpoint", plan.checkpoint_bytes},
@@ -201,11 +205,15 @@ std::string format_training(const Json& train) {
                        count(train, "cut_examples"), count(train, "longest"));
   const Json& memory = train["memory"];
   const Json& stored = train["bytes"];
+  const bool gpu = train["device"] == "cuda";
   out += fmt::format(
-      "  memory at most about {}: weights {}, {} trained parameters with their optimiser {}, "
-      "activations {}\n",
-      bytes(memory, "total"), bytes(memory, "weights"), count(train, "trained_parameters"),
-      bytes(memory, "training_state"), bytes(memory, "activations"));
+      "  memory of the {} at most about {}: weights {} (twice while the merged model is checked),\n"
+      "  {} trained parameters with gradients and optimiser {}, activations {} of passes of {} "
+      "tokens{}\n",
+      gpu ? "GPU" : "machine", bytes(memory, "total"), bytes(memory, "weights"),
+      count(train, "trained_parameters"), bytes(memory, "training_state"),
+      bytes(memory, "activations"), count(train, "tokens_per_pass"),
+      gpu ? fmt::format(", logits {}", bytes(memory, "logits")) : "");
   out += fmt::format("  in the bucket: checkpoint {}, adapter {}, merged model {}\n",
                      bytes(stored, "checkpoint"), bytes(stored, "adapter"), bytes(stored, "fused"));
   return out;
@@ -216,6 +224,29 @@ std::string format_training(const Json& train) {
 Result<Json> make_plan(const std::shared_ptr<store::Bucket>& bucket,
                        const train::TrainOptions& options, int64_t memory) {
   return Plan(bucket, options, memory).make();
+}
+
+Result<Json> plan_costs(const Json& plan, train::TrainOptions options,
+                        std::vector<PricedMachine> machines, double utilization,
+                        double tokens_per_second) {
+  Job job;
+  job.utilization = utilization;
+  job.tokens_per_second = tokens_per_second;
+  if (!plan.contains("train"))
+    return invalid_input(
+        "there is nothing to estimate costs from; run lorry import-dataset and lorry import-model "
+        "first");
+  job.tokens = plan["train"]["tokens"].get<double>();
+  if (!plan.value("exact", false)) return estimate_costs(std::move(machines), job);
+  LORRY_ASSIGN(const auto* engine, load_engine());
+  options.device = "cuda";
+  LORRY_ASSIGN(const auto on_gpu, engine->plan_training(options));
+  options.device = "cpu";
+  LORRY_ASSIGN(const auto on_cpu, engine->plan_training(options));
+  job.flops = on_gpu.flops;
+  job.gpu_memory = on_gpu.memory_bytes;
+  job.cpu_memory = on_cpu.memory_bytes;
+  return estimate_costs(std::move(machines), job);
 }
 
 std::string format_plan(const Json& plan) {
@@ -231,6 +262,7 @@ std::string format_plan(const Json& plan) {
                        count(row, "rows"), count(row, "dropped"), count(row, "shards"),
                        bytes(row, "bytes"), count(row, "tokens"), bytes(row, "memory"));
   if (plan.contains("train")) out += format_training(plan["train"]);
+  if (plan.contains("costs")) out += format_costs(plan["costs"]);
   return out;
 }
 

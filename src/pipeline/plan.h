@@ -3,9 +3,11 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/json.h"
 #include "base/result.h"
+#include "pipeline/prices.h"
 #include "store/bucket.h"
 #include "train/train.h"
 
@@ -19,7 +21,14 @@ namespace lorry::pipeline {
 Result<Json> make_plan(const std::shared_ptr<store::Bucket>& bucket,
                        const train::TrainOptions& options, int64_t memory);
 
-/// The same for people.
+/// The hours and costs of that training on each machine (prices.h), for the plan's field `costs`.
+/// On GPUs the memory is what a run with device cuda takes. Before the tokens are there only a
+/// measured rate gives hours. `utilization` and `tokens_per_second` as in Job.
+Result<Json> plan_costs(const Json& plan, train::TrainOptions options,
+                        std::vector<PricedMachine> machines, double utilization,
+                        double tokens_per_second);
+
+/// A plan, with its costs if it has them, for people.
 std::string format_plan(const Json& plan);
 
 }  // namespace lorry::pipeline

@@ -28,6 +28,12 @@ at::Tensor cross_entropy_gradient_(at::Tensor& z, const at::Tensor& targets, dou
 
 }  // namespace
 
+int64_t logits_bytes(int64_t vocab_size, at::Device device) {
+  // As the product leaves them, as the softmax works on them, and as the backward product takes
+  // them.
+  return chunk_rows(vocab_size, device) * vocab_size * (2 + 4 + 2);
+}
+
 HeadLoss head_loss(const at::Tensor& hidden, const at::Tensor& targets, const at::Tensor& head,
                    double scale, const at::Tensor& head_grad) {
   const at::NoGradGuard no_grad;

@@ -3,7 +3,12 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+
 namespace lorry::train {
+
+/// Bytes of the logits that head_loss holds at once, in 16 bits and in float32.
+int64_t logits_bytes(int64_t vocab_size, at::Device device);
 
 struct HeadLoss {
   double sum = 0;          ///< of the losses of all rows, in nats

@@ -4,11 +4,14 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 
 #include "model/device.h"
 #include "model/safetensors.h"
 #include "store/layout.h"
+#include "train/flops.h"
 #include "train/inputs.h"
+#include "train/loss.h"
 #include "train/rows.h"
 #include "train/run_size.h"
 #include "train/schedule.h"
@@ -25,15 +28,6 @@ constexpr double kActivationShare = 1.4;
 /// Float32 parameter, gradient and two moments. Full training of a 16-bit model also keeps the
 /// 16-bit gradient that autograd leaves.
 constexpr int64_t kStateBytes = 16, kFullStateBytes = 18;
-
-int64_t lora_parameters(const model::ModelConfig& config, const model::LoraConfig& lora) {
-  int64_t per_layer = 0;
-  for (const auto projection : lora.targets) {
-    const auto [in, out] = model::projection_shape(config, projection);
-    per_layer += lora.r * (in + out);
-  }
-  return per_layer * config.num_hidden_layers;
-}
 
 Result<int64_t> count_parameters(const store::Bucket& bucket, const std::string& dir) {
   LORRY_ASSIGN(const auto reader, model::SafetensorsReader::open(bucket, dir, "model"));
@@ -60,8 +54,15 @@ Result<int64_t> bytes_of_a_weight(const TrainOptions& options, const model::Mode
   return int64_t{type == at::kFloat ? 4 : 2};
 }
 
+/// Which part of the data set's tokens has a loss; all of them if its record does not say.
+double share_of_targets(const Json& info) {
+  const Json tokens = info.value("tokens", Json()), targets = info.value("target_tokens", Json());
+  if (!tokens.is_number() || !targets.is_number() || tokens <= 0) return 1;
+  return targets.get<double>() / tokens.get<double>();
+}
+
 /// Walks the steps of the run and counts.
-void play(const TrainOptions& options, const Inputs& inputs, TrainPlan& plan) {
+void play(const TrainOptions& options, const Inputs& inputs, TrainPlan& plan, RunWork& work) {
   RowSource rows = make_rows(options, inputs);
   const int64_t rows_per_step = options.batch_size * options.gradient_accumulation_steps;
   plan.examples = rows.examples();
@@ -78,6 +79,7 @@ void play(const TrainOptions& options, const Inputs& inputs, TrainPlan& plan) {
         plan.longest = std::max(plan.longest, size);
         plan.cut_examples += size > options.max_length;
         tokens += std::min(size, options.max_length);
+        work.attended += attended_keys(inputs.config, std::min(size, options.max_length));
       }
     }
     plan.tokens += tokens;
@@ -85,6 +87,8 @@ void play(const TrainOptions& options, const Inputs& inputs, TrainPlan& plan) {
   }
   const int64_t longest = std::min(plan.longest, options.max_length);
   plan.run_tokens = std::min(most, std::max(plan.run_tokens, longest));
+  work.tokens = static_cast<double>(plan.tokens);
+  work.targets = work.tokens * share_of_targets(inputs.data_info);
 }
 
 }  // namespace
@@ -99,24 +103,29 @@ Result<TrainPlan> plan_training(const TrainOptions& options) {
                count_parameters(*inputs.bucket, store::model_dir(options.model)));
   TrainPlan plan;
   plan.run_tokens = run_tokens(inputs.config, device);
-  play(options, inputs, plan);
+  RunWork work;
+  play(options, inputs, plan, work);
 
   plan.weights_bytes = parameters * weight;
   plan.fused_bytes = parameters * (inputs.config.dtype == "float32" ? 4 : 2);
+  std::optional<model::LoraConfig> lora;
   if (options.full) {
     plan.trained_parameters = parameters;
     plan.state_bytes = parameters * (weight == 4 ? kStateBytes - 4 : kFullStateBytes);
   } else {
-    LORRY_ASSIGN(const auto lora, lora_config(options));
-    plan.trained_parameters = lora_parameters(inputs.config, lora);
+    LORRY_ASSIGN(lora, lora_config(options));
+    plan.trained_parameters = lora_parameters(inputs.config, *lora);
     plan.state_bytes = plan.trained_parameters * kStateBytes;
     plan.adapter_bytes = plan.trained_parameters * 4;
   }
   plan.checkpoint_bytes = plan.trained_parameters * 12;  // parameter and two moments
   plan.activation_bytes = plan.run_tokens * activation_bytes(inputs.config) * weight / 2;
+  plan.on_gpu = device.is_cuda();
+  if (plan.on_gpu) plan.logits_bytes = logits_bytes(inputs.config.vocab_size, device);
+  plan.flops = training_flops(inputs.config, lora, work);
   // The weights twice: the merged model is compared with the trained one before it is published.
   plan.memory_bytes =
-      kFixedBytes + 2 * plan.weights_bytes + plan.state_bytes +
+      kFixedBytes + 2 * plan.weights_bytes + plan.state_bytes + plan.logits_bytes +
       static_cast<int64_t>(kActivationShare * static_cast<double>(plan.activation_bytes));
   return plan;
 }

@@ -18,11 +18,14 @@ struct TrainPlan {
   int64_t longest = 0;       ///< tokens of the longest example, uncut
   int64_t run_tokens = 0;    ///< tokens of the largest forward pass
   int64_t trained_parameters = 0;
+  double flops = 0;  ///< operations of all forward and backward passes, about (flops.h)
 
   // Memory in bytes, of the host or (on a GPU) of the device.
-  int64_t weights_bytes = 0;
+  bool on_gpu = false;
+  int64_t weights_bytes = 0;     ///< once; held twice while the merged model is checked
   int64_t state_bytes = 0;       ///< trained parameters, gradients, optimiser
   int64_t activation_bytes = 0;  ///< of the largest forward pass
+  int64_t logits_bytes = 0;      ///< on a GPU; the host's are among the libraries' own
   int64_t memory_bytes = 0;      ///< all of it, with the libraries' own
 
   // Results in the bucket, in bytes.
