@@ -22,7 +22,7 @@ TORCH = "torch==2.11.*"
 # Copied into the program: Debian's packages, whose copyright files travel along.
 LINKED_IN = {
     "boost": "libboost1.81-dev", "cli11": "libcli11-dev", "curl": "libcurl4-openssl-dev", "fmt": "libfmt-dev",
-    "nlohmann-json": "nlohmann-json3-dev", "openssl": "libssl-dev", "simdjson": "libsimdjson-dev",
+    "gcc": "libstdc++6", "nlohmann-json": "nlohmann-json3-dev", "openssl": "libssl-dev", "simdjson": "libsimdjson-dev",
     "spdlog": "libspdlog-dev", "utf8proc": "libutf8proc-dev", "yaml": "libyaml-dev", "zlib": "zlib1g-dev",
     "zstd": "libzstd-dev",
 }

@@ -22,10 +22,15 @@ work=$(mktemp -d "$cache/making.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/out/glibc"
 
+no_network() {
+  echo "parts.sh: what the wheel is made of could not be fetched; is there a network?"
+  exit 75
+}
+
 # glibc 2.28 as the `zig` compiler's package knows it: it links a program that does nothing, and the
 # libraries that it used are ours.
 glibc() {
-  "$python" -m pip download -q --no-deps --require-hashes -r "$here/requirements.txt" -d "$work/zig"
+  "$python" -m pip download -q --no-deps --require-hashes -r "$here/requirements.txt" -d "$work/zig" || no_network
   "$python" -m zipfile -e "$work"/zig/*.whl "$work/zig"
   chmod +x "$work/zig/ziglang/zig"
   echo 'int main(void) { return 0; }' >"$work/nothing.c"
@@ -49,7 +54,7 @@ source_lists() {
 source_of() {
   mkdir "$work/$1.dsc"
   (cd "$work/$1.dsc" && "${apt[@]}" source --download-only "$1" && dpkg-source --no-check -x ./*.dsc "$work/$1") >"$work/$1.log" 2>&1 ||
-    { cat "$work/$1.log"; return 1; }
+    { cat "$work/$1.log"; no_network; }
 }
 
 # archive NAME FILE...: compiled with the flags in $flags, into libNAME.a.

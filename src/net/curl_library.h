@@ -2,8 +2,8 @@
 //
 // Loading it (and the thirty libraries behind it) takes 6 ms, which verbs that stay local need not
 // pay. It is loaded with its own symbols first: libparquet exports an OpenSSL of another version
-// under the same names, and libcurl has to find the one it was built for. The wheel has it linked in
-// instead, with those names hidden (curl_linked.cc).
+// under the same names, and libcurl has to find the one it was built for. The wheel has it linked
+// in instead, with those names hidden (curl_linked.cc).
 #pragma once
 
 #define CURL_DISABLE_TYPECHECK
@@ -25,7 +25,8 @@ struct CurlLibrary {
   decltype(&curl_slist_free_all) slist_free_all = nullptr;
 };
 
-/// The libcurl that is linked in, initialised; nullptr if it could not be. Only the wheel defines it.
+/// The libcurl that is linked in, initialised; nullptr if it could not be. Only the wheel defines
+/// it.
 const CurlLibrary* linked_curl() __attribute__((weak));
 
 /// The library, initialised; unsupported, naming the package, if it is not installed.
