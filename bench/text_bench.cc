@@ -2,12 +2,13 @@
 //
 //   lorry_text_bench render MODEL_DIR CONVERSATIONS.jsonl THREADS   prints: seconds rows bytes
 //   lorry_text_bench encode MODEL_DIR DOCUMENTS THREADS             prints: seconds documents
-//   tokens
+//   tokens CPU-seconds
 //
 // DOCUMENTS are UTF-8 texts divided by NUL bytes. Reading and parsing the input is not counted; one
 // pass is made, the first, so no cache has seen the text before.
 
 #include <fmt/format.h>
+#include <time.h>
 
 #include <atomic>
 #include <chrono>
@@ -47,13 +48,21 @@ struct Measured {
   double seconds = 0;
   size_t items = 0;
   int64_t amount = 0;  // what `work` returned, summed
+  double cpu_seconds = 0;
 };
+
+double cpu_seconds() {
+  timespec now{};
+  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
 
 /// Runs work(i) for every i below `items` on `threads` threads.
 Measured measure(size_t items, int threads, const std::function<int64_t(size_t)>& work) {
   constexpr size_t kChunk = 64;
   std::atomic<size_t> next = 0;
   std::atomic<int64_t> amount = 0;
+  const double cpu_start = cpu_seconds();
   const auto start = std::chrono::steady_clock::now();
   std::vector<std::jthread> pool;
   for (int t = 0; t < threads; ++t) {
@@ -67,7 +76,7 @@ Measured measure(size_t items, int threads, const std::function<int64_t(size_t)>
   }
   pool.clear();
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-  return {elapsed.count(), items, amount};
+  return {elapsed.count(), items, amount, cpu_seconds() - cpu_start};
 }
 
 Result<Measured> render(const lorry::text::Chat& chat, const std::string& input, int threads) {
@@ -115,6 +124,7 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "lorry_text_bench: {}\n", measured.error().message);
     return 1;
   }
-  fmt::print("{:.6f} {} {}\n", measured->seconds, measured->items, measured->amount);
+  fmt::print("{:.6f} {} {} {:.6f}\n", measured->seconds, measured->items, measured->amount,
+             measured->cpu_seconds);
   return 0;
 }

@@ -1,6 +1,7 @@
 #include "text/added_tokens.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "text/unicode.h"
 
@@ -61,13 +62,22 @@ void StringFinder::add(std::string_view string, int32_t id) {
     node = child;
   }
   if (nodes_[node].id < 0) nodes_[node].id = id;  // of equal strings the first counts
+  only_root_ = nodes_[0].children.size() == 1 ? std::optional(string[0]) : std::nullopt;
+}
+
+size_t StringFinder::next_root(std::string_view text, size_t from) const {
+  if (only_root_) {
+    const void* at = std::memchr(text.data() + from, *only_root_, text.size() - from);
+    return at ? static_cast<size_t>(static_cast<const char*>(at) - text.data()) : text.size();
+  }
+  while (from < text.size() && roots_[static_cast<uint8_t>(text[from])] == 0) ++from;
+  return from;
 }
 
 std::optional<StringFinder::Match> StringFinder::find(std::string_view text, size_t from) const {
   if (nodes_.empty()) return std::nullopt;
-  for (size_t begin = from; begin < text.size(); ++begin) {
+  for (size_t begin = from; (begin = next_root(text, begin)) < text.size(); ++begin) {
     uint32_t node = roots_[static_cast<uint8_t>(text[begin])];
-    if (node == 0) continue;
     std::optional<Match> best;
     for (size_t end = begin + 1;; ++end) {
       if (nodes_[node].id >= 0) best = {begin, end, nodes_[node].id};

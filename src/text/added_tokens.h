@@ -49,8 +49,11 @@ class StringFinder {
     std::map<uint8_t, uint32_t> children;
     int32_t id = -1;
   };
+  size_t next_root(std::string_view text, size_t from) const;
+
   std::vector<Node> nodes_;
   std::array<uint32_t, 256> roots_{};  // node behind a first byte; 0 is none
+  std::optional<char> only_root_;      // the first byte of all strings, where it is one
 };
 
 /// The added tokens of one tokenizer. Filled first, then immutable.

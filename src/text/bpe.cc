@@ -12,16 +12,7 @@
 namespace lorry::text {
 namespace {
 
-constexpr size_t kScanLimit = 48;  // longer words go through a heap
-
-uint64_t pair_key(int32_t left, int32_t right) {
-  return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
-}
-
-uint64_t hash_pair(uint64_t key) {
-  key *= 0x9E3779B97F4A7C15ull;
-  return key ^ key >> 32;
-}
+constexpr uint32_t kNoMerge = MergeTable::kNone;
 
 }  // namespace
 
@@ -41,9 +32,11 @@ Result<std::unique_ptr<Bpe>> Bpe::create(TokenMap vocab, const std::vector<Merge
 }
 
 Result<> Bpe::add_merges(const std::vector<Merge>& merges) {
-  const size_t slots = std::bit_ceil(std::max<size_t>(merges.size() * 2, 16));
-  merges_.resize(slots);
-  merge_mask_ = slots - 1;
+  if (merges.size() >= MergeTable::kNone) {
+    return unsupported("tokenizer.json: more than " + std::to_string(MergeTable::kNone) +
+                       " merges");
+  }
+  merges_.reserve(merges.size());
   std::string joined;
   uint32_t rank = 0;
   for (const auto& [left, right] : merges) {
@@ -65,23 +58,14 @@ Result<> Bpe::add_merges(const std::vector<Merge>& merges) {
       return invalid_input("tokenizer.json: merge " + std::to_string(rank) + " makes '" + joined +
                            "', which is not in the vocabulary");
     }
-    insert_merge(pair_key(*a, *b), rank++, *id);
+    if (std::max({*a, *b, *id}) > MergeTable::kMaxId || std::min({*a, *b, *id}) < 0) {
+      return unsupported("tokenizer.json: merge " + std::to_string(rank) + " has an id above " +
+                         std::to_string(MergeTable::kMaxId));
+    }
+    merges_.add(*a, *b, *id);
+    ++rank;
   }
   return {};
-}
-
-void Bpe::insert_merge(uint64_t pair, uint32_t rank, int32_t id) {
-  uint64_t s = hash_pair(pair) & merge_mask_;
-  while (merges_[s].pair != UINT64_MAX && merges_[s].pair != pair) s = (s + 1) & merge_mask_;
-  merges_[s] = {pair, rank, id};  // of a merge listed twice the last counts
-}
-
-const Bpe::MergeSlot* Bpe::find_merge(int32_t left, int32_t right) const {
-  const uint64_t pair = pair_key(left, right);
-  for (uint64_t s = hash_pair(pair) & merge_mask_;; s = (s + 1) & merge_mask_) {
-    if (merges_[s].pair == pair) return &merges_[s];
-    if (merges_[s].pair == UINT64_MAX) return nullptr;
-  }
 }
 
 Result<> Bpe::prepare_bytes() {
@@ -93,6 +77,13 @@ Result<> Bpe::prepare_bytes() {
     char name[8];
     std::snprintf(name, sizeof name, "<0x%02X>", b);
     fallback_ids_[b] = vocab().find(name).value_or(-1);
+  }
+  if (byte_level_) {
+    byte_ranks_.assign(256 * 256, kNoMerge);
+    for (size_t i = 0; i < byte_ranks_.size(); ++i) {
+      const int32_t left = byte_ids_[i >> 8], right = byte_ids_[i & 255];
+      if (left >= 0 && right >= 0) byte_ranks_[i] = merges_.rank(left, right);
+    }
   }
   if (!options_.ignore_merges) return {};
   words_.reserve(vocab().size());
@@ -106,18 +97,6 @@ Result<> Bpe::prepare_bytes() {
   return {};
 }
 
-void Bpe::encode(std::string_view word, std::vector<int32_t>& ids) const {
-  if (word.empty()) return;
-  if (word.size() == 1 && byte_level_) {
-    if (const int32_t id = byte_ids_[static_cast<uint8_t>(word[0])];
-        id >= 0 && options_.word_suffix.empty()) {
-      ids.push_back(id);
-      return;
-    }
-  }
-  WordModel::encode(word, ids);
-}
-
 void Bpe::encode(std::string_view word, std::vector<Symbol>& symbols) const {
   if (word.empty()) return;
   if (options_.ignore_merges) {
@@ -126,12 +105,18 @@ void Bpe::encode(std::string_view word, std::vector<Symbol>& symbols) const {
       return;
     }
   }
-  if (byte_level_) {
-    split_bytes(word, symbols);
-  } else {
-    split_chars(word, symbols);
+  const bool one_a_byte = byte_level_ && split_bytes(word, symbols);
+  if (!byte_level_) split_chars(word, symbols);
+  if (symbols.size() > kScanLimit) return merge_long(symbols);
+  if (symbols.size() < 2) return;
+  Ranks ranks;
+  for (size_t i = 0; i + 1 < symbols.size(); ++i) {
+    ranks[i] =
+        one_a_byte
+            ? byte_ranks_[static_cast<uint8_t>(word[i]) << 8 | static_cast<uint8_t>(word[i + 1])]
+            : merges_.rank(symbols[i].id, symbols[i + 1].id);
   }
-  merge(symbols);
+  merge_short(symbols, ranks);
 }
 
 void Bpe::add_unknown(uint32_t size, bool& pending, std::vector<Symbol>& symbols) const {
@@ -153,15 +138,16 @@ bool Bpe::add_fallback(std::string_view piece, std::vector<Symbol>& symbols) con
   return true;
 }
 
-void Bpe::split_bytes(std::string_view word, std::vector<Symbol>& symbols) const {
-  symbols.reserve(word.size());
-  bool plain = options_.subword_prefix.empty() && options_.word_suffix.empty();
-  for (size_t i = 0; plain && i < word.size(); ++i) {
-    const int32_t id = byte_ids_[static_cast<uint8_t>(word[i])];
-    if (id < 0) plain = false;
-    symbols.push_back({id, 1});
+bool Bpe::split_bytes(std::string_view word, std::vector<Symbol>& symbols) const {
+  if (options_.subword_prefix.empty() && options_.word_suffix.empty()) {
+    bool known = true;
+    symbols.resize(word.size());
+    for (size_t i = 0; i < word.size(); ++i) {
+      symbols[i] = {byte_ids_[static_cast<uint8_t>(word[i])], 1};
+      known &= symbols[i].id >= 0;
+    }
+    if (known) return true;
   }
-  if (plain) return;
   // Rare: a vocabulary without some byte. Spell the word out and count its bytes again.
   symbols.clear();
   const std::string chars = bytes_to_chars(word);
@@ -174,6 +160,7 @@ void Bpe::split_bytes(std::string_view word, std::vector<Symbol>& symbols) const
     }
     s.size = bytes;
   }
+  return false;
 }
 
 void Bpe::split_chars(std::string_view word, std::vector<Symbol>& symbols) const {
@@ -200,42 +187,44 @@ void Bpe::split_chars(std::string_view word, std::vector<Symbol>& symbols) const
   }
 }
 
-void Bpe::merge(std::vector<Symbol>& symbols) const {
-  if (symbols.size() < 2) return;
-  if (symbols.size() <= kScanLimit) {
-    merge_short(symbols);
-  } else {
-    merge_long(symbols);
+void Bpe::merge_short(std::vector<Symbol>& symbols, Ranks& keys) const {
+  // A rank gets its index below it, so that the least key says both. A symbol that is gone has
+  // size 0.
+  constexpr int kIndexBits = 6;
+  constexpr uint32_t kNever = kNoMerge << kIndexBits;
+  static_assert(kScanLimit < 1 << kIndexBits);
+  std::array<uint8_t, kScanLimit> next, previous;
+  const size_t n = symbols.size();
+  const auto key = [&](size_t i) {
+    return merges_.rank(symbols[i].id, symbols[next[i]].id) << kIndexBits | uint32_t(i);
+  };
+  for (size_t i = 0; i < n; ++i) {
+    next[i] = static_cast<uint8_t>(i + 1);
+    previous[i] = static_cast<uint8_t>(i - 1);
+    keys[i] = keys[i] << kIndexBits | uint32_t(i);
   }
-}
-
-void Bpe::merge_short(std::vector<Symbol>& symbols) const {
-  std::array<const MergeSlot*, kScanLimit> pairs;  // of symbol i and its right neighbour
-  size_t n = symbols.size();
-  for (size_t i = 0; i + 1 < n; ++i) pairs[i] = find_merge(symbols[i].id, symbols[i + 1].id);
+  keys[n - 1] = kNever;
   for (;;) {
-    size_t best = n;
-    uint32_t best_rank = UINT32_MAX;
-    for (size_t i = 0; i + 1 < n; ++i) {
-      if (pairs[i] && pairs[i]->rank < best_rank) best_rank = pairs[i]->rank, best = i;
-    }
-    if (best == n) break;
-    symbols[best].id = pairs[best]->id;
-    symbols[best].size += symbols[best + 1].size;
-    --n;
-    for (size_t i = best + 1; i < n; ++i) symbols[i] = symbols[i + 1];
-    for (size_t i = best + 1; i + 1 < n; ++i) pairs[i] = pairs[i + 1];
-    if (best > 0) pairs[best - 1] = find_merge(symbols[best - 1].id, symbols[best].id);
-    if (best + 1 < n) pairs[best] = find_merge(symbols[best].id, symbols[best + 1].id);
+    uint32_t best = kNever;
+    for (size_t i = 0; i + 1 < n; ++i) best = std::min(best, keys[i]);
+    if (best >= kNever) break;
+    const size_t left = best & ((1 << kIndexBits) - 1), right = next[left];
+    symbols[left].id = merges_.id(best >> kIndexBits);
+    symbols[left].size += symbols[right].size;
+    symbols[right].size = 0;
+    keys[right] = kNever;
+    next[left] = next[right];
+    if (next[left] < n) previous[next[left]] = static_cast<uint8_t>(left);
+    keys[left] = next[left] < n ? key(left) : kNever;
+    if (left > 0) keys[previous[left]] = key(previous[left]);
   }
-  symbols.resize(n);
+  std::erase_if(symbols, [](const Symbol& s) { return s.size == 0; });
 }
 
 void Bpe::merge_long(std::vector<Symbol>& symbols) const {
   struct Candidate {
     uint32_t rank;
     uint32_t at;
-    int32_t id;
     bool operator>(const Candidate& o) const { return rank != o.rank ? rank > o.rank : at > o.at; }
   };
   constexpr uint32_t kNone = UINT32_MAX;
@@ -244,8 +233,8 @@ void Bpe::merge_long(std::vector<Symbol>& symbols) const {
   std::vector<bool> gone(n, false);
   std::vector<Candidate> heap;
   const auto candidate = [&](uint32_t at, uint32_t right) {
-    const MergeSlot* m = find_merge(symbols[at].id, symbols[right].id);
-    return m ? std::optional(Candidate{m->rank, at, m->id}) : std::nullopt;
+    const uint32_t rank = merges_.rank(symbols[at].id, symbols[right].id);
+    return rank == kNoMerge ? std::nullopt : std::optional(Candidate{rank, at});
   };
   for (uint32_t i = 0; i < n; ++i) {
     previous[i] = i == 0 ? kNone : i - 1;
@@ -260,9 +249,11 @@ void Bpe::merge_long(std::vector<Symbol>& symbols) const {
     queue.pop();
     if (gone[top.at] || next[top.at] == kNone) continue;
     const uint32_t right = next[top.at];
-    const MergeSlot* now = find_merge(symbols[top.at].id, symbols[right].id);
-    if (!now || now->id != top.id) continue;  // the neighbourhood has changed since
-    symbols[top.at].id = top.id;
+    const int32_t id = merges_.id(top.rank);
+    const uint32_t now = merges_.rank(symbols[top.at].id, symbols[right].id);
+    // The neighbourhood may have changed since.
+    if (now == kNoMerge || merges_.id(now) != id) continue;
+    symbols[top.at].id = id;
     symbols[top.at].size += symbols[right].size;
     gone[right] = true;
     next[top.at] = next[right];

@@ -4,12 +4,14 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
 
 #include "base/result.h"
+#include "text/merge_table.h"
 #include "text/word_model.h"
 
 namespace lorry::text {
@@ -33,27 +35,21 @@ class Bpe final : public WordModel {
   static Result<std::unique_ptr<Bpe>> create(TokenMap vocab, const std::vector<Merge>& merges,
                                              BpeOptions options, bool byte_level);
 
-  void encode(std::string_view word, std::vector<int32_t>& ids) const override;
+  using WordModel::encode;
   void encode(std::string_view word, std::vector<Symbol>& symbols) const override;
 
  private:
-  struct MergeSlot {
-    uint64_t pair = UINT64_MAX;
-    uint32_t rank = 0;
-    int32_t id = 0;
-  };
+  static constexpr size_t kScanLimit = 48;         // symbols; longer words go through a heap
+  using Ranks = std::array<uint32_t, kScanLimit>;  // of merging a symbol with the next
 
   explicit Bpe(TokenMap vocab) : WordModel(std::move(vocab)) {}
   Result<> add_merges(const std::vector<Merge>& merges);
   Result<> prepare_bytes();
-  void insert_merge(uint64_t pair, uint32_t rank, int32_t id);
-  const MergeSlot* find_merge(int32_t left, int32_t right) const;
-  void split_bytes(std::string_view word, std::vector<Symbol>& symbols) const;
+  bool split_bytes(std::string_view word, std::vector<Symbol>& symbols) const;
   void split_chars(std::string_view word, std::vector<Symbol>& symbols) const;
   void add_unknown(uint32_t size, bool& pending, std::vector<Symbol>& symbols) const;
   bool add_fallback(std::string_view piece, std::vector<Symbol>& symbols) const;
-  void merge(std::vector<Symbol>& symbols) const;
-  void merge_short(std::vector<Symbol>& symbols) const;
+  void merge_short(std::vector<Symbol>& symbols, Ranks& ranks) const;
   void merge_long(std::vector<Symbol>& symbols) const;
 
   TokenMap words_;  // whole words as they come in, for ignore_merges
@@ -62,10 +58,10 @@ class Bpe final : public WordModel {
   bool has_unk_ = false;
   int32_t unk_id_ = 0;
   std::array<int32_t, 256> byte_ids_{};
+  std::vector<uint32_t> byte_ranks_;  // of merging two bytes, by left << 8 | right
   std::array<int32_t, 256> fallback_ids_{};
   bool has_fallback_ = false;
-  std::vector<MergeSlot> merges_;
-  uint64_t merge_mask_ = 0;
+  MergeTable merges_;
 };
 
 }  // namespace lorry::text

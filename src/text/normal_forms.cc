@@ -70,22 +70,36 @@ bool begins_segment(uint32_t c, NormalForm form) {
   return combining_class(first) == 0 && !composes_backwards(first) && !composes_backwards(c);
 }
 
+CodePointTable make_stable_table(NormalForm form) {
+  CodePointSet::Ranges unstable;
+  for (uint32_t c = 0x80; c < 0x30000; ++c) {
+    if (c >= 0x3400 && c < 0xA000) c = 0xA000;     // ideographs
+    if (c >= 0xE000 && c < 0xF900) c = 0xF900;     // private use
+    if (c >= 0x17000 && c < 0x1A000) c = 0x1A000;  // Tangut
+    if (c >= 0x20000 && c < 0x2F800) c = 0x2F800;
+    if (!is_stable(c, form)) unstable.emplace_back(c, c);
+  }
+  return CodePointTable(CodePointSet(std::move(unstable)).inverted());
+}
+
+template <NormalForm kForm>
+const CodePointTable& stable_table() {
+  static const CodePointTable table = make_stable_table(kForm);
+  return table;
+}
+
 const CodePointTable& stable_table(NormalForm form) {
-  static const auto make = [](NormalForm f) {
-    CodePointSet::Ranges unstable;
-    for (uint32_t c = 0x80; c < 0x30000; ++c) {
-      if (c >= 0x3400 && c < 0xA000) c = 0xA000;     // ideographs
-      if (c >= 0xE000 && c < 0xF900) c = 0xF900;     // private use
-      if (c >= 0x17000 && c < 0x1A000) c = 0x1A000;  // Tangut
-      if (c >= 0x20000 && c < 0x2F800) c = 0x2F800;
-      if (!is_stable(c, f)) unstable.emplace_back(c, c);
-    }
-    return CodePointTable(CodePointSet(std::move(unstable)).inverted());
-  };
-  static const std::array<CodePointTable, 4> tables = {
-      make(NormalForm::kNfc), make(NormalForm::kNfd), make(NormalForm::kNfkc),
-      make(NormalForm::kNfkd)};
-  return tables[static_cast<size_t>(form)];
+  switch (form) {
+    case NormalForm::kNfc:
+      return stable_table<NormalForm::kNfc>();
+    case NormalForm::kNfd:
+      return stable_table<NormalForm::kNfd>();
+    case NormalForm::kNfkc:
+      return stable_table<NormalForm::kNfkc>();
+    case NormalForm::kNfkd:
+      break;
+  }
+  return stable_table<NormalForm::kNfkd>();
 }
 
 class NormalFormStep : public NormalizerStep {
@@ -112,14 +126,12 @@ class NormalFormStep : public NormalizerStep {
 
  private:
   size_t first_unstable(std::string_view text, size_t from) const {
-    for (size_t i = from; i < text.size();) {
-      if (static_cast<uint8_t>(text[i]) < 0x80) {
-        ++i;
-        continue;
-      }
-      const Decoded d = decode_utf8(&text[i]);
-      if (!stable_.contains(d.code_point)) return i;
-      i += d.size;
+    for (size_t i = from; (i = skip_ascii(text, i)) < text.size();) {
+      do {
+        const Decoded d = decode_utf8(&text[i]);
+        if (!stable_.contains(d.code_point)) return i;
+        i += d.size;
+      } while (i < text.size() && static_cast<uint8_t>(text[i]) >= 0x80);
     }
     return text.size();
   }

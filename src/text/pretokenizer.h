@@ -8,13 +8,12 @@
 #include "base/json.h"
 #include "base/result.h"
 #include "text/aligned_text.h"
+#include "text/regex.h"
 
 namespace lorry::text {
 
 /// A word: bytes [begin, end) of the text.
-struct Piece {
-  size_t begin, end;
-};
+using Piece = Regex::Match;
 
 /// One cut. Immutable, hence thread-safe.
 class PreTokenizerStep {

@@ -81,18 +81,13 @@ class RegexSplit : public PreTokenizerStep {
     std::vector<Part> parts;
     for (const Piece& piece : in) {
       const std::string_view all = text.text().substr(piece.begin, piece.end - piece.begin);
+      if (behavior_ == SplitBehavior::kIsolated) {
+        pattern_.split(all, piece.begin, out);
+        continue;
+      }
       Regex::Iterator matches(pattern_, all);
       Regex::Match m;
       size_t done = 0;
-      if (behavior_ == SplitBehavior::kIsolated) {
-        while (matches.next(m)) {
-          push(out, piece.begin + done, piece.begin + m.begin);
-          push(out, piece.begin + m.begin, piece.begin + m.end);
-          done = m.end;
-        }
-        push(out, piece.begin + done, piece.end);
-        continue;
-      }
       parts.clear();
       while (matches.next(m)) {
         if (done != m.begin) parts.push_back({piece.begin + done, piece.begin + m.begin, invert_});

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "text/regex_ast.h"
+#include "text/regex_dfa.h"
 
 namespace lorry::text {
 namespace {
@@ -158,6 +159,7 @@ struct Regex::Program {
   std::vector<ByteSet> firsts;
   uint32_t registers = 0;
   FirstBytes first;
+  std::optional<RegexDfa> dfa;  ///< the same pattern, faster, where that is possible
 };
 
 class RegexCompiler {
@@ -171,6 +173,7 @@ class RegexCompiler {
       return unsupported("split pattern is too large");
     }
     c.p_->first = first_bytes(*root);
+    c.p_->dfa = RegexDfa::build(*root);
     return Regex(std::move(c.p_));
   }
 
@@ -569,14 +572,16 @@ Regex::~Regex() = default;
 
 Result<Regex> Regex::compile(std::string_view pattern) { return RegexCompiler::compile(pattern); }
 
-bool Regex::find(std::string_view text, size_t from, Match& match) const {
-  thread_local std::vector<size_t> stack;
-  RegexCompiler::Machine machine(*program_, text, stack);
-  const FirstBytes& first = program_->first;
+namespace {
+
+/// The leftmost match from `from` on; match_at(position) says where one that begins there ends.
+template <typename MatchAt>
+bool find_first(std::string_view text, size_t from, const FirstBytes& first, MatchAt match_at,
+                Regex::Match& match) {
   for (size_t pos = from; pos <= text.size();) {
     if (pos == text.size() ? first.nullable
                            : first.nullable || first.bytes[static_cast<uint8_t>(text[pos])]) {
-      if (const size_t end = machine.match_at(pos); end != kFail) {
+      if (const size_t end = match_at(pos); end != kFail) {
         match = {pos, end};
         return true;
       }
@@ -585,6 +590,36 @@ bool Regex::find(std::string_view text, size_t from, Match& match) const {
     pos += utf8_size(text[pos]);
   }
   return false;
+}
+
+}  // namespace
+
+bool Regex::find(std::string_view text, size_t from, Match& match) const {
+  if (const auto& dfa = program_->dfa) {
+    static_assert(RegexDfa::kNoMatch == kFail);
+    const auto match_at = [&](size_t pos) { return dfa->match(text, pos); };
+    return find_first(text, from, program_->first, match_at, match);
+  }
+  thread_local std::vector<size_t> stack;
+  RegexCompiler::Machine machine(*program_, text, stack);
+  const auto match_at = [&](size_t pos) { return machine.match_at(pos); };
+  return find_first(text, from, program_->first, match_at, match);
+}
+
+bool Regex::is_automaton() const { return program_->dfa.has_value(); }
+
+void Regex::split(std::string_view text, size_t offset, std::vector<Match>& parts) const {
+  if (program_->dfa) return program_->dfa->split(text, offset, parts);
+  const auto push = [&](size_t begin, size_t end) {
+    if (begin < end) parts.push_back({offset + begin, offset + end});
+  };
+  Iterator matches(*this, text);
+  size_t done = 0;
+  for (Match m; matches.next(m); done = m.end) {
+    push(done, m.begin);
+    push(m.begin, m.end);
+  }
+  push(done, text.size());
 }
 
 bool Regex::Iterator::next(Match& match) {

@@ -1,12 +1,13 @@
 // The regular expressions of tokenizer.json, with Oniguruma's meaning (its Ruby syntax), since that
-// is what the peer `tokenizers` runs: a backtracking matcher made for split patterns, which are
-// mostly runs of character classes.
+// is what the peer `tokenizers` runs. Patterns that split text become an automaton (regex_dfa.h);
+// what that cannot express is left to a backtracking matcher.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
 
@@ -17,6 +18,7 @@ class Regex {
  public:
   struct Match {
     size_t begin, end;  ///< bytes of the text
+    bool operator==(const Match&) const = default;
   };
 
   /// A construct that is not supported (back references, \K, \X, ...) is named in the error.
@@ -28,6 +30,13 @@ class Regex {
   /// The leftmost match at or behind byte `from` of valid UTF-8. The work for one start position is
   /// bounded; where the bound is met there is no match.
   bool find(std::string_view text, size_t from, Match& match) const;
+
+  /// Appends all matches and what lies between them, in order, none of them empty; `offset` is
+  /// added to their places.
+  void split(std::string_view text, size_t offset, std::vector<Match>& parts) const;
+
+  /// Whether the pattern is matched without backtracking.
+  bool is_automaton() const;
 
   /// Goes through all matches as `tokenizers` does: an empty match right behind the last match does
   /// not count.

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <random>
 #include <string>
 #include <vector>
 
@@ -81,6 +82,60 @@ TEST(Regex, RefusesWhatWouldRecurseOrOverflow) {
 TEST(Regex, StaysBoundedOnALongRun) {
   const std::string spaces(1 << 20, ' ');
   EXPECT_EQ(all_matches(R"(\s*[\r\n]+|\s+(?!\S)|\s+)", spaces).size(), 1u);
+}
+
+// A look-behind that always holds keeps a pattern from becoming an automaton.
+std::string for_backtracking(const std::string& pattern) {
+  return "(?:" + pattern + ")(?<!\uFFFF)";
+}
+
+std::string random_text(std::mt19937& random) {
+  static const std::vector<std::string> kParts = {
+      "a",      "B",      "z",      "the",     "ll",
+      "S",      "'",      "'s",     "'LL",     " ",
+      "  ",     "\t",     "\n",     "\r\n",    "1",
+      "23",     "4567",   "!",      "...",     "/",
+      "_",      "\u00e9", "\u017f", "e\u0301", "\u4e2d\u6587",
+      "\u3042", "\u00a0", "\u2003", "\u0662",  "\U0001F600",
+      "\u200d", "\u01c5", "\u02b0", "\u0e01",  "\u0e31",
+      "$",      "\u20ac"};
+  std::string text;
+  for (size_t n = random() % 60; n > 0; --n) {
+    const std::string& part = kParts[random() % kParts.size()];
+    for (size_t times = random() % 16 == 0 ? random() % 40 : 1; times > 0; --times) text += part;
+  }
+  return text;
+}
+
+TEST(Regex, MatchesAsAnAutomatonWhatItMatchesByBacktracking) {
+  const std::vector<std::string> patterns = {
+      R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)",
+      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
+      R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'ll)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'ll)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
+      R"([!-/:-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
+      R"(\p{N}{1,3}|[\x{4e00}-\x{9fa5}]+)",
+      R"(a+b|a|(?:ab|a)(?=b)|b{2}|[^ab]{2,3}?)",
+      R"((?:the|th|t)(?!e)|\s\s?)"};
+  std::mt19937 random(7);
+  for (const std::string& pattern : patterns) {
+    const auto automaton = Regex::compile(pattern);
+    const auto machine = Regex::compile(for_backtracking(pattern));
+    ASSERT_TRUE(automaton.ok() && machine.ok()) << pattern;
+    EXPECT_TRUE(automaton->is_automaton()) << pattern;
+    ASSERT_FALSE(machine->is_automaton()) << pattern;
+    for (int i = 0; i < 2000; ++i) {
+      const std::string text = random_text(random);
+      std::vector<Regex::Match> expected, found;
+      machine->split(text, 3, expected);
+      automaton->split(text, 3, found);
+      ASSERT_EQ(found, expected) << pattern << "\non: " << text;
+      Regex::Iterator one_by_one(*automaton, text), others(*machine, text);
+      for (Regex::Match a, b; others.next(b);) {
+        ASSERT_TRUE(one_by_one.next(a));
+        ASSERT_EQ(a, b);
+      }
+    }
+  }
 }
 
 }  // namespace

@@ -85,12 +85,9 @@ void Tokenizer::Impl::encode_words(AlignedText text, std::vector<int32_t>& ids,
   thread_local std::vector<Piece> words;
   thread_local std::vector<Symbol> symbols;
   pre_tokenizer.split(text, words, spans != nullptr || pre_tokenizer.needs_spans());
+  if (!spans) return model->encode(text.text(), words, ids);
   for (const Piece& word : words) {
     const std::string_view bytes = text.text().substr(word.begin, word.end - word.begin);
-    if (!spans) {
-      model->encode(bytes, ids);
-      continue;
-    }
     symbols.clear();
     model->encode(bytes, symbols);
     size_t at = word.begin;

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstdint>
+#include <cstring>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -37,6 +38,17 @@ inline uint32_t utf8_size(char lead) {
 }
 
 inline bool is_utf8_continuation(char c) { return (static_cast<uint8_t>(c) & 0xC0) == 0x80; }
+
+/// The first byte at or behind `from` that is not ASCII; the size if there is none.
+inline size_t skip_ascii(std::string_view text, size_t from) {
+  for (; text.size() - from >= 8; from += 8) {
+    uint64_t bytes;
+    std::memcpy(&bytes, text.data() + from, 8);
+    if (bytes & 0x8080808080808080ull) break;
+  }
+  while (from < text.size() && static_cast<uint8_t>(text[from]) < 0x80) ++from;
+  return from;
+}
 
 void append_utf8(std::string& out, uint32_t code_point);
 

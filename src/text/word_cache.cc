@@ -1,10 +1,18 @@
 #include "text/word_cache.h"
 
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <bit>
 #include <cstring>
+#include <new>
+#include <thread>
 
 namespace lorry::text {
 namespace {
 
+// Short words: 128 MB for a machine's cores together, 1 to 8 MB each.
+constexpr size_t kAllLines = 1 << 21, kMinLines = 1 << 14, kMaxLines = 1 << 17;
 constexpr size_t kSlots = 1 << 16;
 constexpr size_t kMaxUsed = kSlots / 2;
 constexpr size_t kMaxCaches = 4;  // vocabularies that a thread remembers
@@ -25,22 +33,43 @@ WordCache& WordCache::of_thread(uint64_t uid) {
   return *caches.back().cache;
 }
 
-WordCache::WordCache() : slots_(kSlots) {}
+WordCache::WordCache() : slots_(kSlots) {
+  const size_t threads = std::max(1u, std::thread::hardware_concurrency());
+  const size_t lines = std::bit_floor(std::clamp(kAllLines / threads, kMinLines, kMaxLines));
+  // Pages of zeros that cost nothing until they are used.
+  void* const memory = ::mmap(nullptr, lines * sizeof(Line), PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  lines_ = static_cast<Line*>(memory);
+  mask_ = lines - 1;
+}
 
-bool WordCache::find(std::string_view word, uint64_t hash, std::vector<int32_t>& ids) const {
+WordCache::~WordCache() { ::munmap(lines_, (mask_ + 1) * sizeof(Line)); }
+
+void WordCache::insert(const Key& key, size_t size, uint64_t hash, std::span<const int32_t> ids) {
+  Line* line = &lines_[hash & mask_];
+  Line* const other = &lines_[(hash & mask_) ^ 1];
+  // Where both places are taken, bits that the place does not depend on choose.
+  if (line->size != 0 && (other->size == 0 || (hash >> 40 & 1))) line = other;
+  line->key = key;
+  line->size = static_cast<uint8_t>(size);
+  line->n = static_cast<uint8_t>(ids.size());
+  std::copy(ids.begin(), ids.end(), line->ids);
+}
+
+std::span<const int32_t> WordCache::find_long(std::string_view word, uint64_t hash) const {
   for (size_t s = hash & (kSlots - 1); slots_[s].size; s = (s + 1) & (kSlots - 1)) {
     const Slot& slot = slots_[s];
     if (slot.hash != hash || slot.size != word.size()) continue;
     if (std::memcmp(words_.data() + slot.word, word.data(), word.size()) != 0) continue;
-    ids.insert(ids.end(), ids_.begin() + slot.ids, ids_.begin() + slot.ids + slot.n);
-    return true;
+    return std::span(ids_).subspan(slot.ids, slot.n);
   }
-  return false;
+  return {};
 }
 
-void WordCache::insert(std::string_view word, uint64_t hash, std::span<const int32_t> ids) {
+void WordCache::insert_long(std::string_view word, uint64_t hash, std::span<const int32_t> ids) {
   if (ids.size() > UINT8_MAX) return;
-  if (used_ >= kMaxUsed) clear();
+  if (used_ >= kMaxUsed) clear_long();
   size_t s = hash & (kSlots - 1);
   while (slots_[s].size) s = (s + 1) & (kSlots - 1);
   slots_[s] = {hash, static_cast<uint32_t>(words_.size()), static_cast<uint32_t>(ids_.size()),
@@ -50,7 +79,7 @@ void WordCache::insert(std::string_view word, uint64_t hash, std::span<const int
   ++used_;
 }
 
-void WordCache::clear() {
+void WordCache::clear_long() {
   slots_.assign(kSlots, Slot{});
   words_.clear();
   ids_.clear();

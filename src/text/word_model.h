@@ -2,12 +2,16 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
+#include "text/regex.h"
 #include "text/token_map.h"
 
 namespace lorry::text {
+
+class WordCache;
 
 /// A symbol of a word: a token and how many bytes of the word it stands for.
 struct Symbol {
@@ -21,9 +25,10 @@ class WordModel {
  public:
   virtual ~WordModel() = default;
 
-  /// Appends the ids of one word.
-  virtual void encode(std::string_view word, std::vector<int32_t>& ids) const;
-  /// The same with the bytes that each token stands for; not cached.
+  /// Appends the ids of the words of `text`, which come in order.
+  void encode(std::string_view text, std::span<const Regex::Match> words,
+              std::vector<int32_t>& ids) const;
+  /// Appends the tokens of one word, each of which stands for a byte or more; not cached.
   virtual void encode(std::string_view word, std::vector<Symbol>& symbols) const = 0;
 
   const TokenMap& vocab() const { return vocab_; }
@@ -32,6 +37,9 @@ class WordModel {
   explicit WordModel(TokenMap vocab);
 
  private:
+  int32_t* encode_new(std::string_view word, int32_t* out) const;
+  int32_t* encode_long(std::string_view word, WordCache& cache, int32_t* out) const;
+
   TokenMap vocab_;
   uint64_t uid_;  // names this vocabulary's words in a thread's cache
 };
