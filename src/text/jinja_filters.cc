@@ -219,14 +219,14 @@ Value truncate(Interp& in, const Value& v, CallArgs& args) {
   Value length_value, kill, end_value, leeway_value;
   args.bind("truncate", {"length", "killwords", "end", "leeway"},
             {&length_value, &kill, &end_value, &leeway_value});
-  require_defined(v);
-  if (!v.is_str()) raise(fmt::format("can only truncate str, not {}", type_name(v.type())));
   const int64_t length = length_value.is_integral() ? length_value.as_int() : 255;
   const std::string end = end_value.is_missing() ? "..." : to_str(end_value);
   const int64_t leeway = leeway_value.is_integral() ? leeway_value.as_int() : 5;
   const auto end_size = static_cast<int64_t>(code_point_count(end));
   if (length < end_size) raise("truncate: the length is less than that of the end");
-  if (length_of(v) <= length + leeway) return v;
+  const int64_t size = length_of(v);  // below 0: it has none
+  if (size >= 0 && size <= length + leeway) return v;
+  if (!v.is_str()) raise(fmt::format("can only truncate str, not {}", type_name(v.type())));
   const std::string_view s = v.str();
   std::string_view kept = s.substr(0, byte_offset(s, static_cast<size_t>(length - end_size)));
   const bool whole = !kill.is_missing() && truthy(kill);

@@ -346,6 +346,13 @@ Value format_map(Interp& in, const Value& self, CallArgs& args) {
   return brace_format(in, self.str(), named);
 }
 
+/// Lowercase, but for the sharp s.
+std::string fold_case(std::string_view text) {
+  std::string out = to_lower(text);
+  for (size_t at = 0; (at = out.find("\u00df", at)) != out.npos; at += 2) out.replace(at, 2, "ss");
+  return out;
+}
+
 template <std::string (*F)(std::string_view)>
 Value mapped(Interp& in, const Value& self, CallArgs& args) {
   args.bind("method", {}, {});
@@ -379,7 +386,7 @@ const std::map<std::string_view, Method>& methods() {
       {"format_map", format_map},
       {"upper", mapped<to_upper>},
       {"lower", mapped<to_lower>},
-      {"casefold", mapped<to_lower>},
+      {"casefold", mapped<fold_case>},
       {"title", mapped<title>},
       {"capitalize", mapped<capitalize>},
       {"swapcase", mapped<swapcase>},
@@ -395,8 +402,8 @@ const std::map<std::string_view, Method>& methods() {
                                                       all_of(self, is_printable).as_bool()))},
       {"isupper", LORRY_STR_METHOD(cased(self, true))},
       {"islower", LORRY_STR_METHOD(cased(self, false))},
-      {"istitle",
-       LORRY_STR_METHOD(Value::boolean(!self.str().empty() && title(self.str()) == self.str()))},
+      {"istitle", LORRY_STR_METHOD(Value::boolean(to_upper(self.str()) != to_lower(self.str()) &&
+                                                  title(self.str()) == self.str()))},
       {"ljust", LORRY_STR_METHOD(pad_method(in, self, args, '<'))},
       {"rjust", LORRY_STR_METHOD(pad_method(in, self, args, '>'))},
       {"center", LORRY_STR_METHOD(pad_method(in, self, args, '^'))},
