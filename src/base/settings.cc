@@ -1,7 +1,7 @@
 #include "base/settings.h"
 
 #include <fmt/format.h>
-#include <unistd.h>  // environ
+#include <unistd.h>  // __environ
 
 #include <cerrno>
 #include <cstdlib>
@@ -98,7 +98,9 @@ Result<std::vector<DotenvLine>> parse_dotenv(std::string_view text, std::string_
 
 Result<Settings> Settings::load(const std::string& directory) {
   Settings settings;
-  for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
+  // glibc's own name: its alias `environ` is empty in a program linked against stubs, as the wheel
+  // is.
+  for (char** entry = __environ; entry != nullptr && *entry != nullptr; ++entry) {
     const std::string_view pair = *entry;
     const size_t equals = pair.find('=');
     if (equals == std::string_view::npos) continue;

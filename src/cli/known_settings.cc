@@ -1,6 +1,6 @@
 #include "cli/known_settings.h"
 
-#include <unistd.h>  // environ
+#include <unistd.h>  // __environ
 
 #include <algorithm>
 #include <set>
@@ -83,7 +83,7 @@ std::set<std::string> read_names() {
 /// Names of the environment that begin with LORRY_, and all of .env.
 std::set<std::string> names_to_judge(const Settings& settings) {
   std::set<std::string> names(settings.dotenv_names().begin(), settings.dotenv_names().end());
-  for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
+  for (char** entry = __environ; entry != nullptr && *entry != nullptr; ++entry) {
     const std::string_view pair = *entry;
     if (pair.starts_with("LORRY_")) names.emplace(pair.substr(0, pair.find('=')));
   }
