@@ -60,8 +60,8 @@ class MergeTable {
     return (pair ^ pair >> 32) * 0xD6E8FEB86659FD93ull;
   }
 
-  std::vector<uint64_t> slots_;   // pair << kRankBits | rank
-  std::vector<int32_t> ids_;      // by rank
+  std::vector<uint64_t> slots_;  // pair << kRankBits | rank
+  std::vector<int32_t> ids_;     // by rank
   int slot_shift_ = 0;
 };
 
