@@ -63,7 +63,7 @@ archive() {
   shift
   mkdir "$work/$name.o"
   for file in "$@"; do echo "$file"; done |
-    xargs -P "$jobs" -I{} sh -c 'c++ '"$flags"' -std=c++20 -O2 -fPIC -ffunction-sections -w -c "$1" -o "$2/$(basename "$1").o"' - {} "$work/$name.o"
+    xargs -P "$jobs" -I{} sh -c 'c++ '"$flags"' -std=c++20 -O2 -DNDEBUG -fPIC -ffunction-sections -ffile-prefix-map='"$work"'=. -w -c "$1" -o "$2/$(basename "$1").o"' - {} "$work/$name.o"
   ar rcsD "$work/out/lib$name.a" "$work/$name.o"/*.o
 }
 
@@ -79,13 +79,14 @@ curl() {
 }
 
 glibc
-python3 "$here/libstdcxx_stub.py" "$(c++ -print-file-name=libstdc++.so.6)" "$work/out/libstdc++.so"
+python3 "$here/libstdcxx_stub.py" "$(c++ -print-file-name=libstdc++.so.6)" "$work/libstdc++.so"
+mv "$work/libstdc++.so" "$work/out/"
 source_lists
 for package in fmtlib spdlog simdjson curl; do source_of $package; done
 flags="-I$work/fmtlib/include" archive fmt "$work"/fmtlib/src/{format,os}.cc
 flags="-DSPDLOG_COMPILED_LIB -DSPDLOG_FMT_EXTERNAL" archive spdlog "$work"/spdlog/src/{spdlog,stdout_sinks,color_sinks,file_sinks,async,cfg}.cpp
 flags="-I$work/simdjson/include -I$work/simdjson/src" archive simdjson "$work/simdjson/src/simdjson.cpp"
 curl
-rm -rf "$cache"/wheel-????????????????
-mv "$work/out" "$parts"
+find "$cache" -maxdepth 1 -name 'wheel-*' -mtime +60 -exec rm -rf {} +
+[ -d "$parts" ] || mv -T "$work/out" "$parts"
 echo "$parts" >&3
