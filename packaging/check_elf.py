@@ -13,14 +13,28 @@ import sys
 from pathlib import Path
 
 NEWEST = {"GLIBC": (2, 28), "GLIBCXX": (3, 4, 24), "CXXABI": (1, 3, 11), "GCC": (7, 0, 0)}
-SYSTEM = {"libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "libgcc_s.so.1", "libstdc++.so.6",
-          "ld-linux-x86-64.so.2"}
-PACKAGES = {"libarrow.so": "pyarrow", "libparquet.so": "pyarrow", "libtorch_cpu.so": "torch/lib", "libc10.so": "torch/lib"}
+SYSTEM = {
+    "libc.so.6",
+    "libm.so.6",
+    "libpthread.so.0",
+    "libdl.so.2",
+    "libgcc_s.so.1",
+    "libstdc++.so.6",
+    "ld-linux-x86-64.so.2",
+}
+PACKAGES = {
+    "libarrow.so": "pyarrow",
+    "libparquet.so": "pyarrow",
+    "libtorch_cpu.so": "torch/lib",
+    "libc10.so": "torch/lib",
+}
 RPATH = "$ORIGIN/../pyarrow:$ORIGIN/../torch/lib"
 
 
 def readelf(*arguments: object) -> str:
-    return subprocess.run(["readelf", "-W", *map(str, arguments)], check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        ["readelf", "-W", *map(str, arguments)], check=True, capture_output=True, text=True
+    ).stdout
 
 
 def symbols(path: Path) -> tuple[set[str], set[str]]:
@@ -43,7 +57,11 @@ def too_new(path: Path) -> list[str]:
     for symbol in re.findall(r"\S+@\S+", readelf("--dyn-syms", path)):
         name, version = re.split("@+", symbol)
         family, _, digits = version.rpartition("_")
-        if family not in NEWEST or not re.fullmatch(r"[\d.]+", digits) or tuple(map(int, digits.split("."))) > NEWEST[family]:
+        if (
+            family not in NEWEST
+            or not re.fullmatch(r"[\d.]+", digits)
+            or tuple(map(int, digits.split("."))) > NEWEST[family]
+        ):
             faults.append(f"{path.name}: {name} is of {version}")
     return faults
 
@@ -52,7 +70,11 @@ def misplaced(path: Path) -> list[str]:
     """Libraries and folders that no other machine has."""
     dynamic = readelf("-d", path)
     needed = re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic)
-    faults = [f"{path.name}: needs {name}" for name in needed if name not in SYSTEM and re.sub(r"\.\d+$", "", name) not in PACKAGES]
+    faults = [
+        f"{path.name}: needs {name}"
+        for name in needed
+        if name not in SYSTEM and re.sub(r"\.\d+$", "", name) not in PACKAGES
+    ]
     if re.findall(r"\((RPATH|RUNPATH)\).*\[(.*)\]", dynamic) != [("RPATH", RPATH)]:
         faults.append(f"{path.name}: its RPATH is not {RPATH}")
     if "TEXTREL" in dynamic:
@@ -64,12 +86,18 @@ def nobodys(path: Path, others: list[Path]) -> list[str]:
     """Wanted symbols without a version (those with one were found by the linker) that nobody offers."""
     offered = set().union(*(symbols(other)[1] for other in others))
     names = {name.split("@")[0] for name in offered}
-    return [f"{path.name}: nobody offers {name}" for name in sorted(symbols(path)[0]) if "@" not in name and name not in names]
+    return [
+        f"{path.name}: nobody offers {name}"
+        for name in sorted(symbols(path)[0])
+        if "@" not in name and name not in names
+    ]
 
 
 def check(folder: Path, packages: Path) -> list[str]:
     program, engine = folder / "lorry", folder / "liblorry_engine.so"
-    arrow = [next((packages / "pyarrow").glob(f"{name}.*")) for name in ("libarrow.so", "libparquet.so")]
+    arrow = [
+        next((packages / "pyarrow").glob(f"{name}.*")) for name in ("libarrow.so", "libparquet.so")
+    ]
     torch = [packages / "torch/lib" / name for name in ("libtorch_cpu.so", "libc10.so")]
     faults = nobodys(program, arrow) + nobodys(engine, [program, *arrow, *torch])
     for path in (program, engine):

@@ -21,9 +21,18 @@ TORCH = "torch==2.11.*"
 
 # Copied into the program: Debian's packages, whose copyright files travel along.
 LINKED_IN = {
-    "boost": "libboost1.81-dev", "cli11": "libcli11-dev", "curl": "libcurl4-openssl-dev", "fmt": "libfmt-dev",
-    "gcc": "libstdc++6", "nlohmann-json": "nlohmann-json3-dev", "openssl": "libssl-dev", "simdjson": "libsimdjson-dev",
-    "spdlog": "libspdlog-dev", "utf8proc": "libutf8proc-dev", "yaml": "libyaml-dev", "zlib": "zlib1g-dev",
+    "boost": "libboost1.81-dev",
+    "cli11": "libcli11-dev",
+    "curl": "libcurl4-openssl-dev",
+    "fmt": "libfmt-dev",
+    "gcc": "libstdc++6",
+    "nlohmann-json": "nlohmann-json3-dev",
+    "openssl": "libssl-dev",
+    "simdjson": "libsimdjson-dev",
+    "spdlog": "libspdlog-dev",
+    "utf8proc": "libutf8proc-dev",
+    "yaml": "libyaml-dev",
+    "zlib": "zlib1g-dev",
     "zstd": "libzstd-dev",
 }
 
@@ -34,10 +43,16 @@ def version() -> str:
 
 def metadata() -> str:
     head = [
-        "Metadata-Version: 2.1", "Name: lorry", f"Version: {version()}",
+        "Metadata-Version: 2.1",
+        "Name: lorry",
+        f"Version: {version()}",
         "Summary: fine-tunes language models on more data than fits in memory, and serves them",
-        "License: Apache-2.0", "Requires-Python: >=3.9", f"Requires-Dist: {PYARROW}", f"Requires-Dist: {TORCH}",
-        "Classifier: Operating System :: POSIX :: Linux", "Classifier: Programming Language :: C++",
+        "License: Apache-2.0",
+        "Requires-Python: >=3.9",
+        f"Requires-Dist: {PYARROW}",
+        f"Requires-Dist: {TORCH}",
+        "Classifier: Operating System :: POSIX :: Linux",
+        "Classifier: Programming Language :: C++",
         "Description-Content-Type: text/markdown",
     ]
     return "\n".join(head) + "\n\n" + (ROOT / "README.md").read_text()
@@ -49,7 +64,13 @@ def wheel_file() -> str:
 
 def launcher(packages: Path) -> bytes:
     arrow = next((packages / "pyarrow").glob("libarrow.so.*")).name
-    return (ROOT / "packaging/lorry").read_text().replace("@ARROW@", arrow).replace("@PYARROW@", PYARROW).encode()
+    return (
+        (ROOT / "packaging/lorry")
+        .read_text()
+        .replace("@ARROW@", arrow)
+        .replace("@PYARROW@", PYARROW)
+        .encode()
+    )
 
 
 def licences() -> dict[str, bytes]:

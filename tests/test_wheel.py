@@ -317,7 +317,16 @@ def fake_torch(directory, version):
     (directory / "version.py").write_text(f"__version__ = '{version}'\n")
     for name in ("libtorch_cpu.so", "libc10.so"):
         subprocess.run(
-            ["cc", "-shared", f"-Wl,-soname,{name}", "-o", directory / "lib" / name, "-x", "c", "/dev/null"],
+            [
+                "cc",
+                "-shared",
+                f"-Wl,-soname,{name}",
+                "-o",
+                directory / "lib" / name,
+                "-x",
+                "c",
+                "/dev/null",
+            ],
             check=True,
         )
     return directory
@@ -347,8 +356,26 @@ def secure_url(tmp_path_factory):
     directory = tmp_path_factory.mktemp("https")
     certificate, key = directory / "certificate.pem", directory / "key.pem"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-        + ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", certificate],
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+        ]
+        + [
+            "-addext",
+            "subjectAltName=DNS:localhost,IP:127.0.0.1",
+            "-keyout",
+            key,
+            "-out",
+            certificate,
+        ],
         check=True,
         capture_output=True,
     )
@@ -356,7 +383,9 @@ def secure_url(tmp_path_factory):
     context.load_cert_chain(certificate, key)
     handler = functools.partial(Quiet, directory=str(EXAMPLE_DATA.parent))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    server.socket = context.wrap_socket(
+        server.socket, server_side=True, do_handshake_on_connect=False
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"https://localhost:{server.server_port}/{EXAMPLE_DATA.name}", certificate
     server.shutdown()
