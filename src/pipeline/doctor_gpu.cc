@@ -20,7 +20,13 @@ namespace fs = std::filesystem;
 
 /// Kernels of libtorch's CUDA 13 builds begin here.
 constexpr int kLeastCapabilityOfCuda13 = 75;
-constexpr char kCuda12Index[] = "https://download.pytorch.org/whl/cu126";
+
+/// Where PyTorch keeps the newest of libtorch's CUDA 12 builds that a driver runs; as sky/setup.sh
+/// chooses. The newer one knows newer GPUs.
+const char* cuda12_index(int driver) {
+  return driver >= 570 ? "https://download.pytorch.org/whl/cu128"
+                       : "https://download.pytorch.org/whl/cu126";
+}
 
 // The part of NVML's stable interface that is needed (nvml.h).
 constexpr int kNvmlSuccess = 0, kNvmlNotFound = 6, kNvmlDriverNotLoaded = 9;
@@ -189,7 +195,7 @@ Finding judge_driver(const GpuFacts& facts, const TorchFacts& torch, bool wanted
         major >= least_driver("13")
             ? "install the CUDA build: pip install 'torch==2.11.*'"
             : fmt::format("install the CUDA 12 build: pip install 'torch==2.11.*' --index-url {}",
-                          kCuda12Index);
+                          cuda12_index(major));
     return wanted ? fail("driver", text, advice) : warn("driver", text, advice);
   }
   const int least = least_driver(torch.cuda);
@@ -199,7 +205,7 @@ Finding judge_driver(const GpuFacts& facts, const TorchFacts& torch, bool wanted
       advice += fmt::format(
           ", or libtorch's CUDA 12 build: pip install --force-reinstall 'torch==2.11.*' "
           "--index-url {}",
-          kCuda12Index);
+          cuda12_index(major));
     return fail("driver",
                 fmt::format("{} is too old for libtorch {} (CUDA {} needs {} or newer)", driver,
                             torch.version, torch.cuda, least),
@@ -214,7 +220,7 @@ Finding judge_driver(const GpuFacts& facts, const TorchFacts& torch, bool wanted
                             kLeastCapabilityOfCuda13),
                 fmt::format("install its CUDA 12 build: pip install --force-reinstall "
                             "'torch==2.11.*' --index-url {}",
-                            kCuda12Index));
+                            cuda12_index(525)));
   if (!torch.cuda_error.empty())
     return fail(
         "driver",

@@ -334,15 +334,17 @@ std::string format_costs(const Json& costs) {
                       costs["tokens_per_second"].get<double>());
   else if (costs.contains("flops"))
     out = fmt::format(
-        "\nhours and costs of the training, an estimate: {:.3g} operations at {:.0f} % of each "
-        "GPU's "
-        "16-bit peak\n(assumed: --utilization; exact: --tokens-per-second as 10 steps on it "
+        "\nhours and costs of the training alone, an estimate: {:.3g} operations at {:.0f} % of "
+        "each "
+        "machine's\n16-bit peak (assumed: --utilization; exact: --tokens-per-second as 10 steps on "
+        "it "
         "report):\n",
         costs["flops"].get<double>(), 100 * costs["utilization"].get<double>());
   else
     out = "\nprices an hour; lorry pretokenize makes the tokens, and with them hours and costs:\n";
   out += fmt::format("  {:<10} {:>9} {:>5} {:>12} {:>10} {:>10}  {}\n", "machine", "memory", "fits",
                      "time", "on demand", "spot", "cheapest at");
+  bool with_cpu = false;
   for (const auto& row : costs["machines"]) {
     out += fmt::format(
         "  {:<10} {:>9} {:>5} {:>12} {:>10} {:>10}  {}\n", row["name"].get<std::string>(),
@@ -350,7 +352,12 @@ std::string format_costs(const Json& costs) {
         row.contains("fits") ? (row["fits"].get<bool>() ? "yes" : "no") : "-",
         row.contains("hours") ? format_duration(3600 * row["hours"].get<double>()) : "-",
         dollars(row, "on_demand"), dollars(row, "spot"), places(row));
+    while (out.ends_with(" \n")) out.erase(out.size() - 2, 1);
+    with_cpu |= row["name"] == kCpuMachine;
   }
+  if (with_cpu && costs.contains("flops"))
+    out += fmt::format("  CPU: {} TFLOP/s a core of this machine with AVX-512 bf16, else {}\n",
+                       kCoreTflopsBf16, kCoreTflops);
   return out;
 }
 
