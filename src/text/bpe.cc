@@ -70,6 +70,8 @@ Result<> Bpe::add_merges(const std::vector<Merge>& merges) {
 
 Result<> Bpe::prepare_bytes() {
   has_fallback_ = options_.byte_fallback;
+  // A byte that the vocabulary lacks is spelled with a character of up to two bytes.
+  if (byte_level_ && has_fallback_) tokens_per_byte_ = 2;
   for (int b = 0; b < 256; ++b) {
     std::string token;
     append_utf8(token, byte_to_char(static_cast<uint8_t>(b)));
@@ -189,7 +191,8 @@ void Bpe::split_chars(std::string_view word, std::vector<Symbol>& symbols) const
 
 void Bpe::merge_short(std::vector<Symbol>& symbols, Ranks& keys) const {
   // A rank gets its index below it, so that the least key says both. A symbol that is gone has
-  // size 0.
+  // no id.
+  constexpr int32_t kGone = -1;
   constexpr int kIndexBits = 6;
   constexpr uint32_t kNever = kNoMerge << kIndexBits;
   static_assert(kScanLimit < 1 << kIndexBits);
@@ -211,14 +214,14 @@ void Bpe::merge_short(std::vector<Symbol>& symbols, Ranks& keys) const {
     const size_t left = best & ((1 << kIndexBits) - 1), right = next[left];
     symbols[left].id = merges_.id(best >> kIndexBits);
     symbols[left].size += symbols[right].size;
-    symbols[right].size = 0;
+    symbols[right].id = kGone;
     keys[right] = kNever;
     next[left] = next[right];
     if (next[left] < n) previous[next[left]] = static_cast<uint8_t>(left);
     keys[left] = next[left] < n ? key(left) : kNever;
     if (left > 0) keys[previous[left]] = key(previous[left]);
   }
-  std::erase_if(symbols, [](const Symbol& s) { return s.size == 0; });
+  std::erase_if(symbols, [](const Symbol& s) { return s.id == kGone; });
 }
 
 void Bpe::merge_long(std::vector<Symbol>& symbols) const {

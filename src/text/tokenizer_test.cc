@@ -151,6 +151,23 @@ TEST(Tokenizer, NamesWhatItDoesNotSupport) {
   EXPECT_NE(load_error(json).find("unk_id"), std::string::npos);
 }
 
+TEST(Tokenizer, SpellsALackingByteWithTwoFallbackTokens) {
+  // A space is U+0120 to a byte-level vocabulary: two bytes, for each a token.
+  Json json = small_tokenizer();
+  json["pre_tokenizer"]["use_regex"] = false;
+  Json& model = json["model"];
+  model["vocab"] = {{"a", 0}, {"<0xC4>", 1}, {"<0xA0>", 2}};
+  model["merges"] = Json::array();
+  model["byte_fallback"] = true;
+  const auto tokenizer = load(json);
+  for (const size_t n : {1, 10, 40, 200, 5000}) {
+    Ids want;
+    for (size_t i = 0; i < n; ++i) want.insert(want.end(), {1, 2});
+    EXPECT_EQ(tokenizer->encode(std::string(n, ' '), false), want);
+    EXPECT_EQ(tokenizer->encode_with_offsets(std::string(n, ' '), false).ids, want);
+  }
+}
+
 TEST(Tokenizer, RefusesADamagedCharsmap) {
   for (const char* map : {"", "!", "AAAA", "BAAAAA==", "CAAAAP////8="}) {
     Json json = small_tokenizer();

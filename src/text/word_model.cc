@@ -18,9 +18,10 @@ void WordModel::encode(std::string_view text, std::span<const Regex::Match> word
                        std::vector<int32_t>& ids) const {
   if (words.empty()) return;
   WordCache& cache = WordCache::of_thread(uid_);
-  // A token stands for at least a byte; a whole line of the cache is copied, whatever it holds.
+  // A whole line of the cache is copied, whatever it holds.
   const size_t begin = ids.size();
-  ids.resize(begin + (words.back().end - words.front().begin) + WordCache::kMaxIds);
+  const size_t bytes = words.back().end - words.front().begin;
+  ids.resize(begin + tokens_per_byte_ * bytes + WordCache::kMaxIds);
   int32_t* out = ids.data() + begin;
   // Some words at once, so that the memory can answer for all of them at the same time.
   constexpr size_t kBatch = 16;

@@ -36,6 +36,8 @@ class WordModel {
  protected:
   explicit WordModel(TokenMap vocab);
 
+  size_t tokens_per_byte_ = 1;  ///< that a word can become at most
+
  private:
   int32_t* encode_new(std::string_view word, int32_t* out) const;
   int32_t* encode_long(std::string_view word, WordCache& cache, int32_t* out) const;
