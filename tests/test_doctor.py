@@ -265,6 +265,12 @@ def test_an_endpoint_that_refuses_and_one_that_is_silent(doctor, s3, free_port):
         assert time.monotonic() - start < 30, "the limit of 2 s is not obeyed"
 
 
+def test_an_endpoint_that_is_no_s3_server(doctor, s3, hub):  # noqa: F811
+    env = s3.env(url=hub.url)
+    line = only_failure(doctor("--bucket", "s3://bkt", "--device", "cpu", env=env, code=1), "bucket")
+    assert "not as an S3 server does" in line and hub.url in line
+
+
 @contextlib.contextmanager
 def mounted(directory, options):
     directory.mkdir(exist_ok=True)

@@ -130,6 +130,11 @@ class S3Check {
         {"list-type", "2"}, {"prefix", prefix_.empty() ? "" : prefix_ + "/"}, {"max-keys", "1"}};
     LORRY_ASSIGN(const auto response, client_.send(request));
     if (const auto theirs = http_date(response)) ahead_ = *theirs - now();
+    // S3 says in XML what is wrong; a proxy or a web server at that address does not.
+    if (!response.ok() && store::failure_of(response).code.empty())
+      return unavailable(fmt::format(
+          "{} answers HTTP {}, and not as an S3 server does; is AWS_ENDPOINT_URL_S3 right?",
+          net::url_origin(response.url), response.status));
     if (!response.ok()) return client_.error_of(response, "GET", "");
     if (response.body.find("ListBucketResult") == std::string::npos)
       return unavailable(client_.name_of("") +
