@@ -225,6 +225,20 @@ def test_the_same_run_again_trains_nothing(task):
     assert "step 1/2" not in said
 
 
+def test_a_source_that_travelled_again_is_the_same_source(task, tmp_path):
+    """Each launch uploads the workdir anew, which gives its files other times."""
+    source = tmp_path / "data.jsonl"
+    source.write_bytes((ROOT / "examples" / "data" / "identity.jsonl").read_bytes())
+    task("prepare.yaml", DATASET_SOURCE=str(source))
+    before = (task.bucket / "raw/identity/info.json").read_bytes()
+    os.utime(source, (1e9, 1e9))
+    assert "nothing to do" in task("prepare.yaml", DATASET_SOURCE=str(source))
+    assert (task.bucket / "raw/identity/info.json").read_bytes() == before
+    source.write_bytes(source.read_bytes().replace(b"hello", b"hallo", 1))  # of the same size
+    task("prepare.yaml", DATASET_SOURCE=str(source))
+    assert (task.bucket / "raw/identity/info.json").read_bytes() != before
+
+
 def test_a_name_that_is_neither_in_the_bucket_nor_on_the_hub_is_an_error_of_one_line(task):
     said = task("allatonce.yaml", code=1, DATASET_SOURCE="", DATASET_NAME="chats")
     assert "chats" in said

@@ -33,7 +33,7 @@ struct SourceFile {
   std::string path;  ///< path or URL; its extensions tell format and compression
   Format format = Format::kJson;
   int64_t size = 0;     ///< bytes as stored
-  std::string version;  ///< what changes with the bytes: time of change, ETag, commit
+  std::string version;  ///< what changes with the bytes: a checksum, ETag, commit
   OpenSource open;
   bool remote = false;  ///< a read waits for a network: several are kept in flight
 };
