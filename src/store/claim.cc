@@ -1,0 +1,557 @@
+#include "store/claim.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdlib>
+#include <ctime>
+#include <map>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <random>
+#include <set>
+#include <thread>
+
+#include "base/cancel.h"
+#include "base/log.h"
+#include "base/progress.h"
+#include "base/version.h"
+#include "store/claim_process.h"
+#include "store/layout.h"
+
+namespace lorry::store {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr double kDefaultSeconds = 75;
+/// A claim is written anew after this part of its life; one that is older than the second part is
+/// looked at before a write, so that a request in flight still ends within it.
+constexpr double kBeatPart = 0.2, kFreshPart = 0.6;
+/// Stores that tell time in whole seconds make two times up to a second more apart.
+constexpr double kClockGrain = 1;
+/// Claims that are in nobody's way are cleared away after so many lives.
+constexpr double kForgottenLives = 20;
+constexpr double kFirstWait = 0.1, kLongestWait = 2, kLongestLocalWait = 0.5;  // seconds
+/// A claim that waits is written anew after so many seconds: its time stands for now.
+constexpr double kOldestNow = 5;
+constexpr double kSecondsBetweenLines = 60;
+
+double claim_seconds() {
+  const char* text = std::getenv("LORRY_CLAIM_SECONDS");
+  const double seconds = text ? std::strtod(text, nullptr) : 0;
+  return seconds > 0 ? seconds : kDefaultSeconds;
+}
+
+int64_t now_ms() {
+  return std::chrono::duration_cast<milliseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+std::string utc(int64_t ms) {
+  const time_t seconds = time_t(ms / 1000);
+  tm parts{};
+  ::gmtime_r(&seconds, &parts);
+  char text[32];
+  std::strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S", &parts);
+  return text;
+}
+
+double random_part() {
+  thread_local std::mt19937_64 random(std::random_device{}());
+  return std::uniform_real_distribution<double>(0, 1)(random);
+}
+
+/// What a claim's object says.
+struct Record {
+  std::string id;
+  ProcessId process;
+  Work work;
+  bool held = false;
+  int64_t since_ms = 0;
+  double seconds = kDefaultSeconds;
+  std::vector<std::string> took;  ///< dead claims that this one goes on over
+
+  std::string path() const { return join_path(claims_dir(), id + ".json"); }
+  bool comes_before(const Record& other) const {
+    return std::tie(since_ms, id) < std::tie(other.since_ms, other.id);
+  }
+};
+
+std::string to_text(const Record& r) {
+  const Json json{{"format", 1},
+                  {"state", r.held ? "held" : "waiting"},
+                  {"verb", r.work.verb},
+                  {"writes", r.work.writes},
+                  {"reads", r.work.reads},
+                  {"key", r.work.key},
+                  {"rank", r.work.rank},
+                  {"world_size", r.work.world_size},
+                  {"host", r.process.host},
+                  {"pid", r.process.pid},
+                  {"machine", r.process.machine},
+                  {"start", r.process.start},
+                  {"since", utc(r.since_ms)},
+                  {"since_ms", r.since_ms},
+                  {"seconds", r.seconds},
+                  {"took", r.took},
+                  {"lorry_version", kVersion}};
+  return dump_json(json, 1) + "\n";
+}
+
+/// nullopt for what is no claim of a version that this program knows.
+std::optional<Record> from_text(const std::string& id, const std::string& text) {
+  auto json = parse_json(text, id);
+  if (!json.ok() || !json->is_object()) return std::nullopt;
+  try {
+    Record r;
+    r.id = id;
+    r.held = json->at("state") == "held";
+    r.work.verb = json->at("verb");
+    r.work.writes = json->at("writes");
+    r.work.reads = json->at("reads").get<std::vector<std::string>>();
+    r.work.key = json->at("key");
+    r.work.rank = json->at("rank");
+    r.work.world_size = json->at("world_size");
+    r.process.host = json->at("host");
+    r.process.pid = json->at("pid");
+    r.process.machine = json->at("machine");
+    r.process.start = json->at("start");
+    r.since_ms = json->at("since_ms");
+    r.seconds = json->at("seconds");
+    r.took = json->at("took").get<std::vector<std::string>>();
+    return r;
+  } catch (const nlohmann::json::exception&) {
+    return std::nullopt;
+  }
+}
+
+/// Nodes of one piece of work.
+bool same_work(const Work& a, const Work& b) {
+  return a.writes == b.writes && a.key == b.key && a.world_size == b.world_size;
+}
+
+bool in_conflict(const Work& a, const Work& b) {
+  const auto reads = [](const Work& work, const std::string& dir) {
+    return std::find(work.reads.begin(), work.reads.end(), dir) != work.reads.end();
+  };
+  if (reads(a, b.writes) || reads(b, a.writes)) return true;
+  return a.writes == b.writes && !(same_work(a, b) && a.rank != b.rank);
+}
+
+/// A claim as a list showed it.
+struct Seen {
+  Record record;
+  double age = 0;     ///< seconds
+  bool gone = false;  ///< its process does not exist any more
+  bool dead = false;
+};
+
+/// Reads all claims of a bucket, again and again. What it knows of earlier looks spares requests
+/// and tells how long a claim has not changed. Not thread-safe.
+class Board {
+ public:
+  explicit Board(const Bucket& bucket) : bucket_(bucket) {}
+
+  /// `mine`: the claim whose time stands for now; empty: this machine's clock does.
+  Result<std::vector<Seen>> look(const std::string& mine) {
+    LORRY_ASSIGN(const auto objects, bucket_.list(claims_dir()));
+    int64_t now = mine.empty() ? now_ms() : 0;
+    for (const auto& object : objects) {
+      if (id_of(object) == mine) now = object.modified_ms;
+    }
+    std::vector<Seen> all;
+    std::map<std::string, Known> known;
+    for (const auto& object : objects) {
+      const std::string id = id_of(object);
+      if (object.is_directory || id.empty()) continue;
+      LORRY_ASSIGN(auto entry, known_of(id, object));
+      if (!entry) continue;  // gone since the list
+      if (entry->record) all.push_back(judge(*entry, object, now));
+      known.emplace(id, std::move(*entry));
+    }
+    known_ = std::move(known);
+    return all;
+  }
+
+ private:
+  struct Known {
+    std::string etag;
+    int64_t modified_ms = 0;
+    double first_seen = 0;  ///< with this etag and time
+    std::optional<Record> record;
+  };
+
+  static std::string id_of(const ObjectInfo& object) {
+    const std::string name = object.path.substr(object.path.rfind('/') + 1);
+    if (!name.ends_with(".json")) return {};
+    return name.substr(0, name.size() - 5);
+  }
+
+  Result<std::optional<Known>> known_of(const std::string& id, const ObjectInfo& object) {
+    Known known{object.etag, object.modified_ms, seconds_since_boot(), std::nullopt};
+    const auto before = known_.find(id);
+    if (before != known_.end() && before->second.etag == object.etag) {
+      const bool unchanged = before->second.modified_ms == object.modified_ms;
+      known.record = before->second.record;
+      if (unchanged) known.first_seen = before->second.first_seen;
+      return std::optional(std::move(known));
+    }
+    auto text = bucket_.read(object.path);
+    if (!text.ok()) {
+      if (text.error().kind == ErrorKind::kNotFound) return std::optional<Known>();
+      return std::move(text).error();
+    }
+    known.record = from_text(id, *text);
+    return std::optional(std::move(known));
+  }
+
+  Seen judge(const Known& known, const ObjectInfo& object, int64_t now) const {
+    Seen seen{*known.record};
+    const double watched = seconds_since_boot() - known.first_seen;
+    const double told = std::max<double>(0, double(now - object.modified_ms) / 1000);
+    // In a directory the times of files may be those of the machines that mounted it.
+    const bool by_clock = !bucket_.is_local() && now > 0 && object.modified_ms > 0;
+    seen.age = now > 0 && object.modified_ms > 0 ? told : watched;
+    seen.gone = is_gone(seen.record.process);
+    seen.dead = seen.gone || watched > seen.record.seconds ||
+                (by_clock && told > seen.record.seconds + kClockGrain);
+    return seen;
+  }
+
+  const Bucket& bucket_;
+  std::map<std::string, Known> known_;
+};
+
+Claimant claimant_of(const Seen& seen) {
+  const Record& r = seen.record;
+  return {r.id,          r.work,          r.held,   r.process.host,
+          r.process.pid, utc(r.since_ms), seen.age, seen.dead};
+}
+
+std::string new_id(const ProcessId& process) {
+  std::string host = process.host;
+  for (char& c : host) {
+    if (!std::isalnum(static_cast<unsigned char>(c)) && c != '-') c = '-';
+  }
+  std::random_device random;
+  return fmt::format("{}-{}-{:08x}{:08x}", host, process.pid, random(), random());
+}
+
+/// Sleeps, but for a stop that is asked for.
+Result<> pause(double seconds) {
+  const double end = seconds_since_boot() + seconds;
+  while (seconds_since_boot() < end) {
+    LORRY_TRY(check_cancelled());
+    std::this_thread::sleep_for(milliseconds(20));
+  }
+  return check_cancelled();
+}
+
+/// Tells for whom this process waits: at once when it is clear that it takes long, then now and
+/// then.
+class WaitingRoom {
+ public:
+  void say(const std::string& dir, const Claimant& other) {
+    const double now = seconds_since_boot();
+    if (begin_ == 0) begin_ = now;
+    if (now - begin_ < kPatience && other.held) return;
+    if (last_ != 0 && now - last_ < kSecondsBetweenLines) return;
+    last_ = now;
+    const std::string waited = now - begin_ < kSecondsBetweenLines
+                                   ? std::string()
+                                   : fmt::format("; {} until now", format_duration(now - begin_));
+    log::info("{}: waiting for {}{}; Ctrl-C ends the wait, --no-wait fails at once", dir,
+              describe(other), waited);
+  }
+  void end(const std::string& dir) const {
+    if (last_ != 0) log::info("{}: going on", dir);
+  }
+
+ private:
+  static constexpr double kPatience = 1;  ///< seconds: a claim that is given back meanwhile
+  double begin_ = 0, last_ = 0;
+};
+
+}  // namespace
+
+std::string describe(const Claimant& claimant) {
+  const Work& work = claimant.work;
+  const std::string node = work.world_size > 1
+                               ? fmt::format(", node {} of {}", work.rank, work.world_size)
+                               : std::string();
+  const char* what = claimant.held ? "at work on" : "which waits itself for";
+  return fmt::format("{} (process {}, lorry {}{}), {} {} since {} UTC, last seen {:.0f} s ago",
+                     claimant.host, claimant.pid, work.verb, node, what, work.writes,
+                     claimant.since, claimant.age);
+}
+
+Json to_json(const Claimant& claimant) {
+  const Work& work = claimant.work;
+  return {{"writes", work.writes},
+          {"verb", work.verb},
+          {"state", claimant.held ? "held" : "waiting"},
+          {"host", claimant.host},
+          {"pid", claimant.pid},
+          {"since", claimant.since},
+          {"last_seen_seconds", int64_t(claimant.age)},
+          {"rank", work.rank},
+          {"world_size", work.world_size}};
+}
+
+Result<std::vector<Claimant>> list_claimants(const Bucket& bucket) {
+  Board board(bucket);
+  LORRY_ASSIGN(auto all, board.look(""));
+  std::sort(all.begin(), all.end(),
+            [](const Seen& a, const Seen& b) { return a.record.comes_before(b.record); });
+  std::vector<Claimant> living;
+  for (const Seen& seen : all) {
+    if (!seen.dead && seen.age <= seen.record.seconds + kClockGrain) {
+      living.push_back(claimant_of(seen));
+    }
+  }
+  return living;
+}
+
+struct Claim::Impl {
+  std::shared_ptr<Bucket> bucket, guarded;
+  std::mutex mutex;  ///< one look at the bucket at a time; guards board, record and lost
+  Board board;
+  Record record;
+  Result<> lost;
+  std::atomic<double> last_sign{0};  ///< when the claim was last written, begun to be
+
+  std::mutex stop_mutex;
+  std::condition_variable stopped;
+  bool stop = false;
+  std::thread heart;
+
+  explicit Impl(std::shared_ptr<Bucket> b) : bucket(std::move(b)), board(*bucket) {}
+
+  ~Impl() {
+    {
+      std::lock_guard lock(stop_mutex);
+      stop = true;
+    }
+    stopped.notify_all();
+    if (heart.joinable()) heart.join();
+    lower();
+  }
+
+  void lower() {
+    auto removed = bucket->remove(record.path());
+    if (!removed.ok()) log::debug("a claim stays: {}", removed.error().message);
+  }
+
+  Result<> write(bool held) {
+    record.held = held;
+    const double begin = seconds_since_boot();
+    auto written = bucket->write(record.path(), to_text(record));
+    if (!written.ok()) {
+      return Error{written.error().kind,
+                   fmt::format("{}: cannot say in {}/ who is at work: {}", record.work.writes,
+                               claims_dir(), written.error().message)};
+    }
+    last_sign = begin;
+    return {};
+  }
+
+  struct Others {
+    std::optional<Claimant> in_the_way;  ///< alive
+    std::vector<std::string> dead;       ///< in conflict, but not alive
+    bool crew = false;                   ///< another node of the same work holds its part
+    bool mine_is_there = false;
+    std::optional<Claimant> took_mine;
+  };
+
+  /// What this claim, with its flag raised or not, must heed.
+  Result<Others> look() {
+    LORRY_ASSIGN(const auto all, board.look(record.id));
+    Others others;
+    for (const Seen& seen : all) {
+      const Record& r = seen.record;
+      if (r.id == record.id) others.mine_is_there = true;
+      const bool node = same_work(r.work, record.work) && r.work.rank != record.work.rank;
+      if (r.id != record.id && node && r.held && !seen.dead) others.crew = true;
+    }
+    for (const Seen& seen : all) {
+      const Record& r = seen.record;
+      if (r.id == record.id) continue;
+      if (std::find(r.took.begin(), r.took.end(), record.id) != r.took.end()) {
+        others.took_mine = claimant_of(seen);
+      }
+      if (!in_conflict(r.work, record.work)) {
+        const bool forgotten = seen.dead && seen.age > kForgottenLives * r.seconds;
+        if (seen.gone || forgotten) (void)bucket->remove(r.path());
+        continue;
+      }
+      if (seen.dead) {
+        others.dead.push_back(r.id);
+        continue;
+      }
+      // Those who came first go first, if they can. A node joins those of its own work at once.
+      const bool first = r.held || (!others.crew && r.comes_before(record) && !is_blocked(r, all));
+      if (first && (!others.in_the_way || r.held)) others.in_the_way = claimant_of(seen);
+    }
+    return others;
+  }
+
+  /// Whether a claim that waits has to wait for others than this one.
+  bool is_blocked(const Record& waiting, const std::vector<Seen>& all) const {
+    return std::any_of(all.begin(), all.end(), [&](const Seen& seen) {
+      const Record& r = seen.record;
+      return r.held && !seen.dead && r.id != record.id && in_conflict(r.work, waiting.work);
+    });
+  }
+
+  /// With the flag up and nobody alive in the way: clears the dead away, unless one of them wakes.
+  /// False: one did.
+  Result<bool> take_over(const Others& others) {
+    if (others.dead.empty()) return true;
+    record.took = others.dead;
+    LORRY_TRY(write(true));
+    LORRY_ASSIGN(const Others again, look());
+    if (again.in_the_way) {
+      record.took.clear();
+      return false;
+    }
+    for (const auto& id : record.took) {
+      LORRY_TRY(bucket->remove(join_path(claims_dir(), id + ".json")));
+    }
+    return true;
+  }
+
+  /// Raises the flag. nullopt: it is up, and this process may work. Else who is in the way, and the
+  /// flag is down.
+  Result<std::optional<Claimant>> raise() {
+    LORRY_TRY(write(true));
+    LORRY_ASSIGN(const Others others, look());
+    if (!others.in_the_way) {
+      LORRY_ASSIGN(const bool taken, take_over(others));
+      if (taken) return std::optional<Claimant>();
+    }
+    LORRY_TRY(write(false));
+    return others.in_the_way ? others.in_the_way : std::optional(Claimant{});
+  }
+
+  Result<> wait_and_raise() {
+    WaitingRoom room;
+    double wait = kFirstWait;
+    while (true) {
+      LORRY_TRY(pause(wait * (0.5 + random_part())));
+      wait = std::min(wait * 1.5, bucket->is_local() ? kLongestLocalWait : kLongestWait);
+      const double silent = seconds_since_boot() - last_sign;
+      if (silent > std::min(kBeatPart * record.seconds, kOldestNow)) LORRY_TRY(write(false));
+      LORRY_ASSIGN(const Others others, look());
+      auto in_the_way = others.in_the_way;
+      if (!in_the_way) {
+        LORRY_ASSIGN(in_the_way, raise());
+        if (!in_the_way) break;
+        wait = kFirstWait;
+      }
+      if (!in_the_way->id.empty()) room.say(record.work.writes, *in_the_way);
+    }
+    room.end(record.work.writes);
+    return {};
+  }
+
+  /// A sign of life, and a look at whether the claim is still this process's. The mutex is held.
+  Result<> beat() {
+    LORRY_TRY(lost);
+    const bool late = seconds_since_boot() - last_sign > record.seconds * kFreshPart;
+    LORRY_TRY(confirm_mine());
+    LORRY_TRY(write(true));
+    // Whoever takes over looks again after it said so; after a sign that came late so do we.
+    return late ? confirm_mine() : Result<>();
+  }
+
+  Result<> confirm_mine() {
+    LORRY_ASSIGN(const Others others, look());
+    if (others.mine_is_there && !others.took_mine) return {};
+    const double silent = seconds_since_boot() - last_sign;
+    lost = unavailable(fmt::format(
+        "{}: this process was not heard of for {}, and {} has taken over its work; what it made "
+        "since then was not kept. The same command can be run again",
+        record.work.writes, format_duration(silent),
+        others.took_mine ? describe(*others.took_mine) : std::string("another")));
+    lower();
+    return lost;
+  }
+
+  /// Before each write: a look at the clock, and at the bucket if the last sign of life is old.
+  Result<> may_write() {
+    const bool fresh = seconds_since_boot() - last_sign < record.seconds * kFreshPart;
+    std::unique_lock lock(mutex, std::defer_lock);
+    if (!fresh) {
+      lock.lock();
+      return beat();
+    }
+    // Held by the heart, which is just looking.
+    return lock.try_lock() ? lost : Result<>();
+  }
+
+  void keep_alive() {
+    const auto interval = std::chrono::duration<double>(record.seconds * kBeatPart);
+    std::unique_lock lock(stop_mutex);
+    while (!stopped.wait_for(lock, interval, [this] { return stop; })) {
+      lock.unlock();
+      {
+        std::lock_guard beating(mutex);
+        auto done = beat();
+        if (!done.ok()) log::debug("claim on {}: {}", record.work.writes, done.error().message);
+      }
+      lock.lock();
+    }
+  }
+};
+
+Claim::Claim(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Claim::~Claim() = default;
+
+Result<std::unique_ptr<Claim>> Claim::take(std::shared_ptr<Bucket> bucket, Work work, bool wait) {
+  auto impl = std::make_shared<Impl>(std::move(bucket));
+  Record& record = impl->record;
+  record.process = ProcessId::self();
+  record.id = new_id(record.process);
+  record.work = std::move(work);
+  record.since_ms = now_ms();
+  record.seconds = claim_seconds();
+  LORRY_ASSIGN(const auto in_the_way, impl->raise());
+  if (in_the_way && !wait) {
+    return unavailable(fmt::format("{}: {}; without --no-wait this waits for its end",
+                                   record.work.writes, describe(*in_the_way)));
+  }
+  if (in_the_way) LORRY_TRY(impl->wait_and_raise());
+  impl->guarded = impl->bucket->guarded([weak = std::weak_ptr(impl)]() -> Result<> {
+    const auto self = weak.lock();
+    return self ? self->may_write() : cancelled("the claim on what is written was given back");
+  });
+  impl->heart = std::thread([self = impl.get()] { self->keep_alive(); });
+  return std::unique_ptr<Claim>(new Claim(std::move(impl)));
+}
+
+const std::shared_ptr<Bucket>& Claim::bucket() const { return impl_->guarded; }
+
+Result<> Claim::confirm() {
+  std::lock_guard lock(impl_->mutex);
+  return impl_->beat();
+}
+
+Result<std::vector<Claimant>> Claim::crew() {
+  std::lock_guard lock(impl_->mutex);
+  LORRY_ASSIGN(const auto all, impl_->board.look(impl_->record.id));
+  std::vector<Claimant> crew;
+  for (const Seen& seen : all) {
+    if (seen.record.id != impl_->record.id && same_work(seen.record.work, impl_->record.work)) {
+      crew.push_back(claimant_of(seen));
+    }
+  }
+  return crew;
+}
+
+}  // namespace lorry::store
