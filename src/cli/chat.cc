@@ -25,6 +25,7 @@ class Chat final : public Command {
         "talk to the model as it was fine-tuned on this one (the only one; DATASET_NAME)",
         "DATASET_NAME");
     declare_model(flags, options_.model);
+    declare_run_name(flags, run_name_, "which of the trainings on that data set (the only one)");
     flags.on("--base", base_, "talk to the base model");
     flags.text("--prompt", prompt_, "TEXT", "ask this once, print the answer and end");
     flags.text("--system", system_, "TEXT", "system message");
@@ -39,7 +40,7 @@ class Chat final : public Command {
   Result<Outcome> run(const Context& context) override {
     json_ = context.json;
     if (json_ && prompt_.empty()) return usage_error("--json needs --prompt");
-    LORRY_TRY(choose_served(context, base_, options_));
+    LORRY_TRY(choose_served(context, base_, run_name_, options_));
     options_.max_num_seqs = 1;
     LORRY_ASSIGN(const auto* engine, pipeline::load_engine());
     LORRY_ASSIGN(chat_, engine->open_local_chat(options_));
@@ -122,7 +123,7 @@ class Chat final : public Command {
   std::vector<std::string> history_;  // questions
   bool base_ = false, json_ = false;
   bool typing_ = false;  // at a terminal
-  std::string prompt_, system_;
+  std::string run_name_, prompt_, system_;
   int64_t max_tokens_ = 512, top_k_ = 0, seed_ = -1;
   double temperature_ = 0, top_p_ = 1;
 };

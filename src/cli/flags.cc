@@ -119,6 +119,7 @@ Result<> check_bucket_name(const std::string& name) {
   const auto wrong = [&name](const char* why) {
     return usage_error(fmt::format("'{}' cannot be a name in the bucket: {}", name, why));
   };
+  if (name.find('@') != std::string::npos) return wrong("@ stands before a run's name");
   size_t begin = 0;
   while (begin <= name.size()) {
     const size_t end = std::min(name.find('/', begin), name.size());

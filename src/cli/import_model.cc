@@ -21,6 +21,7 @@ class ImportModel final : public Command {
                       "MODEL_NAME");
     flags.text("--chat-template", options_.chat_template, "FILE",
                "Jinja template to use in place of the model's own");
+    declare_wait(flags, options_.wait);
     flags.on("--fresh", options_.fresh, "copy again even if nothing changed");
   }
 

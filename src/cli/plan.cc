@@ -20,6 +20,7 @@ class Plan final : public Command {
   void declare(Flags& flags) override {
     declare_dataset(flags, options_.dataset);
     declare_model(flags, options_.model);
+    declare_run_name(flags, options_.run_name, "the run that is planned");
     flags.bytes("--memory", memory_, at_least(16 << 20), "memory that a data stage may hold");
     declare_train_flags(flags, options_);
     declare_price_flags(flags);
@@ -29,6 +30,7 @@ class Plan final : public Command {
     // A GPU that is planned for need not be here, so the device is not asked for.
     LORRY_TRY(check_train_options(options_));
     LORRY_TRY(check_price_flags(*context.flags));
+    LORRY_TRY(check_run_name(options_.run_name));
     LORRY_ASSIGN(const auto bucket, context.open_bucket(false));
     options_.bucket = context.bucket;
     LORRY_ASSIGN(options_.model, pipeline::choose_model(*bucket, options_.model));

@@ -22,6 +22,8 @@ class Run final : public Command {
     declare_source_flags(flags, import_);
     declare_row_flags(flags, import_);
     work_.declare_limits(flags, import_);
+    declare_run_name(flags, train_.run_name,
+                     "keeps this training apart from others on the same data");
     declare_train_flags(flags, train_);
   }
 
@@ -31,6 +33,7 @@ class Run final : public Command {
           fmt::format("run takes two sources, the data set's and the model's, or none; {} given",
                       sources_.size()));
     LORRY_TRY(check_train_options(train_));
+    LORRY_TRY(check_run_name(train_.run_name));
     LORRY_TRY(work_.apply(context, import_));
     pipeline::RunOptions options;
     static_cast<pipeline::ShardWorkOptions&>(options.pretokenize) = import_;
@@ -40,12 +43,16 @@ class Run final : public Command {
     options.pretokenize.progress = progress_line("pretokenize", "rows");
     options.train = train_;
     options.train.bucket = context.bucket;
+    options.train.wait = options.pretokenize.wait;
     options.on_stage = [](const std::string& stage, const std::string& sentence) {
       log::info("{}: {}", stage, sentence);
     };
     LORRY_ASSIGN(const auto report, pipeline::run(std::move(options)));
-    log::info("the merged model is {}; lorry serve --model {} --dataset {} answers with it",
-              store::fused_dir(report.model, report.dataset), report.model, report.dataset);
+    const std::string fused =
+        store::fused_dir(report.model, store::run_of(report.dataset, train_.run_name));
+    log::info("the merged model is {}; lorry serve --model {} --dataset {}{} answers with it",
+              fused, report.model, report.dataset,
+              train_.run_name.empty() ? "" : " --run-name " + train_.run_name);
     return Outcome{{{"model", report.model},
                     {"dataset", report.dataset},
                     {"rows", report.pretokenize.rows},
@@ -53,7 +60,7 @@ class Run final : public Command {
                     {"steps", report.train.steps},
                     {"loss", report.train.last_loss},
                     {"seconds", report.train.seconds},
-                    {"fused", store::fused_dir(report.model, report.dataset)}},
+                    {"fused", fused}},
                    ""};
   }
 
@@ -76,6 +83,7 @@ class Run final : public Command {
     options.dataset = std::move(import_);
     options.model = pipeline::ImportModelOptions{};
     options.model->bucket = bucket;
+    options.model->wait = options.pretokenize.wait;
     options.model->source = sources_[1];
     options.model->model = model_;
     options.model->progress = progress_line("import-model", "bytes");

@@ -18,6 +18,7 @@ class Serve final : public Command {
         "serve the model as it was fine-tuned on this one (the only one; DATASET_NAME)",
         "DATASET_NAME");
     declare_model(flags, options_.model);
+    declare_run_name(flags, run_name_, "which of the trainings on that data set (the only one)");
     flags.on("--base", base_, "serve the base model alone");
     flags.text("--host", options_.host, "ADDRESS", "address to listen on; 0.0.0.0: all");
     flags.integer("--port", port_, between(0, 65535), "port to listen on; 0: any free one");
@@ -43,7 +44,7 @@ class Serve final : public Command {
                       "yet; leave it at 1",
                       tensor_parallel_size_));
     options_.port = static_cast<int>(port_);
-    LORRY_TRY(choose_served(context, base_, options_));
+    LORRY_TRY(choose_served(context, base_, run_name_, options_));
     LORRY_ASSIGN(const auto* engine, pipeline::load_engine());
     LORRY_TRY(engine->serve(options_));
     return Outcome{{{"stopped", true}}, ""};
@@ -52,6 +53,7 @@ class Serve final : public Command {
  private:
   serve::ServeOptions options_;
   bool base_ = false;
+  std::string run_name_;
   int64_t port_ = 8080, tensor_parallel_size_ = 1;
 };
 

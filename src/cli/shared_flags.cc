@@ -45,6 +45,28 @@ void declare_row_flags(Flags& flags, pipeline::ImportDatasetOptions& options) {
                 "malformed rows to leave out and report before giving up");
 }
 
+void declare_wait(Flags& flags, bool& wait) {
+  flags.toggle("--wait", wait,
+               "wait while another process is at the same work, and for other nodes; off: fail at "
+               "once, and leave what is missing to them");
+}
+
+void declare_run_name(Flags& flags, std::string& target, const std::string& help) {
+  flags.text("--run-name", target, "NAME", help);
+}
+
+Result<> check_run_name(const std::string& name) {
+  const auto fits = [](unsigned char c) {
+    return std::isalnum(c) != 0 || c == '.' || c == '_' || c == '-';
+  };
+  if (name.empty() || (name.front() != '.' && std::all_of(name.begin(), name.end(), fits)))
+    return {};
+  return usage_error(fmt::format(
+      "--run-name: '{}' cannot be a run's name; letters, digits, '.', '_' and '-' make one, and it "
+      "does not begin with '.'",
+      name));
+}
+
 void WorkFlags::declare(Flags& flags, pipeline::ShardWorkOptions& options) {
   flags.integer("--rank", options.rank, at_least(0),
                 "this node's number among --world-size, from 0 (SKYPILOT_NODE_RANK)",
@@ -52,12 +74,15 @@ void WorkFlags::declare(Flags& flags, pipeline::ShardWorkOptions& options) {
   flags.integer("--world-size", options.world_size, at_least(1),
                 "nodes that share the shards (SKYPILOT_NUM_NODES); 1: all are made here",
                 "SKYPILOT_NUM_NODES");
+  flags.integer("--node-seconds", options.node_seconds, at_least(0),
+                "after so long without a sign of a node its shards are made by the others");
   declare_limits(flags, options);
   flags.integer("--threads", threads_, between(0, 1024), "workers; 0: the machine's cores");
   flags.on("--fresh", options.fresh, "again, even if nothing changed");
 }
 
 void WorkFlags::declare_limits(Flags& flags, pipeline::ShardWorkOptions& options) {
+  declare_wait(flags, options.wait);
   flags.text("--max-dropped", max_dropped_, "N|P%",
              "rows that may be left out for any reason, or which part, before the stage fails");
   flags.bytes("--memory", options.memory, at_least(16 << 20), "memory that the stage may hold");
@@ -158,9 +183,11 @@ std::function<void(int64_t, int64_t)> progress_line(const std::string& stage,
   };
 }
 
-Result<> choose_served(const Context& context, bool base, serve::ServeOptions& options) {
+Result<> choose_served(const Context& context, bool base, const std::string& run_name,
+                       serve::ServeOptions& options) {
   options.bucket = context.bucket;
   LORRY_TRY(check_device(options.device));
+  LORRY_TRY(check_run_name(run_name));
   LORRY_ASSIGN(const auto bucket, context.open_bucket(false));
   const bool model_given = !options.model.empty();
   LORRY_ASSIGN(options.model, pipeline::choose_model(*bucket, options.model));
@@ -170,22 +197,36 @@ Result<> choose_served(const Context& context, bool base, serve::ServeOptions& o
     return {};
   }
   LORRY_ASSIGN(const auto trained, pipeline::trained_datasets(*bucket, options.model));
-  if (!options.dataset.empty()) {
-    if (std::count(trained.begin(), trained.end(), options.dataset) > 0) return {};
-    return not_found(fmt::format(
-        "{} is not complete in bucket {}; run lorry train first, or give --base for the base model",
-        store::done_dir(options.model, options.dataset), bucket->uri()));
+  std::vector<std::string> fitting;  // of the names that were given
+  for (const auto& run : trained) {
+    const size_t at = std::min(run.find('@'), run.size());
+    const bool named = run_name.empty() || run.substr(at) == "@" + run_name;
+    if (named && (options.dataset.empty() || run.substr(0, at) == options.dataset))
+      fitting.push_back(run);
   }
-  if (trained.size() > 1)
-    return usage_error(fmt::format("{} was trained on several data sets; choose with --dataset: {}",
-                                   options.model, fmt::join(trained, ", ")));
-  if (trained.empty()) {
+  // Of the runs of one data set the one without a name goes before the others.
+  const bool exact = run_name.empty() && !options.dataset.empty() &&
+                     std::count(fitting.begin(), fitting.end(), options.dataset) > 0;
+  if (exact) return {};
+  if (fitting.size() > 1)
+    return usage_error(
+        fmt::format("{} was trained several times; choose with --dataset and "
+                    "--run-name (after the @): {}",
+                    options.model, fmt::join(fitting, ", ")));
+  if (fitting.size() == 1) {
+    if (options.dataset != fitting.front()) log::info("fine-tuned on: {}", fitting.front());
+    options.dataset = fitting.front();
+    return {};
+  }
+  if (options.dataset.empty() && run_name.empty()) {
     log::info("no fine-tuned {} yet: the base model alone", options.model);
     return {};
   }
-  options.dataset = trained.front();
-  log::info("fine-tuned on: {}", options.dataset);
-  return {};
+  const std::string wanted =
+      store::run_of(options.dataset.empty() ? "*" : options.dataset, run_name);
+  return not_found(fmt::format(
+      "{} is not complete in bucket {}; run lorry train first, or give --base for the base model",
+      store::done_dir(options.model, wanted), bucket->uri()));
 }
 
 }  // namespace lorry::cli

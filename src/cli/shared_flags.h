@@ -21,12 +21,19 @@ void declare_source_flags(Flags& flags, pipeline::ImportDatasetOptions& options)
 /// --format, --columns, --set, --skip-bad-rows: how rows are understood.
 void declare_row_flags(Flags& flags, pipeline::ImportDatasetOptions& options);
 
-/// Flags of the stages that make shards: --rank, --world-size, --max-dropped, --memory, --threads,
+/// --wait / --no-wait: what a verb that writes does when another process is at the same work.
+void declare_wait(Flags& flags, bool& wait);
+/// --run-name; check_run_name is its rule.
+void declare_run_name(Flags& flags, std::string& target, const std::string& help);
+Result<> check_run_name(const std::string& name);
+
+/// Flags of the stages that make shards: --wait, --node-seconds, --rank, --world-size,
+/// --max-dropped, --memory, --threads,
 /// --fresh.
 class WorkFlags {
  public:
   void declare(Flags& flags, pipeline::ShardWorkOptions& options);
-  /// --max-dropped and --memory alone.
+  /// --wait, --max-dropped and --memory alone.
   void declare_limits(Flags& flags, pipeline::ShardWorkOptions& options);
   /// What no single flag can see. Call it before the stage.
   Result<> apply(const Context& context, pipeline::ShardWorkOptions& options) const;
@@ -49,7 +56,9 @@ Result<> check_train_options(train::TrainOptions& options);
 std::function<void(int64_t done, int64_t total)> progress_line(const std::string& stage,
                                                                const std::string& unit);
 
-/// Fills in `model` and, unless `base`, `dataset` (the trained one) for serve and chat.
-Result<> choose_served(const Context& context, bool base, serve::ServeOptions& options);
+/// Fills in `model` and, unless `base`, `dataset` (the trained one, with its run's name if it has
+/// one: store::run_of) for serve and chat.
+Result<> choose_served(const Context& context, bool base, const std::string& run_name,
+                       serve::ServeOptions& options);
 
 }  // namespace lorry::cli

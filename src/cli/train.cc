@@ -19,11 +19,16 @@ class Train final : public Command {
   void declare(Flags& flags) override {
     declare_dataset(flags, options_.dataset);
     declare_model(flags, options_.model);
+    declare_run_name(flags, options_.run_name,
+                     "keeps this training apart from others on the same data: "
+                     "done/MODEL/DATASET@NAME");
+    declare_wait(flags, options_.wait);
     declare_train_flags(flags, options_);
   }
 
   Result<Outcome> run(const Context& context) override {
     LORRY_TRY(check_train_options(options_));
+    LORRY_TRY(check_run_name(options_.run_name));
     LORRY_TRY(choose_names(context));
     options_.bucket = context.bucket;
     LORRY_ASSIGN(const auto* engine, pipeline::load_engine());

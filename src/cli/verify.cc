@@ -23,6 +23,7 @@ class Verify final : public Command {
     flags.bucket_name("--model", options_.model, "only this model (all)");
     flags.on("--repair", options_.repair,
              "take damaged parts out, so that their stage makes just them again");
+    declare_wait(flags, options_.wait);
     flags.integer("--threads", threads_, between(0, 1024), "files read at a time; 0: eight");
   }
 

@@ -89,7 +89,7 @@ struct Progress {
 class Import {
  public:
   Import(const ImportDatasetOptions& options, std::string dataset)
-      : options_(options), bucket_(*options.bucket), dir_(store::raw_dir(dataset)) {
+      : options_(options), dir_(store::raw_dir(dataset)) {
     report_.dataset = std::move(dataset);
   }
 
@@ -99,7 +99,12 @@ class Import {
     files_ = std::move(found.files);
     for (const auto& file : files_) report_.bytes += file.size;
     inputs_ = describe_inputs(options_, files_);
-    LORRY_ASSIGN(const bool done, is_up_to_date());
+    LORRY_ASSIGN(bool done, is_up_to_date());
+    if (done) return report_;
+    LORRY_ASSIGN(claim_, claim_output(options_, options_.bucket, "import-dataset", dir_, {},
+                                      sha256_hex(dump_json(inputs_))));
+    options_.bucket = claim_->bucket();
+    LORRY_ASSIGN(done, is_up_to_date());  // by whoever had the claim before
     if (done) return report_;
     LORRY_TRY(open_reader());
     if (options_.world_size > 1) {
@@ -121,10 +126,11 @@ class Import {
 
   Result<bool> is_up_to_date() {
     if (options_.fresh) return false;
-    LORRY_ASSIGN(auto info, bucket_.read_info(dir_));
+    LORRY_ASSIGN(auto info, options_.bucket->read_info(dir_));
     if (!info || info->value("inputs", Json()) != inputs_) return false;
     LORRY_TRY(check_finished(options_, dir_, *info));
-    LORRY_TRY(bucket_.remove(progress_path()));
+    if (claim_) LORRY_TRY(options_.bucket->remove(progress_path()));
+    report_.digest = digest_of_info(*info);
     report_.rows = info->value("rows", int64_t(0));
     report_.dropped = info->value("dropped", int64_t(0));
     report_.shards = info->value("count", int64_t(-1)) + 1;
@@ -170,7 +176,7 @@ class Import {
       skipping_ = false;
       progress_.shard_rows.clear();
       report_.rows = skip_ = 0;
-      LORRY_TRY(bucket_.remove(progress_path()));
+      LORRY_TRY(options_.bucket->remove(progress_path()));
       LORRY_TRY(copy_rows());
     }
     return finish();
@@ -192,17 +198,29 @@ class Import {
     }
     report_.rows = rows_scanned_;
     report_.shards = shards;
-    int64_t missing = 0;
-    LORRY_TRY(read_states(bucket_, dir_, shards,
+    LORRY_ASSIGN(auto missing, missing_shards());
+    OtherNodes others(options_, *claim_, dir_);
+    while (options_.wait && !missing.empty()) {
+      LORRY_ASSIGN(const auto mine, others.take_up(missing));
+      for (const int64_t shard : mine) LORRY_TRY(copy_shard(shard));
+      LORRY_ASSIGN(missing, missing_shards());
+    }
+    report_.rows = rows_scanned_;
+    report_.missing = int64_t(missing.size());
+    report_.complete = missing.empty();
+    if (report_.complete) return finish();
+    log::info("{}: {}", dir_, describe_missing(report_.missing, shards));
+    return {};
+  }
+
+  Result<std::vector<int64_t>> missing_shards() {
+    std::vector<int64_t> missing;
+    LORRY_TRY(read_states(*options_.bucket, dir_, report_.shards,
                           [&](int64_t shard, std::optional<Json> state) -> Result<> {
-                            missing += !has_key(state, key(shard));
+                            if (!has_key(state, key(shard))) missing.push_back(shard);
                             return {};
                           }));
-    report_.missing = missing;
-    report_.complete = missing == 0;
-    if (report_.complete) return finish();
-    log::info("{}: {}", dir_, describe_missing(missing, shards));
-    return {};
+    return missing;
   }
 
   void note_begins(const Place& place, int64_t rows) {
@@ -215,9 +233,9 @@ class Import {
 
   Result<bool> resume() {
     if (options_.fresh) return false;
-    LORRY_ASSIGN(const bool there, bucket_.exists(progress_path()));
+    LORRY_ASSIGN(const bool there, options_.bucket->exists(progress_path()));
     if (!there) return false;
-    LORRY_ASSIGN(const std::string text, bucket_.read(progress_path()));
+    LORRY_ASSIGN(const std::string text, options_.bucket->read(progress_path()));
     auto json = parse_json(text, progress_path());
     if (!json.ok() || !json->is_object() || json->value("inputs", Json()) != inputs_) return false;
     auto progress = Progress::from_json(*json);
@@ -234,10 +252,11 @@ class Import {
   /// What another import left must not look complete. Its shards are replaced one by one.
   Result<> forget_earlier() {
     // One of the same inputs is of a process that ended while this one began.
-    auto info = bucket_.read_info(dir_);
+    auto info = options_.bucket->read_info(dir_);
     const bool same = info.ok() && *info && (*info)->value("inputs", Json()) == inputs_;
-    if (options_.fresh || !same) LORRY_TRY(bucket_.remove(store::join_path(dir_, "info.json")));
-    return bucket_.remove(progress_path());
+    if (options_.fresh || !same)
+      LORRY_TRY(options_.bucket->remove(store::join_path(dir_, "info.json")));
+    return options_.bucket->remove(progress_path());
   }
 
   Result<> copy_rows() {
@@ -272,7 +291,7 @@ class Import {
       progress_.place = batch.begin;
       progress_.skip = at;
       progress_.reader = reader_->state();
-      LORRY_TRY(bucket_.write(progress_path(), dump_json(progress_.to_json(inputs_), 1)));
+      LORRY_TRY(options_.bucket->write(progress_path(), dump_json(progress_.to_json(inputs_), 1)));
     }
     return {};
   }
@@ -315,7 +334,7 @@ class Import {
     const std::string dir = store::shard_dir(dir_, shard);
     const std::string mine = key(shard);
     if (!options_.fresh) {
-      LORRY_ASSIGN(const auto state, data::read_shard_state(bucket_, dir));
+      LORRY_ASSIGN(const auto state, data::read_shard_state(*options_.bucket, dir));
       skipping_ = has_key(state, mine);
       if (skipping_) return {};
     }
@@ -346,14 +365,15 @@ class Import {
   }
 
   Result<> finish() {
-    if (report_.rows == 0) return data::no_rows(files_);
+    if (rows_in_all() == 0) return data::no_rows(files_);
+    report_.rows = rows_in_all();
     Ledger& ledger = progress_.ledger;
     ledger.keep(report_.rows);
     LORRY_TRY(ledger.check(options_.max_dropped, "import-dataset", ledger.read()));
     report_.shards = int64_t(progress_.shard_rows.size());
     report_.dropped = ledger.dropped();
-    LORRY_TRY(data::remove_shards(bucket_, dir_, report_.shards));
-    LORRY_TRY(ledger.write(bucket_, dir_));
+    LORRY_TRY(data::remove_shards(*options_.bucket, dir_, report_.shards));
+    LORRY_TRY(ledger.write(*options_.bucket, dir_));
     Json info;
     info["count"] = report_.shards - 1;
     info["rows"] = report_.rows;
@@ -365,9 +385,14 @@ class Import {
     info["columns"] = data::features_from_schema(*reader_->schema());
     info["inputs"] = inputs_;
     info["lorry_version"] = kVersion;
-    LORRY_TRY(bucket_.write_info(dir_, info));
-    return bucket_.remove(progress_path());
+    LORRY_TRY(claim_->confirm());
+    LORRY_TRY(options_.bucket->write_info(dir_, info));
+    report_.digest = digest_of_info(info);
+    return options_.bucket->remove(progress_path());
   }
+
+  /// A node has read some of the rows again, to make its shards.
+  int64_t rows_in_all() const { return options_.world_size > 1 ? rows_scanned_ : report_.rows; }
 
   Json dropped_rows() const {
     Json rows = Json::array();
@@ -379,9 +404,9 @@ class Import {
     return rows;
   }
 
-  const ImportDatasetOptions& options_;
-  store::Bucket& bucket_;
+  ImportDatasetOptions options_;  ///< `bucket` becomes the claim's
   std::string dir_;
+  std::unique_ptr<store::Claim> claim_;
   std::vector<data::SourceFile> files_;
   Json inputs_;
   std::unique_ptr<data::Reader> reader_;
@@ -406,12 +431,15 @@ Result<> check(const ImportDatasetOptions& options) {
 }
 
 Result<StandardizeReport> standardize_after(const ImportDatasetOptions& options,
-                                            const std::string& dataset) {
+                                            const std::string& dataset, const std::string& raw) {
   StandardizeOptions next;
   static_cast<ShardWorkOptions&>(next) = options;
-  // Nodes that came before have ended: the one that finds the raw shards whole goes on alone.
-  next.rank = 0;
-  next.world_size = 1;
+  if (!options.wait) {
+    // Nodes that came before have ended: the one that finds the raw shards whole goes on alone.
+    next.rank = 0;
+    next.world_size = 1;
+  }
+  next.expected_input = raw;
   next.bucket = options.bucket;
   next.dataset = dataset;
   next.format = options.format;
@@ -421,6 +449,16 @@ Result<StandardizeReport> standardize_after(const ImportDatasetOptions& options,
   return standardize(next);
 }
 
+/// How often an import is begun again because another process has put other rows in its place.
+constexpr int kAttempts = 10;
+
+Error replaced_again(const std::string& dir) {
+  return unavailable(
+      fmt::format("{}: other processes replaced it {} times; give this data set a name of its own "
+                  "with --dataset",
+                  dir, kAttempts));
+}
+
 }  // namespace
 
 Result<ImportDatasetReport> import_dataset(const ImportDatasetOptions& options) {
@@ -428,12 +466,23 @@ Result<ImportDatasetReport> import_dataset(const ImportDatasetOptions& options) 
   const auto start = std::chrono::steady_clock::now();
   const std::string dataset =
       options.dataset.empty() ? default_dataset_name(options.sources[0]) : options.dataset;
-  LORRY_ASSIGN(auto report, Import(options, dataset).run());
-  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  if (options.standardize && report.complete) {
-    LORRY_ASSIGN(report.standardized, standardize_after(options, dataset));
+  if (dataset.find('@') != std::string::npos) {
+    return usage_error(
+        fmt::format("'{}' cannot be a data set's name: @ stands before a run's name; give another "
+                    "with --dataset",
+                    dataset));
   }
-  return report;
+  for (int attempt = 1;; ++attempt) {
+    LORRY_ASSIGN(auto report, Import(options, dataset).run());
+    report.seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    if (!options.standardize || !report.complete) return report;
+    LORRY_ASSIGN(report.standardized, standardize_after(options, dataset, report.digest));
+    if (!report.standardized.input_changed) return report;
+    if (attempt == kAttempts) return replaced_again(store::raw_dir(dataset));
+    log::info("{}: another process has imported other rows meanwhile; importing again",
+              store::raw_dir(dataset));
+  }
 }
 
 }  // namespace lorry::pipeline

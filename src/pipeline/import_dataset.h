@@ -56,6 +56,7 @@ struct ImportDatasetReport {
   bool complete = true;     ///< false: `missing` shards are other nodes' and not there yet
   int64_t missing = 0;
   double seconds = 0;
+  std::string digest;              ///< digest_of_info of the raw shards
   StandardizeReport standardized;  ///< empty with standardize = false
 };
 

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/cancel.h"
+#include "base/digest.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/version.h"
@@ -20,6 +21,8 @@
 #include "pipeline/model_copy.h"
 #include "pipeline/model_files.h"
 #include "pipeline/model_source.h"
+#include "pipeline/shard_work.h"  // digest_of_info
+#include "store/claim.h"
 #include "store/layout.h"
 #include "text/chat.h"
 
@@ -176,6 +179,15 @@ Result<Json> known_files(const ImportModelOptions& options, const std::string& d
   return known;
 }
 
+/// Tells what is copied from other versions of the same model.
+std::string version_of(const std::vector<ModelFile>& files) {
+  Sha256 digest;
+  for (const auto& file : files) {
+    digest.update(fmt::format("{} {} {} {}\n", file.name, file.bytes, file.version, file.sha256));
+  }
+  return digest.hex();
+}
+
 Json make_info(const ModelSource& source, const ImportModelReport& report, const Json& copied) {
   Json info = source.origin;
   info["architecture"] = report.architecture;
@@ -198,22 +210,36 @@ Result<ImportModelReport> import_model(const ImportModelOptions& options) {
   report.files = static_cast<int64_t>(files.size());
   LORRY_ASSIGN(report.architecture, architecture_of(source));
 
-  LORRY_ASSIGN(const auto info, options.bucket->read_info(dir));
-  if (info && !options.fresh) {
+  std::optional<Json> info;
+  const auto is_up_to_date = [&]() -> Result<bool> {
+    LORRY_ASSIGN(info, options.bucket->read_info(dir));
+    if (!info || options.fresh) return false;
+    report.digest = digest_of_info(*info);
     LORRY_ASSIGN(report.up_to_date, unchanged(*info, source, files));
-    if (report.up_to_date) return report;
-  }
+    return report.up_to_date;
+  };
+  LORRY_ASSIGN(bool done, is_up_to_date());
+  if (done) return report;
   LORRY_TRY(check_weights(source, files));
   LORRY_TRY(check_architecture(source, files));
   LORRY_TRY(check_text(source.name, files));
 
+  LORRY_ASSIGN(
+      const auto claim,
+      store::Claim::take(options.bucket, {dir, {}, "import-model", version_of(files), 0, 1},
+                         options.wait));
+  LORRY_ASSIGN(done, is_up_to_date());  // by whoever had the claim before
+  if (done) return report;
+  const store::Bucket& bucket = *claim->bucket();
   LORRY_ASSIGN(const Json known, known_files(options, dir, info));
-  LORRY_TRY(options.bucket->remove(dir + "/info.json"));
-  LORRY_TRY(remove_others(*options.bucket, dir, files));
-  LORRY_ASSIGN(const Json copied,
-               copy_model_files(*options.bucket, dir, files, known, options.progress));
-  LORRY_TRY(options.bucket->write_info(dir, make_info(source, report, copied)));
-  LORRY_TRY(options.bucket->remove(interrupted_copy_path(dir)));
+  LORRY_TRY(bucket.remove(dir + "/info.json"));
+  LORRY_TRY(remove_others(bucket, dir, files));
+  LORRY_ASSIGN(const Json copied, copy_model_files(bucket, dir, files, known, options.progress));
+  info = make_info(source, report, copied);
+  report.digest = digest_of_info(*info);
+  LORRY_TRY(claim->confirm());
+  LORRY_TRY(bucket.write_info(dir, *info));
+  LORRY_TRY(bucket.remove(interrupted_copy_path(dir)));
   return report;
 }
 

@@ -20,6 +20,7 @@ struct ImportModelOptions {
   /// A Jinja file that becomes the model's chat template, for training and serving; empty: its own.
   std::string chat_template;
   bool fresh = false;  ///< copy again even if nothing changed
+  bool wait = true;    ///< while another process writes or reads the model; false: fail at once
   std::function<void(int64_t bytes, int64_t bytes_total)> progress;
 };
 
@@ -29,6 +30,7 @@ struct ImportModelReport {
   int64_t files = 0;
   int64_t bytes = 0;
   bool up_to_date = false;  ///< nothing had changed, nothing was done
+  std::string digest;       ///< of info.json, as shard_work.h's digest_of_info
 };
 
 /// Checks the source (files, headers, architecture, tokenizer and template), then copies the files

@@ -98,4 +98,44 @@ Result<std::vector<std::string>> trained_datasets(const store::Bucket& bucket,
   return names;
 }
 
+namespace {
+
+/// Directories below `dir` whose names have an '@', down to the depth of two Hub ids.
+Result<> collect_runs(const store::Bucket& bucket, const std::string& root, const std::string& name,
+                      int depth, std::vector<std::string>& runs) {
+  LORRY_ASSIGN(const auto children, bucket.list(store::join_path(root, name)));
+  for (const auto& child : children) {
+    if (!child.is_directory) continue;
+    const std::string base = child.path.substr(child.path.rfind('/') + 1);
+    const std::string path = store::join_path(name, base);
+    if (base.find('@') != std::string::npos) {
+      runs.push_back(path);
+    } else if (depth < kMaxDepth && base != "fused" && base != "lora_model" &&
+               !base.starts_with("step-")) {
+      LORRY_TRY(collect_runs(bucket, root, path, depth + 1, runs));
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::vector<NamedRun>> list_named_runs(const store::Bucket& bucket,
+                                              const std::string& root) {
+  std::vector<std::string> paths;
+  LORRY_TRY(collect_runs(bucket, root, "", 0, paths));
+  if (paths.empty()) return std::vector<NamedRun>();
+  LORRY_ASSIGN(const auto models, list_entries(bucket, "models"));
+  std::vector<NamedRun> runs;
+  for (const auto& path : paths) {
+    const size_t at = path.rfind('@');
+    for (const auto& model : models) {
+      if (!path.starts_with(model.name + "/") || model.name.size() + 1 >= at) continue;
+      const size_t begin = model.name.size() + 1;
+      runs.push_back({model.name, path.substr(begin, at - begin), path.substr(at + 1)});
+    }
+  }
+  return runs;
+}
+
 }  // namespace lorry::pipeline

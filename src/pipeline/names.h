@@ -33,8 +33,15 @@ Result<std::string> choose(const store::Bucket& bucket, const std::string& root,
 Result<std::string> choose_model(const store::Bucket& bucket, const std::string& name);
 Result<std::string> choose_dataset(const store::Bucket& bucket, const std::string& name);
 
-/// The data sets whose training on `model` is finished.
+/// The runs of `model` that are finished: "dataset", or "dataset@run" (store::run_of).
 Result<std::vector<std::string>> trained_datasets(const store::Bucket& bucket,
                                                   const std::string& model);
+
+/// A run with a name, finished or not.
+struct NamedRun {
+  std::string model, dataset, run_name;
+};
+/// Those below `root`, "done" or "checkpoints", that belong to models of the bucket.
+Result<std::vector<NamedRun>> list_named_runs(const store::Bucket& bucket, const std::string& root);
 
 }  // namespace lorry::pipeline

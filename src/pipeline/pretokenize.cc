@@ -101,9 +101,11 @@ class Pretokenization {
         limits_(PieceLimits::of(options, kGrowth)) {}
 
   /// Encodes what is missing of `shards` shards; completes `info` and writes it if all are there.
-  Result<PretokenizeReport> run(Json info, int64_t shards, int64_t rows_total) {
+  Result<PretokenizeReport> run(store::Claim& claim, Json info, int64_t shards,
+                                int64_t rows_total) {
     rows_total_ = rows_total;
-    ShardWork work(options_, options_.bucket, target_, info["inputs"], shards, rows_total);
+    options_.bucket = claim.bucket();
+    ShardWork work(options_, claim, target_, info["inputs"], shards, rows_total);
     LORRY_TRY(work.begin([](int64_t, const Json&) { return Result<>(); }));
     rows_done_ = work.rows_done();
     if (options_.progress) options_.progress(rows_done_, rows_total_);
@@ -188,12 +190,12 @@ class Pretokenization {
     info["dropped"] = work.ledger().dropped();
     info["shards"] = per_shard;
     info["lorry_version"] = kVersion;
-    LORRY_TRY(work.finish(std::move(info)));
+    LORRY_ASSIGN(report.digest, work.finish(std::move(info)));
     report.complete = true;
     return report;
   }
 
-  const PretokenizeOptions& options_;
+  PretokenizeOptions options_;  ///< `bucket` becomes the claim's
   const std::shared_ptr<const text::Chat> chat_;
   const std::string source_, target_;
   const std::shared_ptr<arrow::Schema> schema_;
@@ -233,35 +235,95 @@ Result<bool> tokens_are_stale(const store::Bucket& bucket, const Json& info,
   return source && info.value("source_digest", "") != sha256_hex(dump_json(*source));
 }
 
-Result<PretokenizeReport> pretokenize(const PretokenizeOptions& options) {
-  LORRY_TRY(check(options));
+namespace {
+
+/// What a run is made of, as it lies in the bucket at one moment.
+struct Inputs {
+  std::shared_ptr<const text::Chat> chat;
+  Json info;  ///< of the output, as far as it is known before the work
+  int64_t shards = 0, rows = 0;
+  bool expected = true;  ///< it is what the caller meant
+};
+
+Result<Inputs> read_inputs(const PretokenizeOptions& options) {
   const store::Bucket& bucket = *options.bucket;
   LORRY_ASSIGN(const auto model_info, bucket.read_info(store::model_dir(options.model)));
+  const std::string source = store::standardized_dir(options.dataset);
+  LORRY_ASSIGN(const auto source_info, bucket.read_info(source));
+  const auto is_meant = [](const std::optional<Json>& info, const std::string& digest) {
+    return digest.empty() || (info && digest_of_info(*info) == digest);
+  };
+  Inputs inputs;
+  inputs.expected =
+      is_meant(model_info, options.expected_model) && is_meant(source_info, options.expected_input);
+  if (!inputs.expected) return inputs;
   if (!model_info)
     return not_found(fmt::format("{} is not complete in bucket {}; run lorry import-model first",
                                  store::model_dir(options.model), bucket.uri()));
-  const std::string source = store::standardized_dir(options.dataset);
-  LORRY_ASSIGN(const auto source_info, bucket.read_info(source));
   if (!source_info)
     return not_found(fmt::format(
         "{} is not complete in bucket {}; run lorry import-dataset (or lorry standardize) first",
         source, bucket.uri()));
-  LORRY_ASSIGN(const auto chat, load_chat(bucket, options.model));
-  LORRY_ASSIGN(Json info, describe_inputs(options, *chat, *source_info));
-  const int64_t shards = info["count"].get<int64_t>() + 1;
+  LORRY_ASSIGN(inputs.chat, load_chat(bucket, options.model));
+  LORRY_ASSIGN(inputs.info, describe_inputs(options, *inputs.chat, *source_info));
+  inputs.shards = inputs.info["count"].get<int64_t>() + 1;
+  inputs.rows = source_info->value("rows", int64_t{0});
+  return inputs;
+}
 
+/// The report of an output that is what the inputs make; nullopt if it is not.
+Result<std::optional<PretokenizeReport>> find_finished(const PretokenizeOptions& options,
+                                                       const Inputs& inputs) {
   const std::string target = store::model_ready_dir(options.model, options.dataset);
-  LORRY_ASSIGN(const auto known, bucket.read_info(target));
-  if (known && !options.fresh && known->value("inputs", "") == info["inputs"]) {
-    LORRY_TRY(check_finished(options, target, *known));
-    auto report =
-        report_from(TokenCounts::from_json(*known), known->value("dropped", int64_t{0}), shards);
-    report.complete = report.up_to_date = true;
-    return report;
+  LORRY_ASSIGN(const auto known, options.bucket->read_info(target));
+  if (known) LORRY_TRY(check_owner(target, *known, options.model, options.dataset));
+  if (!known || options.fresh || known->value("inputs", "") != inputs.info["inputs"]) {
+    return std::optional<PretokenizeReport>();
   }
-  log_memory("pretokenize", options);
-  return Pretokenization(options, chat)
-      .run(std::move(info), shards, source_info->value("rows", int64_t{0}));
+  LORRY_TRY(check_finished(options, target, *known));
+  auto report = report_from(TokenCounts::from_json(*known), known->value("dropped", int64_t{0}),
+                            inputs.shards);
+  report.digest = digest_of_info(*known);
+  report.complete = report.up_to_date = true;
+  return std::optional(std::move(report));
+}
+
+}  // namespace
+
+Result<> check_owner(const std::string& dir, const Json& info, const std::string& model,
+                     const std::string& dataset) {
+  const std::string owner = info.value("model", model), other = info.value("dataset", dataset);
+  if (owner == model && other == dataset) return {};
+  return invalid_input(fmt::format(
+      "{} belongs to the model {} and the data set {}, whose names together are those of {} and "
+      "{}; import one of them under another name",
+      dir, owner, other, model, dataset));
+}
+
+Result<PretokenizeReport> pretokenize(const PretokenizeOptions& options) {
+  LORRY_TRY(check(options));
+  std::unique_ptr<store::Claim> claim;
+  std::string claimed;
+  while (true) {
+    LORRY_ASSIGN(Inputs inputs, read_inputs(options));
+    if (!inputs.expected) return PretokenizeReport{.input_changed = true};
+    LORRY_ASSIGN(auto finished, find_finished(options, inputs));
+    if (finished) return *std::move(finished);
+    const auto key = inputs.info["inputs"].get<std::string>();
+    if (claim && claimed == key) {
+      log_memory("pretokenize", options);
+      return Pretokenization(options, inputs.chat)
+          .run(*claim, std::move(inputs.info), inputs.shards, inputs.rows);
+    }
+    // Who had it before may have done the work, or changed what it is made of.
+    claim.reset();
+    claimed = key;
+    LORRY_ASSIGN(claim, claim_output(options, options.bucket, "pretokenize",
+                                     store::model_ready_dir(options.model, options.dataset),
+                                     {store::standardized_dir(options.dataset),
+                                      store::model_dir(options.model)},
+                                     claimed));
+  }
 }
 
 }  // namespace lorry::pipeline

@@ -18,6 +18,9 @@ struct PretokenizeOptions : ShardWorkOptions {
   bool with_text = false;      ///< keep the rendered text in a column `text`
   /// Called between batches from the calling thread. `rows_total` 0: not known.
   std::function<void(int64_t rows, int64_t rows_total)> progress;
+  /// digest_of_info of the standardized shards and of the model that are meant; empty: whatever is
+  /// there.
+  std::string expected_input, expected_model;
 };
 
 struct PretokenizeReport {
@@ -32,6 +35,8 @@ struct PretokenizeReport {
   int64_t missing = 0;              ///< shards that other nodes have not made yet
   bool complete = false;            ///< every shard is there, and info.json
   bool up_to_date = false;          ///< nothing had changed, nothing was done
+  std::string digest;               ///< digest_of_info of the output
+  bool input_changed = false;       ///< it is not what was expected: nothing was done
 };
 
 /// Encodes every row with the model's own template and tokenizer, whole: training cuts what is
@@ -40,6 +45,11 @@ struct PretokenizeReport {
 /// undisturbed one. Rows that the template refuses count as malformed (skip_bad_rows). Fails with
 /// not found if its inputs are not complete; the error of a row names shard and row.
 Result<PretokenizeReport> pretokenize(const PretokenizeOptions& options);
+
+/// Names with slashes can meet in one directory (`a` and `b/c`, `a/b` and `c`): fails unless its
+/// info.json is of these two.
+Result<> check_owner(const std::string& dir, const Json& info, const std::string& model,
+                     const std::string& dataset);
 
 /// Whether the standardized data set is another now than when the tokens whose info.json is `info`
 /// were made of it. A data set that is gone leaves its tokens as they are.

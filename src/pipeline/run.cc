@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "base/cancel.h"
+#include "base/log.h"
 #include "base/progress.h"
 #include "pipeline/engine.h"
 #include "pipeline/shard_work.h"
@@ -68,24 +69,47 @@ Result<> run_imports(RunOptions& options, RunReport& report) {
   return {};
 }
 
-}  // namespace
+/// How often a run begins again because another process has replaced what it made.
+constexpr int kAttempts = 10;
 
-Result<RunReport> run(RunOptions options) {
-  RunReport report;
-  if (!options.on_stage) options.on_stage = [](const auto&, const auto&) {};
-  LORRY_ASSIGN(const Engine* engine, load_engine());
+/// False: a stage found that its input is not what this run made (or found) before.
+Result<bool> run_once(RunOptions& options, const Engine& engine, RunReport& report) {
   LORRY_TRY(run_imports(options, report));
   report.dataset = options.pretokenize.dataset;
   report.model = options.pretokenize.model;
-
+  options.pretokenize.expected_input = report.dataset_import.standardized.digest;
+  options.pretokenize.expected_model = report.model_import.digest;
   LORRY_ASSIGN(report.pretokenize, pretokenize(options.pretokenize).with_context("pretokenize"));
+  if (report.pretokenize.input_changed) return false;
   options.on_stage("pretokenize", describe(report.pretokenize));
 
   options.train.dataset = report.dataset;
   options.train.model = report.model;
-  LORRY_ASSIGN(report.train, engine->train(options.train).with_context("train"));
+  options.train.expected_data = report.pretokenize.digest;
+  options.train.expected_model = report.model_import.digest;
+  LORRY_ASSIGN(report.train, engine.train(options.train).with_context("train"));
+  if (report.train.input_changed) return false;
   options.on_stage("train", describe(report.train));
-  return report;
+  return true;
+}
+
+}  // namespace
+
+Result<RunReport> run(RunOptions options) {
+  if (!options.on_stage) options.on_stage = [](const auto&, const auto&) {};
+  LORRY_ASSIGN(const Engine* engine, load_engine());
+  for (int attempt = 1; attempt <= kAttempts; ++attempt) {
+    RunReport report;
+    LORRY_ASSIGN(const bool done, run_once(options, *engine, report));
+    if (done) return report;
+    log::info(
+        "another process has made other data or another model of these names meanwhile; "
+        "looking again from the start");
+  }
+  return unavailable(fmt::format(
+      "other processes replaced the inputs of this run {} times; give its data set or model a name "
+      "of its own with --dataset or --model",
+      kAttempts));
 }
 
 std::string describe(const ImportDatasetReport& report) {

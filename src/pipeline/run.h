@@ -32,7 +32,9 @@ struct RunReport {
 };
 
 /// Both imports side by side, then pretokenize, then train. Stages whose inputs have not changed
-/// do nothing. The first error, with its stage's name, ends the run and stops the other import.
+/// do nothing. Where another process replaces what an earlier stage made, before the next has read
+/// it, the run begins again, so that its result is made of its own inputs alone. The first error,
+/// with its stage's name, ends the run and stops the other import.
 Result<RunReport> run(RunOptions options);
 
 /// Sentences for people about what a stage did.

@@ -67,14 +67,28 @@ Result<> read_states(const store::Bucket& bucket, const std::string& dir, int64_
   return {};
 }
 
-ShardWork::ShardWork(const ShardWorkOptions& options, std::shared_ptr<store::Bucket> bucket,
-                     std::string dir, std::string inputs, int64_t shards, int64_t rows)
+std::string digest_of_info(const Json& info) { return sha256_hex(dump_json(info)); }
+
+Result<std::unique_ptr<store::Claim>> claim_output(const ShardWorkOptions& options,
+                                                   std::shared_ptr<store::Bucket> bucket,
+                                                   std::string verb, std::string writes,
+                                                   std::vector<std::string> reads,
+                                                   std::string key) {
+  store::Work work{std::move(writes), std::move(reads), std::move(verb),
+                   std::move(key),    options.rank,     options.world_size};
+  return store::Claim::take(std::move(bucket), std::move(work), options.wait);
+}
+
+ShardWork::ShardWork(const ShardWorkOptions& options, store::Claim& claim, std::string dir,
+                     std::string inputs, int64_t shards, int64_t rows)
     : options_(options),
-      bucket_(std::move(bucket)),
+      claim_(claim),
+      bucket_(claim.bucket()),
       dir_(std::move(dir)),
       inputs_(std::move(inputs)),
       shards_(shards),
-      rows_(rows) {}
+      rows_(rows),
+      others_(options, claim, dir_) {}
 
 std::string ShardWork::shard_dir(int64_t shard) const { return store::shard_dir(dir_, shard); }
 
@@ -83,13 +97,13 @@ std::string ShardWork::key(int64_t shard) const {
 }
 
 Result<> ShardWork::begin(const UseState& done) {
-  LORRY_TRY(bucket_->remove(store::join_path(dir_, "info.json")));
+  LORRY_TRY(forget_info());
   if (options_.fresh) LORRY_TRY(forget_mine());
   int64_t found = 0;
   LORRY_TRY(read_states(*bucket_, dir_, shards_,
                         [&](int64_t shard, std::optional<Json> state) -> Result<> {
                           if (!has_key(state, key(shard))) {
-                            if (is_mine(shard)) todo_.push_back(shard);
+                            (is_mine(shard) ? todo_ : missing_).push_back(shard);
                             return {};
                           }
                           ++found;
@@ -100,6 +114,16 @@ Result<> ShardWork::begin(const UseState& done) {
   return {};
 }
 
+/// One of the same inputs is of a node that has found all shards whole since this one looked.
+Result<> ShardWork::forget_info() {
+  const auto info = bucket_->read_info(dir_);
+  if (info.ok() && *info && !options_.fresh) {
+    const Json inputs = (*info)->value("inputs", Json());
+    if (inputs == Json(inputs_) || sha256_hex(dump_json(inputs)) == inputs_) return {};
+  }
+  return bucket_->remove(store::join_path(dir_, "info.json"));
+}
+
 /// A shard without a state.json is not done, whatever else lies there.
 Result<> ShardWork::forget_mine() {
   return in_parallel(shards_, readers(*bucket_), [&](int64_t shard) -> Result<> {
@@ -108,16 +132,51 @@ Result<> ShardWork::forget_mine() {
   });
 }
 
+bool ShardWork::is_done(int64_t shard, const std::optional<Json>& state) const {
+  return has_key(state, key(shard)) && (!accept_ || accept_(*state));
+}
+
 Result<std::optional<int64_t>> ShardWork::next() {
-  while (next_ < todo_.size()) {
-    LORRY_TRY(check_cancelled());
-    const int64_t shard = todo_[next_++];
-    // Another process with the same work may have been here meanwhile.
-    LORRY_ASSIGN(const auto state, data::read_shard_state(*bucket_, shard_dir(shard)));
-    if (!has_key(state, key(shard))) return std::optional<int64_t>(shard);
-    counted_.add(Ledger::from_json(state->value("ledger", Json())));
+  while (true) {
+    while (next_ < todo_.size()) {
+      LORRY_TRY(check_cancelled());
+      const int64_t shard = todo_[next_++];
+      // Another process with the same work may have been here meanwhile.
+      LORRY_ASSIGN(const auto state, data::read_shard_state(*bucket_, shard_dir(shard)));
+      if (!is_done(shard, state)) return std::optional<int64_t>(shard);
+      counted_.add(Ledger::from_json(state->value("ledger", Json())));
+    }
+    if (!waits()) return std::optional<int64_t>();
+    LORRY_TRY(settle());
+    LORRY_TRY(look_at_missing());
+    if (missing_.empty()) return std::optional<int64_t>();
+    LORRY_ASSIGN(todo_, others_.take_up(missing_));
+    next_ = 0;
   }
-  return std::optional<int64_t>();
+}
+
+Result<> ShardWork::look_at_missing() {
+  std::vector<char> done(missing_.size());
+  LORRY_TRY(in_parallel(int64_t(missing_.size()), readers(*bucket_), [&](int64_t i) -> Result<> {
+    const int64_t shard = missing_[size_t(i)];
+    LORRY_ASSIGN(const auto state, data::read_shard_state(*bucket_, shard_dir(shard)));
+    done[size_t(i)] = is_done(shard, state);
+    return {};
+  }));
+  size_t i = 0;
+  std::erase_if(missing_, [&](int64_t) { return done[i++] != 0; });
+  return {};
+}
+
+void ShardWork::again(const std::vector<int64_t>& shards, Accept accept) {
+  counted_ = Ledger();
+  accept_ = std::move(accept);
+  todo_.clear();
+  missing_.clear();
+  next_ = 0;
+  for (const int64_t shard : shards) {
+    (is_mine(shard) || !waits() ? todo_ : missing_).push_back(shard);
+  }
 }
 
 Error ShardWork::too_many_bad(const Ledger::Named& row) const {
@@ -175,13 +234,15 @@ Result<std::vector<int64_t>> ShardWork::collect(const UseState& use) {
   return missing;
 }
 
-Result<> ShardWork::finish(Json info) {
+Result<std::string> ShardWork::finish(Json info) {
   LORRY_TRY(collected_.check(options_.max_dropped, dir_, collected_.read()));
   LORRY_TRY(check_finished(options_, dir_, Json{{"ledger", collected_.summary()}}));
   LORRY_TRY(data::remove_shards(*bucket_, dir_, shards_));
   LORRY_TRY(collected_.write(*bucket_, dir_));
   info["ledger"] = collected_.summary();
-  return bucket_->write_info(dir_, info);
+  LORRY_TRY(claim_.confirm());
+  LORRY_TRY(bucket_->write_info(dir_, info));
+  return digest_of_info(info);
 }
 
 Result<> check_finished(const ShardWorkOptions& options, const std::string& dir, const Json& info) {
@@ -210,7 +271,7 @@ Result<> check_finished(const ShardWorkOptions& options, const std::string& dir,
 std::string describe_missing(int64_t missing, int64_t shards) {
   return fmt::format(
       "{} of {} shards are other nodes' work and not there yet; the node that comes last completes "
-      "the stage, or run again with --world-size 1 to take them up",
+      "the stage, or run again with --wait to wait for them, with --world-size 1 to take them up",
       missing, shards);
 }
 

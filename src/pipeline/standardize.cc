@@ -40,38 +40,62 @@ class Standardization {
  public:
   explicit Standardization(const StandardizeOptions& options)
       : options_(options),
-        bucket_(*options.bucket),
         raw_(store::raw_dir(options.dataset)),
         dir_(store::standardized_dir(options.dataset)),
         limits_(PieceLimits::of(options, 1)) {}
 
   Result<StandardizeReport> run() {
     LORRY_TRY(check(options_));
-    LORRY_TRY(read_raw_info());
-    LORRY_ASSIGN(const bool done, is_up_to_date());
-    if (done) return report_;
+    LORRY_ASSIGN(const auto claim, begin());
+    if (!claim) return report_;
+    options_.bucket = claim->bucket();
     log_memory("standardize", options_);
     LORRY_TRY(recognise());
     if (!unused_.empty()) {
       log::info("{}: as {}, without the columns {}", dir_, report_.format,
                 fmt::join(unused_, ", "));
     }
-    ShardWork work(options_, options_.bucket, dir_, sha256_hex(dump_json(inputs_)), shards_,
-                   rows_total_);
+    ShardWork work(options_, *claim, dir_, key(), shards_, rows_total_);
     LORRY_TRY(work.begin([this](int64_t, const Json& state) { return learn(state); }));
     rows_done_ = work.rows_done();
-    while (true) {
-      LORRY_ASSIGN(const auto shard, work.next());
-      if (!shard) break;
-      LORRY_TRY(write_shard(work, *shard));
-    }
+    LORRY_TRY(write_shards(work));
     LORRY_TRY(complete(work));
     return report_;
   }
 
  private:
+  std::string key() const { return sha256_hex(dump_json(inputs_)); }
+
+  /// The claim on the output; null if there is nothing to do. Who had it before may have done the
+  /// work, or made other raw shards.
+  Result<std::unique_ptr<store::Claim>> begin() {
+    std::unique_ptr<store::Claim> claim;
+    std::string claimed;
+    while (true) {
+      LORRY_TRY(read_raw_info());
+      LORRY_ASSIGN(const bool done, is_up_to_date());
+      if (done || report_.input_changed) return std::unique_ptr<store::Claim>();
+      if (claim && claimed == key()) return claim;
+      claim.reset();
+      claimed = key();
+      LORRY_ASSIGN(claim,
+                   claim_output(options_, options_.bucket, "standardize", dir_, {raw_}, claimed));
+    }
+  }
+
+  Result<> write_shards(ShardWork& work) {
+    while (true) {
+      LORRY_ASSIGN(const auto shard, work.next());
+      if (!shard) return {};
+      LORRY_TRY(write_shard(work, *shard));
+    }
+  }
+
   Result<> read_raw_info() {
-    LORRY_ASSIGN(auto info, bucket_.read_info(raw_));
+    LORRY_ASSIGN(auto info, options_.bucket->read_info(raw_));
+    const std::string& expected = options_.expected_input;
+    report_.input_changed = !expected.empty() && (!info || digest_of_info(*info) != expected);
+    if (report_.input_changed) return {};
     if (!info) {
       return not_found(
           fmt::format("{}: not imported, or not to the end; run lorry import-dataset", raw_));
@@ -80,15 +104,15 @@ class Standardization {
     rows_total_ = info->value("rows", int64_t(0));
     inputs_["lorry_version"] = kVersion;
     inputs_["format"] = kFormat;
-    inputs_["raw"] = sha256_hex(dump_json(*info));
+    inputs_["raw"] = digest_of_info(*info);
     inputs_["options"] = Json{
         {"format", options_.format}, {"columns", options_.columns}, {"set", options_.placeholders}};
     return {};
   }
 
   Result<bool> is_up_to_date() {
-    if (options_.fresh) return false;
-    LORRY_ASSIGN(auto info, bucket_.read_info(dir_));
+    if (options_.fresh || report_.input_changed) return false;
+    LORRY_ASSIGN(auto info, options_.bucket->read_info(dir_));
     if (!info || info->value("inputs", Json()) != inputs_) return false;
     LORRY_TRY(check_finished(options_, dir_, *info));
     report_.rows_in = info->value("rows_in", int64_t(0));
@@ -96,13 +120,14 @@ class Standardization {
     report_.shards = info->value("count", int64_t(-1)) + 1;
     report_.format = info->value("format", "");
     report_.dropped = info->value("dropped", std::map<std::string, int64_t>());
+    report_.digest = digest_of_info(*info);
     report_.complete = report_.up_to_date = true;
     return true;
   }
 
   /// From the first rows: which columns play which part, and which optional ones there will be.
   Result<> recognise() {
-    LORRY_ASSIGN(auto shard, data::ShardStream::open(bucket_, store::shard_dir(raw_, 0)));
+    LORRY_ASSIGN(auto shard, data::ShardStream::open(*options_.bucket, store::shard_dir(raw_, 0)));
     LORRY_ASSIGN(const auto batch, shard->next());
     std::vector<Json> sample;
     for (int64_t row = 0; batch && row < std::min(batch->num_rows(), kSampleRows); ++row) {
@@ -141,7 +166,7 @@ class Standardization {
   Result<bool> try_shard(ShardWork& work, int64_t shard) {
     const OptionalColumns columns = columns_;
     const std::string from = store::shard_dir(raw_, shard);
-    LORRY_ASSIGN(const auto rows, data::ShardStream::open(bucket_, from));
+    LORRY_ASSIGN(const auto rows, data::ShardStream::open(*options_.bucket, from));
     LORRY_ASSIGN(auto writer,
                  data::ShardWriter::create(options_.bucket, store::shard_dir(dir_, shard),
                                            data::standard_schema(rules_.format, columns)));
@@ -194,12 +219,12 @@ class Standardization {
     }
   }
 
-  /// If every shard is there: those without a column that others need are written again, by
-  /// whoever comes last, and info.json is written.
+  /// If every shard is there: those without a column that others need are written again (by their
+  /// nodes, or without `wait` by whoever comes last), and info.json is written.
   Result<> complete(ShardWork& work) {
     report_.shards = shards_;
     while (true) {
-      std::vector<int64_t> shard_rows, narrow;
+      std::vector<int64_t> shard_rows, todo;
       std::vector<std::pair<int64_t, OptionalColumns>> written;
       LORRY_ASSIGN(const auto missing, work.collect([&](int64_t shard, const Json& state) {
         shard_rows.push_back(state.value("rows", int64_t(0)));
@@ -211,24 +236,23 @@ class Standardization {
       report_.rows = work.ledger().kept();
       report_.dropped = work.ledger().summary()["dropped"].get<std::map<std::string, int64_t>>();
       report_.missing = int64_t(missing.size());
-      if (!missing.empty()) return {};
+      const bool others_are_at_it = options_.wait && options_.world_size > 1;
+      if (!missing.empty() && !others_are_at_it) return {};
       for (const auto& [shard, columns] : written) {
-        if (columns != columns_) narrow.push_back(shard);
+        if (columns != columns_) todo.push_back(shard);
       }
-      if (narrow.empty()) return finish(work, shard_rows);
-      log::info("{}: {} shards again, with the column{} that later rows have", dir_, narrow.size(),
-                columns_.to_json().size() == 1 ? "" : "s");
-      work.count_anew();
-      for (const int64_t shard : narrow) LORRY_TRY(widen_shard(work, shard));
+      if (!todo.empty()) {
+        log::info("{}: {} shards again, with the column{} that later rows have", dir_, todo.size(),
+                  columns_.to_json().size() == 1 ? "" : "s");
+      }
+      // Those that another node is just widening are missing for a moment.
+      todo.insert(todo.end(), missing.begin(), missing.end());
+      if (todo.empty()) return finish(work, shard_rows);
+      work.again(todo, [this](const Json& state) {
+        return OptionalColumns::from_json(state.value("columns", Json::array())) == columns_;
+      });
+      LORRY_TRY(write_shards(work));
     }
-  }
-
-  /// Unless another process has done it meanwhile.
-  Result<> widen_shard(ShardWork& work, int64_t shard) {
-    LORRY_ASSIGN(const auto state, data::read_shard_state(bucket_, store::shard_dir(dir_, shard)));
-    const bool done =
-        state && OptionalColumns::from_json(state->value("columns", Json::array())) == columns_;
-    return done ? Result<>() : write_shard(work, shard);
   }
 
   Result<> finish(ShardWork& work, const std::vector<int64_t>& shard_rows) {
@@ -253,13 +277,12 @@ class Standardization {
     info["columns"] = data::features_from_schema(*data::standard_schema(rules_.format, columns_));
     info["inputs"] = inputs_;
     info["lorry_version"] = kVersion;
-    LORRY_TRY(work.finish(std::move(info)));
+    LORRY_ASSIGN(report_.digest, work.finish(std::move(info)));
     report_.complete = true;
     return {};
   }
 
-  const StandardizeOptions& options_;
-  store::Bucket& bucket_;
+  StandardizeOptions options_;  ///< `bucket` becomes the claim's
   const std::string raw_, dir_;
   const PieceLimits limits_;
   int64_t shards_ = 0, rows_total_ = 0, rows_done_ = 0;

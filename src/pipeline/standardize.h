@@ -26,6 +26,8 @@ struct StandardizeOptions : ShardWorkOptions {
   std::vector<std::pair<std::string, std::string>> placeholders;
   /// Called between batches from the calling thread.
   std::function<void(int64_t rows, int64_t rows_total)> progress;
+  /// digest_of_info of the raw shards that are meant; empty: whatever is there.
+  std::string expected_input;
 };
 
 struct StandardizeReport {
@@ -38,6 +40,8 @@ struct StandardizeReport {
   std::map<std::string, int64_t> dropped;  ///< reason -> rows
   bool up_to_date = false;
   double seconds = 0;
+  std::string digest;          ///< digest_of_info of the output
+  bool input_changed = false;  ///< it is not `expected_input`: nothing was done
 };
 
 /// Writes standardized/{dataset}/{shard}/ for each raw shard of this process's part, then info.json

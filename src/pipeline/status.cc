@@ -6,12 +6,14 @@
 #include <functional>
 #include <future>
 #include <map>
+#include <set>
 #include <vector>
 
 #include "base/digest.h"
 #include "base/progress.h"
 #include "pipeline/names.h"
 #include "pipeline/pretokenize.h"
+#include "store/claim.h"
 #include "store/layout.h"
 
 namespace lorry::pipeline {
@@ -81,12 +83,24 @@ Json model_status(const std::vector<Entry>& models) {
   return rows;
 }
 
+/// Names of runs by model and data set: of those that are done, and of those that have begun.
+using NamedRuns = std::map<std::pair<std::string, std::string>, std::set<std::string>>;
+Result<NamedRuns> named_runs(const store::Bucket& bucket) {
+  NamedRuns runs;
+  for (const char* root : {"done", "checkpoints"}) {
+    LORRY_ASSIGN(const auto places, list_named_runs(bucket, root));
+    for (const auto& run : places) runs[{run.model, run.dataset}].insert(run.run_name);
+  }
+  return runs;
+}
+
 Result<Json> run_status(const store::Bucket& bucket, const std::string& model,
-                        const std::string& dataset) {
+                        const std::string& dataset, const std::string& run_name) {
+  const std::string run = store::run_of(dataset, run_name);
   LORRY_ASSIGN(auto tokens, stage_state(bucket, store::model_ready_dir(model, dataset)));
-  LORRY_ASSIGN(auto trained, stage_state(bucket, store::done_dir(model, dataset)));
+  LORRY_ASSIGN(auto trained, stage_state(bucket, store::done_dir(model, run)));
   if (trained.state == kMissing) {
-    LORRY_ASSIGN(const auto checkpoints, bucket.list(store::checkpoints_dir(model, dataset)));
+    LORRY_ASSIGN(const auto checkpoints, bucket.list(store::checkpoints_dir(model, run)));
     if (!checkpoints.empty()) trained.state = kPartial;
   }
   if (tokens.state == kDone) {
@@ -102,13 +116,16 @@ Result<Json> run_status(const store::Bucket& bucket, const std::string& model,
               {"dataset", dataset},
               {"pretokenize", tokens.state},
               {"train", trained.state}};
+  if (!run_name.empty()) row["run_name"] = run_name;
   copy_fields(tokens.info,
               {{"rows", "rows"}, {"tokens", "tokens"}, {"target_tokens", "target_tokens"}}, row);
   copy_fields(trained.info, {{"steps", "steps"}, {"last_loss", "loss"}, {"loss", "loss"}}, row);
   const std::string verb = tokens.state != kDone    ? "pretokenize"
                            : trained.state != kDone ? "train"
                                                     : "serve";
-  row["next"] = fmt::format("lorry {} --model {} --dataset {}", verb, model, dataset);
+  row["next"] =
+      fmt::format("lorry {} --model {} --dataset {}{}", verb, model, dataset,
+                  run_name.empty() || tokens.state != kDone ? "" : " --run-name " + run_name);
   return row;
 }
 
@@ -140,21 +157,48 @@ std::string table(const std::vector<std::string>& head,
   return out;
 }
 
+/// Who is at work, or waits for it.
+std::string format_at_work(const Json& claims) {
+  if (claims.empty()) return {};
+  std::vector<std::vector<std::string>> rows;
+  for (const auto& claim : claims) {
+    std::string verb = claim["verb"].get<std::string>();
+    if (claim["world_size"] > 1)
+      verb += fmt::format(" ({} of {})", claim["rank"].get<int64_t>(),
+                          claim["world_size"].get<int64_t>());
+    if (claim["state"] != "held") verb += ", waits";
+    rows.push_back({claim["writes"], verb, claim["host"],
+                    std::to_string(claim["pid"].get<int64_t>()),
+                    claim["since"].get<std::string>() + " UTC",
+                    fmt::format("{} s ago", claim["last_seen_seconds"].get<int64_t>())});
+  }
+  return "\n" + table({"at work on", "verb", "host", "process", "since", "last seen"}, rows, 6);
+}
+
 }  // namespace
 
 Result<Json> read_status(const store::Bucket& bucket) {
   Json status = {{"bucket", bucket.uri()}};
+  auto claims = std::async(std::launch::async, store::list_claimants, std::cref(bucket));
   LORRY_ASSIGN(const auto listings, list_roots(bucket));
   status["datasets"] = dataset_status(listings);
   status["models"] = model_status(listings.at("models"));
   status["runs"] = Json::array();
+  LORRY_ASSIGN(auto runs, named_runs(bucket));
   for (const auto& model : status["models"]) {
     for (const auto& dataset : status["datasets"]) {
       if (model["state"] != kDone || dataset["standardized"] != kDone) continue;
-      LORRY_ASSIGN(Json row, run_status(bucket, model["name"], dataset["name"]));
+      LORRY_ASSIGN(Json row, run_status(bucket, model["name"], dataset["name"], ""));
       status["runs"].push_back(std::move(row));
+      for (const auto& run : runs[{model["name"], dataset["name"]}]) {
+        LORRY_ASSIGN(Json named, run_status(bucket, model["name"], dataset["name"], run));
+        status["runs"].push_back(std::move(named));
+      }
     }
   }
+  status["at_work"] = Json::array();
+  LORRY_ASSIGN(const auto claimants, claims.get());
+  for (const auto& claimant : claimants) status["at_work"].push_back(to_json(claimant));
   return status;
 }
 
@@ -176,17 +220,20 @@ std::string format_status(const Json& status) {
                     row.contains("bytes") ? format_bytes(row["bytes"].get<double>()) : "-"});
   out += rows.empty() ? "\nno models yet: lorry import-model brings one\n"
                       : "\n" + table({"model", "import", "architecture", "size"}, rows, 3);
-  if (status["runs"].empty()) return out;
+  const std::string at_work = format_at_work(status["at_work"]);
+  if (status["runs"].empty()) return out + at_work;
   rows.clear();
   for (const auto& row : status["runs"])
-    rows.push_back({text(row, "model"), text(row, "dataset"), text(row, "pretokenize"),
-                    text(row, "train"), count_or_dash(row, "rows"), count_or_dash(row, "tokens"),
-                    count_or_dash(row, "steps"), count_or_dash(row, "loss")});
+    rows.push_back(
+        {text(row, "model"), store::run_of(text(row, "dataset"), row.value("run_name", "")),
+         text(row, "pretokenize"), text(row, "train"), count_or_dash(row, "rows"),
+         count_or_dash(row, "tokens"), count_or_dash(row, "steps"), count_or_dash(row, "loss")});
   out +=
       "\n" + table({"model", "data set", "pretokenize", "train", "rows", "tokens", "steps", "loss"},
                    rows, 4);
-  if (status["runs"].size() == 1) out += "\nnext: " + text(status["runs"][0], "next") + "\n";
-  return out;
+  if (status["runs"].size() == 1 && at_work.empty())
+    out += "\nnext: " + text(status["runs"][0], "next") + "\n";
+  return out + at_work;
 }
 
 }  // namespace lorry::pipeline

@@ -16,6 +16,7 @@
 #include "data/shard.h"
 #include "pipeline/names.h"
 #include "store/checksum.h"
+#include "store/claim.h"
 #include "store/layout.h"
 
 namespace lorry::pipeline {
@@ -234,8 +235,18 @@ class Verification {
   }
 
   Result<> remove_marks() {
-    for (const size_t part : broken_parts_)
-      for (const auto& mark : parts_[part].marks) LORRY_TRY(bucket_.remove(mark));
+    std::map<std::string, std::vector<std::string>> by_output;  // info.json is the last of a part's
+    for (const size_t part : broken_parts_) {
+      const auto& marks = parts_[part].marks;
+      auto& all = by_output[marks.back().substr(0, marks.back().rfind('/'))];
+      all.insert(all.end(), marks.begin(), marks.end());
+    }
+    for (const auto& [dir, marks] : by_output) {
+      LORRY_ASSIGN(const auto claim,
+                   store::Claim::take(options_.bucket, {dir, {}, "verify --repair", "repair", 0, 1},
+                                      options_.wait));
+      for (const auto& mark : marks) LORRY_TRY(claim->bucket()->remove(mark));
+    }
     return {};
   }
 

@@ -18,7 +18,8 @@ struct VerifyOptions {
   /// Takes the marks of completion away from what is damaged, so that the stage's own command makes
   /// just that again.
   bool repair = false;
-  int threads = 0;  ///< 0: eight, which keeps a network busy as well as a disk
+  bool wait = true;  ///< with `repair`, while others are at work on what is damaged
+  int threads = 0;   ///< 0: eight, which keeps a network busy as well as a disk
   /// Called from the workers, one at a time.
   std::function<void(int64_t bytes, int64_t bytes_total)> progress;
 };

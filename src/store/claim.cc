@@ -426,6 +426,23 @@ struct Claim::Impl {
     return true;
   }
 
+  /// The same for one node of the same work.
+  Result<bool> dismiss(const std::string& id) {
+    record.took.push_back(id);
+    LORRY_TRY(write(true));
+    LORRY_ASSIGN(const auto all, board.look(record.id));
+    const bool woke = std::any_of(all.begin(), all.end(), [&](const Seen& seen) {
+      return seen.record.id == id && !seen.dead;
+    });
+    if (!woke) {
+      LORRY_TRY(bucket->remove(join_path(claims_dir(), id + ".json")));
+      return true;
+    }
+    record.took.pop_back();
+    LORRY_TRY(write(true));
+    return false;
+  }
+
   /// Raises the flag. nullopt: it is up, and this process may work. Else who is in the way, and the
   /// flag is down.
   Result<std::optional<Claimant>> raise() {
@@ -552,6 +569,11 @@ Result<std::vector<Claimant>> Claim::crew() {
     }
   }
   return crew;
+}
+
+Result<bool> Claim::dismiss(const Claimant& dead) {
+  std::lock_guard lock(impl_->mutex);
+  return impl_->dismiss(dead.id);
 }
 
 }  // namespace lorry::store

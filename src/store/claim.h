@@ -87,6 +87,9 @@ class Claim {
 
   /// The other nodes of the same work, living or dead.
   Result<std::vector<Claimant>> crew();
+  /// Removes the claim of a dead one, so that it writes no more if it was only asleep. False: it
+  /// has just woken.
+  Result<bool> dismiss(const Claimant& dead);
 
  private:
   struct Impl;

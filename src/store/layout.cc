@@ -14,6 +14,9 @@ std::string checkpoints_dir(const std::string& model, const std::string& dataset
 std::string done_dir(const std::string& model, const std::string& dataset) {
   return "done/" + model + "/" + dataset;
 }
+std::string run_of(const std::string& dataset, const std::string& run_name) {
+  return run_name.empty() ? dataset : dataset + "@" + run_name;
+}
 std::string adapter_dir(const std::string& model, const std::string& dataset) {
   return done_dir(model, dataset) + "/lora_model";
 }

@@ -88,9 +88,11 @@ std::string identity_difference(const Json& before, const Json& now) {
   return fmt::format("{}", fmt::join(names, ", "));
 }
 
-CheckpointStore::CheckpointStore(std::shared_ptr<store::Bucket> bucket, std::string dir,
-                                 Json identity)
-    : bucket_(std::move(bucket)), dir_(std::move(dir)), identity_(std::move(identity)) {}
+CheckpointStore::CheckpointStore(store::Claim& claim, std::string dir, Json identity)
+    : claim_(claim),
+      bucket_(claim.bucket()),
+      dir_(std::move(dir)),
+      identity_(std::move(identity)) {}
 
 Result<std::optional<CheckpointStore::Found>> CheckpointStore::find(std::string& reason) const {
   const std::string latest = dir_ + "/latest.json";
@@ -153,6 +155,7 @@ Result<> CheckpointStore::save(const RunState& state, const Trainable& trainable
                                      optimizer.state(trainable.names())));
   LORRY_TRY(bucket_->write(dir + "/metrics.jsonl", metrics_jsonl(state.history)));
   LORRY_TRY(bucket_->write(dir + "/state.json", dump_json(state_json(state, identity_), 2)));
+  LORRY_TRY(claim_.confirm());
   const Json latest{{"format", kFormat}, {"directory", name}, {"step", state.step}};
   LORRY_TRY(bucket_->write(dir_ + "/latest.json", dump_json(latest, 2)));
   return remove_others(name);

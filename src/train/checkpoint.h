@@ -16,6 +16,7 @@
 #include "base/json.h"
 #include "base/result.h"
 #include "store/bucket.h"
+#include "store/claim.h"
 #include "train/metrics.h"
 #include "train/optimizer.h"
 #include "train/rows.h"
@@ -39,8 +40,8 @@ struct RunState {
 class CheckpointStore {
  public:
   /// `identity` tells what makes a run: digests of base, data and options. A checkpoint of another
-  /// identity is not used.
-  CheckpointStore(std::shared_ptr<store::Bucket> bucket, std::string dir, Json identity);
+  /// identity is not used. The claim on the run outlives this object.
+  CheckpointStore(store::Claim& claim, std::string dir, Json identity);
 
   struct Found {
     std::string dir;
@@ -59,7 +60,8 @@ class CheckpointStore {
  private:
   Result<> remove_others(const std::string& keep);
 
-  std::shared_ptr<store::Bucket> bucket_;
+  store::Claim& claim_;
+  std::shared_ptr<store::Bucket> bucket_;  ///< the claim's
   std::string dir_;
   Json identity_;
 };

@@ -162,6 +162,16 @@ Result<std::vector<std::shared_ptr<data::TokenShardReader>>> open_shards(
 
 }  // namespace
 
+Result<> check_owner(const std::string& dir, const Json& info, const TrainOptions& options) {
+  const std::string model = info.value("model", options.model);
+  const std::string dataset = info.value("dataset", options.dataset);
+  if (model == options.model && dataset == options.dataset) return {};
+  return invalid_input(
+      fmt::format("{} belongs to the model {} and the data set {}, whose names together are those "
+                  "of {} and {}; import one of them under another name",
+                  dir, model, dataset, options.model, options.dataset));
+}
+
 Result<> check_options(const TrainOptions& o) {
   if (o.model.empty()) return usage_error("no model named; give --model or set MODEL_NAME");
   if (o.dataset.empty())
@@ -227,10 +237,10 @@ Result<Inputs> open_inputs(const TrainOptions& options) {
                require_info(bucket, data_dir,
                             fmt::format("lorry pretokenize --model {} --dataset {}", options.model,
                                         options.dataset)));
+  LORRY_TRY(check_owner(data_dir, inputs.data_info, options));
   LORRY_ASSIGN(inputs.config, read_config(bucket, model_dir));
   LORRY_TRY(check_text_digests(bucket, model_dir, data_dir, inputs.data_info));
   LORRY_ASSIGN(inputs.adapter, open_adapter(options, inputs.bucket));
-  LORRY_ASSIGN(inputs.shards, open_shards(bucket, data_dir, inputs.data_info));
   inputs.identity = Json{{"base", base_digest(inputs.model_info)},
                          {"data", sha256_hex(dump_json(inputs.data_info))},
                          {"options", result_options(options)}};
@@ -238,6 +248,20 @@ Result<Inputs> open_inputs(const TrainOptions& options) {
     LORRY_ASSIGN(inputs.identity["adapter"], adapter_digest(inputs.adapter));
   }
   return inputs;
+}
+
+Result<> open_rows(Inputs& inputs, const TrainOptions& options) {
+  const std::string dir = store::model_ready_dir(options.model, options.dataset);
+  LORRY_ASSIGN(inputs.shards, open_shards(*inputs.bucket, dir, inputs.data_info));
+  return {};
+}
+
+bool are_expected(const Inputs& inputs, const TrainOptions& options) {
+  const auto is = [](const Json& info, const std::string& digest) {
+    return digest.empty() || sha256_hex(dump_json(info)) == digest;
+  };
+  return is(inputs.data_info, options.expected_data) &&
+         is(inputs.model_info, options.expected_model);
 }
 
 RowSource make_rows(const TrainOptions& options, const Inputs& inputs) {

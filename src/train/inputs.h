@@ -21,6 +21,10 @@ namespace lorry::train {
 /// Refuses values that no run can have, naming the flag.
 Result<> check_options(const TrainOptions& options);
 
+/// Fails if info.json of `dir` says that it is of another model or data set: names with slashes can
+/// meet in one directory (`a` and `b/c`, `a/b` and `c`).
+Result<> check_owner(const std::string& dir, const Json& info, const TrainOptions& options);
+
 /// The adapter that the options ask for; an unknown target module is refused by name.
 Result<model::LoraConfig> lora_config(const TrainOptions& options);
 
@@ -42,9 +46,14 @@ struct Inputs {
   data::TokenRow row(Place place) const { return shards[place.shard]->row(place.row); }
 };
 
-/// Opens everything but the weights. Says which command is missing where a stage's output is, and
-/// refuses data that was made with another tokenizer or template than the model has now.
+/// Opens everything but the weights and the rows. Says which command is missing where a stage's
+/// output is, and refuses data that was made with another tokenizer or template than the model has
+/// now, or of another model or data set.
 Result<Inputs> open_inputs(const TrainOptions& options);
+/// Opens the rows.
+Result<> open_rows(Inputs& inputs, const TrainOptions& options);
+/// Whether they are those that the options expect.
+bool are_expected(const Inputs& inputs, const TrainOptions& options);
 
 /// The rows of a run over these inputs, which must outlive it.
 RowSource make_rows(const TrainOptions& options, const Inputs& inputs);

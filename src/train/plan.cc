@@ -95,7 +95,8 @@ void play(const TrainOptions& options, const Inputs& inputs, TrainPlan& plan, Ru
 
 Result<TrainPlan> plan_training(const TrainOptions& options) {
   LORRY_TRY(check_options(options));
-  LORRY_ASSIGN(const Inputs inputs, open_inputs(options));
+  LORRY_ASSIGN(Inputs inputs, open_inputs(options));
+  LORRY_TRY(open_rows(inputs, options));
   LORRY_TRY(check_targets(inputs, options.max_length));
   LORRY_ASSIGN(const at::Device device, planned_device(options.device));
   LORRY_ASSIGN(const int64_t weight, bytes_of_a_weight(options, inputs.config, device));

@@ -79,6 +79,7 @@ Json info_json(const RunResult& r, const ExportCheck& check) {
              {{"relative_rms", check.relative_rms},
               {"max_abs", check.max_abs},
               {"tokens", check.tokens}}}};
+  if (!r.options.run_name.empty()) info["run_name"] = r.options.run_name;
   for (const char* key : {"tokenizer_digest", "template_digest"}) {
     if (r.inputs.data_info.contains(key)) info[key] = r.inputs.data_info.at(key);
   }
@@ -122,12 +123,13 @@ void log_ledger(const RunState& state) {
 
 }  // namespace
 
-Result<> publish(const RunResult& r) {
+Result<> publish(const RunResult& r, store::Claim& claim) {
   const store::Bucket& bucket = *r.inputs.bucket;
-  const std::string done = store::done_dir(r.options.model, r.options.dataset);
+  const std::string run = store::run_of(r.options.dataset, r.options.run_name);
+  const std::string done = store::done_dir(r.options.model, run);
   const std::string model_dir = store::model_dir(r.options.model);
-  const std::string adapter_dir = store::adapter_dir(r.options.model, r.options.dataset);
-  const std::string fused_dir = store::fused_dir(r.options.model, r.options.dataset);
+  const std::string adapter_dir = store::adapter_dir(r.options.model, run);
+  const std::string fused_dir = store::fused_dir(r.options.model, run);
   log_ledger(r.state);
   LORRY_TRY(bucket.remove(done + "/info.json"));
   if (r.adapter) {
@@ -140,17 +142,20 @@ Result<> publish(const RunResult& r) {
   Json info = info_json(r, check);
   LORRY_ASSIGN(info["files"], recorded_files(bucket, done));
   LORRY_TRY(bucket.write(done + "/metrics.jsonl", metrics_jsonl(r.state.history)));
-  LORRY_TRY(
-      bucket.write(done + "/report.html", report_html(r.options.model + " on " + r.options.dataset,
-                                                      r.state.history, report_facts(info))));
+  LORRY_TRY(bucket.write(done + "/report.html", report_html(r.options.model + " on " + run,
+                                                            r.state.history, report_facts(info))));
+  LORRY_TRY(claim.confirm());
   return bucket.write_info(done, info);
 }
 
 Result<std::optional<TrainReport>> find_published(const TrainOptions& options,
                                                   const Inputs& inputs) {
-  LORRY_ASSIGN(const auto info,
-               inputs.bucket->read_info(store::done_dir(options.model, options.dataset)));
-  if (!info || !info->contains("identity") || info->at("identity") != inputs.identity) {
+  const std::string dir =
+      store::done_dir(options.model, store::run_of(options.dataset, options.run_name));
+  LORRY_ASSIGN(const auto info, inputs.bucket->read_info(dir));
+  if (!info) return std::optional<TrainReport>();
+  LORRY_TRY(check_owner(dir, *info, options));
+  if (options.fresh || !info->contains("identity") || info->at("identity") != inputs.identity) {
     return std::optional<TrainReport>();
   }
   TrainReport report;

@@ -6,6 +6,7 @@
 #include "base/result.h"
 #include "model/lora.h"
 #include "model/transformer.h"
+#include "store/claim.h"
 #include "train/checkpoint.h"
 #include "train/inputs.h"
 #include "train/train.h"
@@ -27,9 +28,10 @@ struct RunResult {
 /// Writes lora_model (not in full training), fused, metrics.jsonl, report.html and info.json. The
 /// merged model's logits are compared with the trained model's before; far off, nothing is
 /// published.
-Result<> publish(const RunResult& result);
+Result<> publish(const RunResult& result, store::Claim& claim);
 
-/// The report of a run with these inputs and options that is already published; nullopt if none is.
+/// The report of a run with these inputs and options that is already published; nullopt if none is,
+/// or with `fresh`. Fails if what is there is another model's or data set's.
 Result<std::optional<TrainReport>> find_published(const TrainOptions& options,
                                                   const Inputs& inputs);
 

@@ -14,6 +14,9 @@ namespace lorry::train {
 struct TrainOptions {
   std::string bucket = "./bucket";
   std::string dataset, model;  ///< names in the bucket
+  /// Keeps checkpoints and results apart from those of other runs on the same data:
+  /// done/{model}/{dataset}@{run_name}. Empty: done/{model}/{dataset}.
+  std::string run_name;
 
   // Schedule and optimiser, stepped as `transformers`' Trainer steps them.
   double learning_rate = 2e-4;
@@ -47,14 +50,20 @@ struct TrainOptions {
   int64_t save_steps = 100;   ///< checkpoint every so many steps
   double save_seconds = 300;  ///< and at least this often
   bool fresh = false;         ///< ignore checkpoints and finished results
+  bool wait = true;           ///< while another process is at this run; false: fail at once
+
+  /// Digests of the info.json of the tokens and of the model that are meant; empty: whatever is
+  /// there.
+  std::string expected_data, expected_model;
 };
 
 struct TrainReport {
   int64_t steps = 0;
   int64_t tokens = 0;  ///< trained on by this run and those it resumed
   double last_loss = 0;
-  double seconds = 0;         ///< of this run
-  bool already_done = false;  ///< nothing had changed
+  double seconds = 0;          ///< of this run
+  bool already_done = false;   ///< nothing had changed
+  bool input_changed = false;  ///< it is not what was expected: nothing was done
 };
 
 /// Trains over every shard of model-ready/{model}/{dataset}, then writes done/{model}/{dataset}/:

@@ -10,8 +10,11 @@
 #include <nlohmann/json.hpp>
 
 #include "base/cancel.h"
+#include "base/digest.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "model/transformer.h"
+#include "store/claim.h"
 #include "store/layout.h"
 #include "train/batch.h"
 #include "train/checkpoint.h"
@@ -33,15 +36,30 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
+std::string checkpoints_dir(const TrainOptions& options) {
+  return store::checkpoints_dir(options.model, store::run_of(options.dataset, options.run_name));
+}
+
+/// What this run must have for itself: its checkpoints and results. Its tokens and its base model
+/// stay as they are until it is done.
+store::Work work_of(const TrainOptions& options, const std::string& key) {
+  return {store::done_dir(options.model, store::run_of(options.dataset, options.run_name)),
+          {store::model_ready_dir(options.model, options.dataset), store::model_dir(options.model)},
+          "train",
+          key,
+          0,
+          1};
+}
+
 /// One run, from opened inputs to published results.
 class Trainer {
  public:
-  Trainer(const TrainOptions& options, Inputs inputs)
+  Trainer(const TrainOptions& options, Inputs inputs, store::Claim& claim)
       : options_(options),
         inputs_(std::move(inputs)),
+        claim_(claim),
         rows_(make_rows(options, inputs_)),
-        checkpoints_(inputs_.bucket, store::checkpoints_dir(options.model, options.dataset),
-                     inputs_.identity) {}
+        checkpoints_(claim, checkpoints_dir(options), inputs_.identity) {}
 
   Result<TrainReport> run() {
     LORRY_TRY(check_targets(inputs_, options_.max_length));
@@ -113,7 +131,7 @@ class Trainer {
     LORRY_ASSIGN(const auto found, checkpoints_.find(reason));
     if (!reason.empty()) {
       log::warn("not going on from the checkpoint in {}: {}; training from the start",
-                store::checkpoints_dir(options_.model, options_.dataset), reason);
+                checkpoints_dir(options_), reason);
     }
     if (!found) return checkpoints_.clear();
     LORRY_TRY(checkpoints_.load(*found, trainable_, *optimizer_));
@@ -266,12 +284,13 @@ class Trainer {
     optimizer_.reset();
     const RunResult result{options_,   inputs_, *model_,     adapter_.get(),
                            trainable_, state_,  total_steps_};
-    LORRY_TRY(publish(result));
+    LORRY_TRY(publish(result, claim_));
     return checkpoints_.clear();
   }
 
   const TrainOptions& options_;
   Inputs inputs_;
+  store::Claim& claim_;
   RowSource rows_;
   CheckpointStore checkpoints_;
   Clock::time_point start_ = Clock::now();
@@ -294,12 +313,28 @@ Result<TrainReport> train(const TrainOptions& options) {
   try {
     LORRY_TRY(check_options(options));
     if (!options.full) LORRY_TRY(lora_config(options));
-    LORRY_ASSIGN(Inputs inputs, open_inputs(options));
-    if (!options.fresh) {
+    std::unique_ptr<store::Claim> claim;
+    std::string claimed;
+    while (true) {
+      LORRY_ASSIGN(Inputs inputs, open_inputs(options));
+      if (!are_expected(inputs, options)) {
+        TrainReport changed;
+        changed.input_changed = true;
+        return changed;
+      }
       LORRY_ASSIGN(const auto done, find_published(options, inputs));
       if (done) return *done;
+      const std::string key = sha256_hex(dump_json(inputs.identity));
+      if (claim && claimed == key) {
+        inputs.bucket = claim->bucket();
+        LORRY_TRY(open_rows(inputs, options));
+        return Trainer(options, std::move(inputs), *claim).run();
+      }
+      // Who had it before may have finished the run, or changed what it is made of.
+      claim.reset();
+      claimed = key;
+      LORRY_ASSIGN(claim, store::Claim::take(inputs.bucket, work_of(options, key), options.wait));
     }
-    return Trainer(options, std::move(inputs)).run();
   } catch (const c10::OutOfMemoryError& e) {
     return unavailable("out of memory; try a smaller --max-length or --batch-size");
   } catch (const c10::Error& e) {
