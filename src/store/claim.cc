@@ -387,7 +387,9 @@ struct Claim::Impl {
       }
       if (!in_conflict(r.work, record.work)) {
         const bool forgotten = seen.dead && seen.age > kForgottenLives * r.seconds;
-        if (seen.gone || forgotten) (void)bucket->remove(r.path());
+        // A node's own crew must see that it was there and is gone (dismiss).
+        const bool node = same_work(r.work, record.work);
+        if ((seen.gone && !node) || forgotten) (void)bucket->remove(r.path());
         continue;
       }
       if (seen.dead) {
