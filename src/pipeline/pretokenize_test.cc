@@ -155,6 +155,7 @@ TEST_F(PretokenizeStage, PartsOfSeveralNodesMakeTheWhole) {
   const auto alone = contents(kReady);
   ASSERT_TRUE(bucket_->remove(kReady).ok());
   options_.world_size = 3;
+  options_.wait = false;  // one after the other
   for (const int rank : {2, 0, 1}) {
     options_.rank = rank;
     const auto part = pretokenize(options_);
@@ -170,9 +171,11 @@ TEST_F(PretokenizeStage, TheLimitOfBadRowsHoldsAcrossNodes) {
   rows_[3] = rows_[250] = {{"banned", "x"}};
   put_dataset("talk", rows_, 100);
   options_.world_size = 2;
+  options_.wait = false;  // one after the other
   options_.skip_bad_rows = 1;
   ASSERT_TRUE(pretokenize(options_).ok() == false) << "both lie in shards of rank 0";
   options_.world_size = 3;
+  options_.wait = false;  // one after the other
   EXPECT_TRUE(pretokenize(options_).ok());
   options_.rank = 1;
   EXPECT_TRUE(pretokenize(options_).ok());

@@ -96,6 +96,7 @@ TEST_F(StandardizeStage, AColumnThatLateRowsHaveIsInAllShards) {
   const auto whole = undisturbed();
   ASSERT_FALSE(whole.empty());
   options_.world_size = 2;
+  options_.wait = false;  // one after the other
   for (const int rank : {0, 1}) {
     options_.rank = rank;
     const auto done = standardize(options_);
@@ -131,12 +132,14 @@ TEST_F(StandardizeStage, ALostNodesPartIsTakenUpByARunWithoutRank) {
   put_raw(50);
   const auto whole = undisturbed();
   options_.world_size = 3;
+  options_.wait = false;  // one after the other
   options_.rank = 1;
   const auto part = standardize(options_);
   ASSERT_TRUE(part.ok());
   EXPECT_FALSE(part->complete);
   EXPECT_EQ(part->missing, 4);
   options_.world_size = 1;
+  options_.wait = false;  // one after the other
   options_.rank = 0;
   EXPECT_TRUE(standardize(options_)->complete);
   EXPECT_EQ(contents(kOut), whole);
@@ -148,6 +151,7 @@ TEST_F(StandardizeStage, ShardsBeyondTheLastAndAnInfoOfOtherInputsGo) {
   rows_.resize(90);
   put_raw(50);
   options_.world_size = 2;
+  options_.wait = false;  // one after the other
   ASSERT_FALSE(standardize(options_)->complete);
   EXPECT_FALSE(is_complete()) << "it told of other rows";
   options_.rank = 1;
@@ -197,6 +201,7 @@ TEST_F(StandardizeStage, ADamagedShardIsNamed) {
 TEST_F(StandardizeStage, RanksAndWorldSizeMustAgree) {
   put_raw(100);
   options_.world_size = 2;
+  options_.wait = false;  // one after the other
   options_.rank = 2;
   EXPECT_EQ(standardize(options_).error().kind, ErrorKind::kUsage);
 }
