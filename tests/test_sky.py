@@ -29,7 +29,6 @@ FILLED = {
     "MODEL_NAME": "owner/model",
 }
 SCRIPT_NAMES = {"DATASET_SOURCE", "MODEL_SOURCE", "LORRY_WHEEL"}
-COMING_NAMES = {"LORRY_RUN_NAME"}
 
 
 class Sky:
@@ -271,8 +270,7 @@ def test_every_variable_of_a_file_is_explained_in_env_example(sky, name):
 
 
 def test_every_name_in_env_example_is_read_by_somebody(lorry):
-    unread = example_names() - lorry_names(lorry) - SCRIPT_NAMES - COMING_NAMES
-    # A name of a flag that an earlier program does not have would be ignored in silence.
+    unread = example_names() - lorry_names(lorry) - SCRIPT_NAMES
     assert unread == set()
 
 

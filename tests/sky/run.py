@@ -10,7 +10,6 @@ cluster up and says how to use it. The last line is `N checks passed`.
 import contextlib
 import hashlib
 import http.server
-import json
 import os
 import pathlib
 import re
@@ -206,10 +205,6 @@ class Rig:
         if code is not None and process.returncode != code:
             raise Failed(f"sky {' '.join(words)}: exit code {process.returncode}\n{text[-3000:]}")
         return text
-
-    def clusters(self):
-        found = json.loads(self.sky("status", "-o", "json", show=False).split("\n", 0)[0] or "[]")
-        return [cluster["name"] for cluster in found]
 
     def bucket(self, name):
         return self.s3.directory / name
