@@ -15,6 +15,8 @@ class Pretokenize final : public Command {
     declare_dataset(flags, dataset_);
     declare_model(flags, model_);
     flags.on("--with-text", options_.with_text, "keep the rendered text in a column `text`");
+    flags.choice("--train-on", options_.train_on, {"assistant", "last", "all"},
+                 "what counts in the loss: every assistant turn, the last one, or all tokens");
     flags.integer("--skip-bad-rows", options_.skip_bad_rows, at_least(0),
                   "rows that the template refuses to leave out and record before giving up");
     work_.declare(flags, options_);

@@ -144,8 +144,9 @@ Result<Example> example_from_row(const Json& row) {
   return example;
 }
 
-Result<text::EncodedExample> encode(const text::Chat& chat, const Example& example) {
-  if (!example.is_text) return chat.encode_example(example.messages, example.tools);
+Result<text::EncodedExample> encode(const text::Chat& chat, const Example& example,
+                                    text::TrainOn train_on) {
+  if (!example.is_text) return chat.encode_example(example.messages, example.tools, train_on);
   auto encoded = chat.encode_text(example.text);
   if (encoded.text.empty()) encoded.text = example.text;
   return encoded;

@@ -44,7 +44,9 @@ class ExampleReader {
 };
 
 /// Ids and mask as training sees them. `with_text` false may leave `text` empty.
-Result<text::EncodedExample> encode(const text::Chat& chat, const Example& example);
+/// A text on its own is trained on as a whole.
+Result<text::EncodedExample> encode(const text::Chat& chat, const Example& example,
+                                    text::TrainOn train_on = text::TrainOn::kAssistant);
 
 /// Tokenizer and template of a model in the bucket.
 Result<std::shared_ptr<const text::Chat>> load_chat(const store::Bucket& bucket,

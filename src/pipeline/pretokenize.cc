@@ -89,6 +89,12 @@ PretokenizeReport report_from(const TokenCounts& counts, int64_t dropped, int64_
   return report;
 }
 
+text::TrainOn train_on_from(const std::string& name) {
+  return name == "all"    ? text::TrainOn::kAll
+         : name == "last" ? text::TrainOn::kLast
+                          : text::TrainOn::kAssistant;
+}
+
 /// The stage at work on one model and data set.
 class Pretokenization {
  public:
@@ -98,6 +104,7 @@ class Pretokenization {
         source_(store::standardized_dir(options.dataset)),
         target_(store::model_ready_dir(options.model, options.dataset)),
         schema_(data::token_schema(options.with_text)),
+        train_on_(train_on_from(options.train_on)),
         limits_(PieceLimits::of(options, kGrowth)) {}
 
   /// Encodes what is missing of `shards` shards; completes `info` and writes it if all are there.
@@ -168,7 +175,7 @@ class Pretokenization {
 
   Result<text::EncodedExample> encode_row(const ExampleReader& examples, int64_t row) const {
     LORRY_ASSIGN(const auto example, examples.at(row));
-    auto encoded = encode(*chat_, example);
+    auto encoded = encode(*chat_, example, train_on_);
     if (encoded.ok() && encoded->input_ids.empty()) return invalid_input("it has no tokens");
     return encoded;
   }
@@ -199,6 +206,7 @@ class Pretokenization {
   const std::shared_ptr<const text::Chat> chat_;
   const std::string source_, target_;
   const std::shared_ptr<arrow::Schema> schema_;
+  const text::TrainOn train_on_;
   const PieceLimits limits_;
   int64_t rows_done_ = 0, rows_total_ = 0;
 };
@@ -223,6 +231,7 @@ Result<Json> describe_inputs(const PretokenizeOptions& options, const text::Chat
                {"tokenizer_digest", chat.tokenizer_digest()},
                {"options", {{"with_text", options.with_text}}},
                {"format", kFormat}};
+  if (options.train_on != "assistant") info["options"]["train_on"] = options.train_on;
   info["inputs"] = sha256_hex(dump_json(info));
   return info;
 }

@@ -109,6 +109,17 @@ TEST_F(PretokenizeStage, AChangedInputMakesItRunAgain) {
   EXPECT_FALSE(*bucket_->exists(std::string(kReady) + "/1")) << "a shard of the run before";
 }
 
+TEST_F(PretokenizeStage, WhatIsTrainedOnIsAnInput) {
+  put_dataset("talk", rows_, 300);
+  const auto turns = *pretokenize(options_);
+  options_.train_on = "all";
+  const auto all = *pretokenize(options_);
+  EXPECT_FALSE(all.up_to_date);
+  EXPECT_LT(turns.target_tokens, turns.tokens);
+  EXPECT_EQ(all.target_tokens, all.tokens);
+  EXPECT_TRUE(pretokenize(options_)->up_to_date);
+}
+
 TEST_F(PretokenizeStage, TheBytesDoNotDependOnTheThreads) {
   put_dataset("talk", rows_, 300);
   options_.threads = 1;

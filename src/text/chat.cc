@@ -189,24 +189,31 @@ std::vector<Span> whole_tokens(const Encoding& encoding, const std::vector<Span>
 
 }  // namespace
 
-Result<EncodedExample> Chat::encode_example(const Json& messages, const Json& tools) const {
+Result<EncodedExample> Chat::encode_example(const Json& messages, const Json& tools,
+                                            TrainOn train_on) const {
   LORRY_ASSIGN(const Format* format, format_for(tools));
   LORRY_ASSIGN(const Json prepared, prepare_messages(messages, format->capabilities));
   LORRY_ASSIGN(auto rendered, render_prepared(*format->tmpl, prepared, tools, false, null_json()));
   EncodedExample out;
   out.text = std::move(rendered.text);
   Encoding encoding = tokenizer_->encode_with_offsets(out.text, false);
-  out.assistant_masks.assign(encoding.ids.size(), 0);
+  out.assistant_masks.assign(encoding.ids.size(), train_on == TrainOn::kAll);
+  if (train_on == TrainOn::kAll) {
+    out.input_ids = std::move(encoding.ids);
+    return out;
+  }
+  std::vector<Span> spans;
   if (!rendered.generation.empty()) {
-    mark(encoding, whole_tokens(encoding, rendered.generation), out.assistant_masks);
+    spans = whole_tokens(encoding, rendered.generation);
   } else {
     const SpanRender again = [&](const Json& part, bool prompt) -> Result<std::string> {
       LORRY_ASSIGN(auto text, render_prepared(*format->tmpl, part, tools, prompt, null_json()));
       return std::move(text.text);
     };
-    mark(encoding, assistant_spans(prepared, out.text, encoding, *tokenizer_, again),
-         out.assistant_masks);
+    spans = assistant_spans(prepared, out.text, encoding, *tokenizer_, again);
   }
+  if (train_on == TrainOn::kLast && spans.size() > 1) spans = {spans.back()};
+  mark(encoding, spans, out.assistant_masks);
   out.input_ids = std::move(encoding.ids);
   return out;
 }

@@ -25,6 +25,9 @@ struct EncodedExample {
   std::vector<int8_t> assistant_masks;  ///< 1 on what the assistant must produce
 };
 
+/// What of a conversation is trained on: each assistant turn, the last of them, or the whole text.
+enum class TrainOn { kAssistant, kLast, kAll };
+
 /// Tokenizer and template of one model. Thread-safe.
 class Chat {
  public:
@@ -51,7 +54,8 @@ class Chat {
 
   /// Ids and mask of a whole conversation (training). The mask follows the messages' structure:
   /// each assistant message from behind its header up to and with its end-of-turn token.
-  Result<EncodedExample> encode_example(const Json& messages, const Json& tools) const;
+  Result<EncodedExample> encode_example(const Json& messages, const Json& tools,
+                                        TrainOn train_on = TrainOn::kAssistant) const;
 
   /// Ids and mask of plain text with nothing but itself to learn: mask 1 everywhere, EOS appended
   /// if the tokenizer names one.
