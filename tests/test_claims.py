@@ -5,7 +5,11 @@ import signal
 import time
 
 import pytest
-from conftest import tree_digest
+from conftest import EXAMPLE_DATA, EXAMPLE_MODEL, tree_digest
+from s3 import S3, s3  # noqa: F401  (a fixture)
+
+
+SET = ("--set", "name=Lorry", "--set", "author=us")
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +68,166 @@ def test_one_that_slept_through_a_take_over_writes_no_more(lorry, source, bucket
     alone = tmp_path / "alone"
     lorry(*verb(source, alone, "Bob"))
     assert whole(bucket) == whole(alone)
+
+
+# ---- whole runs ----------------------------------------------------------------------------------
+
+TIMED = ("metrics.jsonl", "report.html", "info.json")  # rates and seconds of the steps
+
+
+def run_verb(bucket, steps=30, **flags):
+    names = ("--bucket", bucket, "--dataset", "identity", "--model", "demo")
+    more = [part for name, value in flags.items() for part in (f"--{name.replace('_', '-')}", value)]
+    return ("run", EXAMPLE_DATA, EXAMPLE_MODEL, *names, *SET, "--max-steps", steps, *more)
+
+
+def trained(bucket, run=""):
+    """What a training left, but for times."""
+    done = bucket / "done/demo" / ("identity" + run)
+    return {k: v for k, v in tree_digest(done).items() if k not in TIMED}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(lorry, tmp_path_factory):
+    """The results of 30 steps, by learning rate."""
+    results = {}
+    for rate in ("1e-3", "2e-3"):
+        bucket = tmp_path_factory.mktemp("alone")
+        lorry(*run_verb(bucket, learning_rate=rate))
+        results[rate] = trained(bucket)
+    return results
+
+
+def both(*processes):
+    """Waits for processes and returns what they said on stderr."""
+    said = [process.communicate(timeout=300)[1] for process in processes]
+    for process, words in zip(processes, said):
+        assert process.returncode == 0, words
+    return said
+
+
+def test_two_runs_of_the_same_thing_leave_the_result_of_one(lorry, bucket, undisturbed):
+    said = both(*(lorry.start(*run_verb(bucket, learning_rate="1e-3")) for _ in range(2)))
+    assert trained(bucket) == undisturbed["1e-3"]
+    assert sum("nothing to do" in words.split("train: ")[-1] for words in said) == 1, said
+    assert not (bucket / "claims").exists()
+
+
+def test_two_runs_of_the_same_thing_on_s3_leave_the_result_of_one(lorry, s3, undisturbed):
+    env = s3.env()
+    s3.make_bucket("claimed")
+    both(*(lorry.start(*run_verb("s3://claimed", learning_rate="1e-3"), env=env) for _ in range(2)))
+    assert trained(s3.directory / "claimed") == undisturbed["1e-3"]
+
+
+def test_two_runs_with_other_options_are_never_mixed(lorry, bucket, undisturbed):
+    rates = ("1e-3", "2e-3")
+    said = both(*(lorry.start(*run_verb(bucket, learning_rate=rate)) for rate in rates))
+    # Whoever came second trained again, with its own options.
+    assert trained(bucket) in undisturbed.values()
+    assert all("trained: 30 steps" in words for words in said), said
+
+
+def test_runs_with_names_lie_side_by_side(lorry, bucket, undisturbed, serve):
+    lorry(*run_verb(bucket, learning_rate="1e-3"))
+    lorry(*run_verb(bucket, learning_rate="2e-3", run_name="fast"))
+    assert trained(bucket) == undisturbed["1e-3"]
+    weights = "fused/model.safetensors"
+    assert trained(bucket, "@fast")[weights] == undisturbed["2e-3"][weights]
+    rows = lorry.json("status", "--bucket", bucket, "--json")["runs"]
+    assert sorted(row.get("run_name") or "" for row in rows) == ["", "fast"]
+    question = ("chat", "--bucket", bucket, "--prompt", "Who are you?", "--max-tokens", 16)
+    assert lorry(*question, "--run-name", "fast").stdout != ""
+    missing = lorry(*question, "--run-name", "slow", code=1).stderr
+    assert "slow" in missing
+    wrong = lorry(*run_verb(bucket, run_name="a/b"), code=2).stderr
+    assert "--run-name" in wrong
+    with serve("--bucket", bucket, "--run-name", "fast") as server:
+        assert "demo/identity@fast" in [model["id"] for model in server.get("/v1/models")["data"]]
+
+
+def test_a_data_set_has_no_run_in_its_name(lorry, bucket):
+    said = lorry("import-dataset", EXAMPLE_DATA, "--bucket", bucket, "--dataset", "a@b", code=2).stderr
+    assert "@" in said
+
+
+def test_pairs_whose_names_join_alike_are_kept_apart(lorry, bucket):
+    names = ("--bucket", bucket)
+    for dataset in ("b/c", "c"):
+        lorry("import-dataset", EXAMPLE_DATA, *names, "--dataset", dataset, *SET)
+    for model in ("a", "a/b"):
+        lorry("import-model", EXAMPLE_MODEL, *names, "--model", model)
+    lorry("pretokenize", *names, "--model", "a", "--dataset", "b/c")
+    before = tree_digest(bucket)
+    said = lorry("pretokenize", *names, "--model", "a/b", "--dataset", "c", code=1).stderr
+    assert "belongs to the model a and the data set b/c" in said
+    assert tree_digest(bucket) == before
+
+
+# ---- claims of others ----------------------------------------------------------------------------
+
+
+def claim_of_another_host(bucket, **changes):
+    """A claim as some other machine would have left it."""
+    claim = {
+        "format": 1, "state": "held", "verb": "standardize", "writes": "standardized/identity",
+        "reads": ["raw/identity"], "key": "other", "rank": 0, "world_size": 1, "host": "far-away",
+        "pid": 7, "machine": "m", "start": 5, "since": "2026-01-02 03:04:05", "since_ms": 1,
+        "seconds": 2, "took": [], "lorry_version": "0.1.0",
+    }  # fmt: skip
+    (bucket / "claims").mkdir(parents=True)
+    path = bucket / "claims" / "0123456789abcdef.json"
+    path.write_text(json.dumps(claim | changes))
+    return path
+
+
+def import_identity(bucket):
+    return ("import-dataset", EXAMPLE_DATA, "--bucket", bucket, "--dataset", "identity", *SET)
+
+
+def test_another_hosts_claim_is_respected_until_it_runs_out(lorry, bucket):
+    path = claim_of_another_host(bucket, seconds=600)
+    refused = lorry(*import_identity(bucket), "--no-wait", code=1).stderr
+    assert "far-away (process 7, lorry standardize), at work on standardized/identity since" in refused
+    path.unlink()
+    path.parent.rmdir()
+    path = claim_of_another_host(bucket)
+    lorry(*import_identity(bucket), env={"LORRY_CLAIM_SECONDS": "2"})
+    assert (bucket / "standardized/identity/info.json").exists() and not path.exists()
+
+
+def test_a_claim_elsewhere_in_the_bucket_is_in_nobodys_way(lorry, bucket):
+    path = claim_of_another_host(bucket, writes="standardized/other", reads=[], seconds=600)
+    lorry(*import_identity(bucket), "--no-wait")
+    assert path.exists()
+
+
+def test_waiting_ends_with_ctrl_c(lorry, bucket):
+    claim_of_another_host(bucket, seconds=600)
+    process = lorry.start(*import_identity(bucket))
+    said = ""
+    while "far-away" not in said:
+        line = process.stderr.readline()
+        assert line, said
+        said += line
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+
+
+def test_a_bucket_that_cannot_be_written_is_named_before_any_work(lorry, s3, tmp_path):
+    env = s3.env()
+    s3.make_bucket("kept")
+    lorry(*import_identity("s3://kept"), "--no-standardize", env=env)
+    before = tree_digest(s3.directory / "kept")
+    read_only = ReadOnly(s3.directory)
+    try:
+        said = lorry("standardize", "--bucket", "s3://kept", env=read_only.env(), code=1).stderr
+    finally:
+        read_only.stop()
+    assert "claims/" in said and len(said.strip().splitlines()) <= 4, said
+    assert tree_digest(s3.directory / "kept") == before
+
+
+class ReadOnly(S3):
+    options = ("--readonly",)

@@ -227,6 +227,7 @@ SetEnv SLURM_CONF={self.slurm_conf}
             for job in self.slurm("squeue", "-h", "-o", "%i", check=False).split():
                 self.slurm("scancel", job, check=False)
             time.sleep(6)  # KillWait
+        self.kill_sky()
         for name in ("slurmd-n1", "slurmd-n2", "slurmctld", "sshd", "munged"):
             self.stop(self.root / "run" / f"{name}.pid")
         self.remove_user()
@@ -246,6 +247,14 @@ SetEnv SLURM_CONF={self.slurm_conf}
                 os.kill(pid, 0)
                 time.sleep(0.1)
             os.kill(pid, signal.SIGKILL)
+
+    def kill_sky(self):
+        """SkyPilot's API server leaves its workers behind when it is stopped while they work."""
+        mark = f"HOME={self.sky_home}".encode()
+        for process in pathlib.Path("/proc").iterdir():
+            with contextlib.suppress(OSError, ValueError):
+                if mark in (process / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(process.name), signal.SIGKILL)
 
     def remove_user(self):
         with contextlib.suppress(KeyError):
