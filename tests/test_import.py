@@ -104,14 +104,15 @@ def test_threads_memory_and_nodes_give_the_same_bytes(tmp_path, sources, kind):
         bucket = tmp_path / f"nodes{nodes}"
         for rank in reversed(range(nodes)):
             assert not (bucket / "raw" / "ds" / "info.json").exists()
-            run(importing(sources / kind, bucket, *flags, "--rank", rank, "--world-size", nodes))
+            run(importing(sources / kind, bucket, *flags, "--rank", rank, "--world-size", nodes, "--no-wait"))
         assert shards(bucket) == want
 
 
 def test_a_lost_nodes_part_is_taken_up_by_a_run_without_rank(tmp_path, sources):
     flags = ("--shard-examples", 4100)
     run(importing(sources / "in.jsonl", tmp_path / "one", *flags))
-    done = run(importing(sources / "in.jsonl", tmp_path / "b", *flags, "--rank", 1, "--world-size", 3))
+    lost = ("--rank", 1, "--world-size", 3, "--no-wait")
+    done = run(importing(sources / "in.jsonl", tmp_path / "b", *flags, *lost))
     assert "5 of 8 shards" in done.stderr, done.stderr
     run(importing(sources / "in.jsonl", tmp_path / "b", *flags))
     assert shards(tmp_path / "b") == shards(tmp_path / "one")
