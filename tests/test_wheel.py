@@ -178,6 +178,13 @@ def check_elf(folder):
     )
 
 
+def test_program_reads_the_environment(installed, tmp_path):
+    elsewhere = str(tmp_path / "elsewhere")
+    assert elsewhere in installed("status", env={"BUCKET_NAME": elsewhere}, code=1).stderr
+    warned = installed("status", env={"BUCKET_NAME": elsewhere, "LORRY_BUKET": "x"}, code=1).stderr
+    assert "LORRY_BUKET" in warned
+
+
 def test_no_symbol_is_newer_than_the_tag_says(home):
     checked = check_elf(site_packages(home) / "lorry")
     assert (checked.returncode, checked.stderr) == (0, "")
