@@ -36,8 +36,8 @@ Json describe_inputs(const ImportDatasetOptions& options,
   inputs["lorry_version"] = kVersion;
   inputs["source"] = Json::array();
   for (const auto& file : files) {
-    std::error_code ignored;
-    const auto path = file.remote ? file.path : fs::absolute(file.path, ignored).string();
+    // Where a local file lies says nothing of what it holds: the next machine has it elsewhere.
+    const auto path = file.remote ? file.path : fs::path(file.path).filename().string();
     inputs["source"].push_back(
         Json{{"path", path}, {"bytes", file.size}, {"version", file.version}});
   }
