@@ -125,7 +125,7 @@ def bench_template():
 
 def text_bench(mode, model, source, threads):
     _, _, out = timed([BUILD / "lorry_text_bench", mode, model, source, threads])
-    seconds, items, amount = out.split()
+    seconds, items, amount = out.split()[:3]
     return float(seconds), int(items), int(amount)
 
 
