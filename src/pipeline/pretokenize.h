@@ -14,8 +14,8 @@ namespace lorry::pipeline {
 
 struct PretokenizeOptions : ShardWorkOptions {
   std::shared_ptr<store::Bucket> bucket;
-  std::string model, dataset;  ///< names in the bucket
-  bool with_text = false;      ///< keep the rendered text in a column `text`
+  std::string model, dataset;          ///< names in the bucket
+  bool with_text = false;              ///< keep the rendered text in a column `text`
   std::string train_on = "assistant";  ///< turns whose mask is 1: assistant, last (of them), all
   /// Called between batches from the calling thread. `rows_total` 0: not known.
   std::function<void(int64_t rows, int64_t rows_total)> progress;
