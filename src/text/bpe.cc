@@ -58,9 +58,9 @@ Result<> Bpe::add_merges(const std::vector<Merge>& merges) {
       return invalid_input("tokenizer.json: merge " + std::to_string(rank) + " makes '" + joined +
                            "', which is not in the vocabulary");
     }
-    if (std::max({*a, *b, *id}) > MergeTable::kMaxId || std::min({*a, *b, *id}) < 0) {
+    if (std::max({*a, *b, *id}) >= MergeTable::kMaxId || std::min({*a, *b, *id}) < 0) {
       return unsupported("tokenizer.json: merge " + std::to_string(rank) + " has an id above " +
-                         std::to_string(MergeTable::kMaxId));
+                         std::to_string(MergeTable::kMaxId - 1));
     }
     merges_.add(*a, *b, *id);
     ++rank;
@@ -80,6 +80,8 @@ Result<> Bpe::prepare_bytes() {
     std::snprintf(name, sizeof name, "<0x%02X>", b);
     fallback_ids_[b] = vocab().find(name).value_or(-1);
   }
+  plain_bytes_ = byte_level_ && options_.subword_prefix.empty() && options_.word_suffix.empty() &&
+                 *std::min_element(byte_ids_.begin(), byte_ids_.end()) >= 0;
   if (byte_level_) {
     byte_ranks_.assign(256 * 256, kNoMerge);
     for (size_t i = 0; i < byte_ranks_.size(); ++i) {
@@ -119,6 +121,49 @@ void Bpe::encode(std::string_view word, std::vector<Symbol>& symbols) const {
             : merges_.rank(symbols[i].id, symbols[i + 1].id);
   }
   merge_short(symbols, ranks);
+}
+
+/// False where the word is not plain bytes to be merged.
+bool Bpe::start_lane(std::string_view word, MergeLane& lane) const {
+  if (!plain_bytes_ || word.size() > MergeLane::kMaxSymbols) return false;
+  if (options_.ignore_merges && words_.find(word)) return false;
+  std::array<int32_t, MergeLane::kMaxSymbols> ids;
+  std::array<uint32_t, MergeLane::kMaxSymbols> ranks;
+  for (size_t i = 0; i < word.size(); ++i) {
+    const auto byte = static_cast<uint8_t>(word[i]);
+    ids[i] = byte_ids_[byte];
+    if (i > 0) ranks[i - 1] = byte_ranks_[static_cast<uint8_t>(word[i - 1]) << 8 | byte];
+  }
+  lane.start({ids.data(), word.size()}, ranks);
+  return true;
+}
+
+void Bpe::encode_new(std::span<NewWord> words) const {
+  constexpr size_t kLanes = 8;
+  std::array<MergeLane, kLanes> lanes;
+  for (size_t done = 0; done < words.size();) {
+    std::array<NewWord*, kLanes> started;
+    size_t n = 0;
+    for (; n < kLanes && done < words.size(); ++done) {
+      if (start_lane(words[done].bytes, lanes[n])) {
+        started[n++] = &words[done];
+      } else {
+        encode_alone(words[done]);
+      }
+    }
+    std::array<uint8_t, kLanes> running;
+    for (size_t i = 0; i < n; ++i) running[i] = static_cast<uint8_t>(i);
+    for (size_t left = n; left > 0;) {
+      for (size_t i = 0; i < left;) {
+        if (lanes[running[i]].step(merges_)) {
+          ++i;
+        } else {
+          running[i] = running[--left];
+        }
+      }
+    }
+    for (size_t i = 0; i < n; ++i) started[i]->n = lanes[i].finish(started[i]->ids);
+  }
 }
 
 void Bpe::add_unknown(uint32_t size, bool& pending, std::vector<Symbol>& symbols) const {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "text/merge_lanes.h"
 #include "text/merge_table.h"
 #include "text/word_model.h"
 
@@ -37,6 +38,7 @@ class Bpe final : public WordModel {
 
   using WordModel::encode;
   void encode(std::string_view word, std::vector<Symbol>& symbols) const override;
+  void encode_new(std::span<NewWord> words) const override;
 
  private:
   static constexpr size_t kScanLimit = 48;         // symbols; longer words go through a heap
@@ -45,6 +47,7 @@ class Bpe final : public WordModel {
   explicit Bpe(TokenMap vocab) : WordModel(std::move(vocab)) {}
   Result<> add_merges(const std::vector<Merge>& merges);
   Result<> prepare_bytes();
+  bool start_lane(std::string_view word, MergeLane& lane) const;
   bool split_bytes(std::string_view word, std::vector<Symbol>& symbols) const;
   void split_chars(std::string_view word, std::vector<Symbol>& symbols) const;
   void add_unknown(uint32_t size, bool& pending, std::vector<Symbol>& symbols) const;
@@ -55,6 +58,7 @@ class Bpe final : public WordModel {
   TokenMap words_;  // whole words as they come in, for ignore_merges
   BpeOptions options_;
   bool byte_level_ = false;
+  bool plain_bytes_ = false;  // words begin as their bytes, each of which is a token
   bool has_unk_ = false;
   int32_t unk_id_ = 0;
   std::array<int32_t, 256> byte_ids_{};

@@ -245,11 +245,11 @@ class Determinizer {
     return out;
   }
 
- private:
   bool ends_in_match(const Threads& threads) const {
     return !threads.empty() && program_.at(threads.back()).op == Instruction::kMatch;
   }
 
+ private:
   /// Appends the threads at `from`, through splits, in order of preference.
   void reach(uint32_t from, std::set<uint32_t>& seen, Threads& out) const {
     Threads waiting{from};
@@ -296,6 +296,7 @@ std::optional<RegexDfa> RegexDfa::build(const Node& root) {
   for (size_t s = 0; s < states.size(); ++s) {
     if (states.size() > kMaxStates) return std::nullopt;
     dfa.next_.resize((s + 1) << dfa.shift_);
+    dfa.may_end_.push_back(determinizer.ends_in_match(states[s]));
     for (uint32_t c = 0; c < n_classes; ++c) {
       auto step = determinizer.step(Threads(states[s]), c);
       if (s << dfa.shift_ == dfa.start_ && step.is_match) return std::nullopt;  // an empty match
@@ -309,6 +310,7 @@ std::optional<RegexDfa> RegexDfa::build(const Node& root) {
   for (uint32_t byte = 0; byte < 128; ++byte)
     dfa.ascii_[byte] = static_cast<uint8_t>(dfa.class_of(byte));
   dfa.set_flags();
+  dfa.splitter_ = SplitAutomaton::build(dfa);
   return dfa;
 }
 
@@ -417,6 +419,7 @@ size_t RegexDfa::match(std::string_view text, size_t begin) const {
 }
 
 void RegexDfa::split(std::string_view text, size_t offset, std::vector<Regex::Match>& out) const {
+  if (splitter_) return splitter_->split(*this, text, offset, out);
   size_t gap = 0;
   for (size_t at = 0; at < text.size();) {
     const size_t end = match_from(text, at);

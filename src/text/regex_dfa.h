@@ -12,6 +12,7 @@
 
 #include "text/regex.h"
 #include "text/regex_ast.h"
+#include "text/split_automaton.h"
 
 namespace lorry::text {
 
@@ -31,6 +32,8 @@ class RegexDfa {
   void split(std::string_view text, size_t offset, std::vector<Regex::Match>& out) const;
 
  private:
+  friend class SplitAutomaton;
+
   /// ASCII bytes that lead from a state to itself, where they are one or two ranges (letters, white
   /// space, digits): `first` to `first + span`, each 16 times, so that runs of them are walked 16
   /// bytes at a time.
@@ -58,6 +61,8 @@ class RegexDfa {
   uint32_t start_ = 0;          // row; row 0 is the dead state's
   std::vector<uint32_t> next_;  // [row + class] = next row << kRowShift | flags
   std::vector<Loop> loops_;     // by state
+  std::vector<bool> may_end_;   // by state: a match may end here, whatever follows
+  std::optional<SplitAutomaton> splitter_;
 };
 
 }  // namespace lorry::text

@@ -1,11 +1,8 @@
 #include "text/word_cache.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <new>
 #include <thread>
 
 namespace lorry::text {
@@ -36,15 +33,9 @@ WordCache& WordCache::of_thread(uint64_t uid) {
 WordCache::WordCache() : slots_(kSlots) {
   const size_t threads = std::max(1u, std::thread::hardware_concurrency());
   const size_t lines = std::bit_floor(std::clamp(kAllLines / threads, kMinLines, kMaxLines));
-  // Pages of zeros that cost nothing until they are used.
-  void* const memory = ::mmap(nullptr, lines * sizeof(Line), PROT_READ | PROT_WRITE,
-                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) throw std::bad_alloc();
-  lines_ = static_cast<Line*>(memory);
+  lines_ = BigArray<Line>(lines);
   mask_ = lines - 1;
 }
-
-WordCache::~WordCache() { ::munmap(lines_, (mask_ + 1) * sizeof(Line)); }
 
 void WordCache::insert(const Key& key, size_t size, uint64_t hash, std::span<const int32_t> ids) {
   Line* line = &lines_[hash & mask_];

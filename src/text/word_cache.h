@@ -11,6 +11,8 @@
 #include <string_view>
 #include <vector>
 
+#include "text/big_array.h"
+
 namespace lorry::text {
 
 /// A bounded cache (some MB), one thread's own. Words of up to 16 bytes with up to eleven ids have
@@ -40,9 +42,6 @@ class WordCache {
   static WordCache& of_thread(uint64_t uid);
 
   WordCache();
-  ~WordCache();
-  WordCache(const WordCache&) = delete;
-  WordCache& operator=(const WordCache&) = delete;
 
   /// `word` has at most kShort bytes; `readable` says how many may be read from its beginning.
   static Key key_of(const char* word, size_t size, size_t readable) {
@@ -98,7 +97,7 @@ class WordCache {
   };
   void clear_long();
 
-  Line* lines_ = nullptr;
+  BigArray<Line> lines_;
   uint64_t mask_ = 0;  // lines - 1
   std::vector<Slot> slots_;
   std::string words_;

@@ -19,6 +19,13 @@ struct Symbol {
   uint32_t size;
 };
 
+/// A word to encode, and where its ids go.
+struct NewWord {
+  std::string_view bytes;
+  int32_t* ids;    ///< room for tokens_per_byte ids a byte
+  uint32_t n = 0;  ///< how many ids it became
+};
+
 /// A vocabulary and a way to cut a word into its tokens. Immutable after loading, hence
 /// thread-safe; each thread keeps a bounded cache of words.
 class WordModel {
@@ -36,10 +43,15 @@ class WordModel {
  protected:
   explicit WordModel(TokenMap vocab);
 
+  /// Encodes words that no cache knows.
+  virtual void encode_new(std::span<NewWord> words) const;
+  void encode_alone(NewWord& word) const;
+
+  static constexpr size_t kMaxTokensPerByte = 2;
   size_t tokens_per_byte_ = 1;  ///< that a word can become at most
 
  private:
-  int32_t* encode_new(std::string_view word, int32_t* out) const;
+  class Block;
   int32_t* encode_long(std::string_view word, WordCache& cache, int32_t* out) const;
 
   TokenMap vocab_;
