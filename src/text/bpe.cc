@@ -127,14 +127,13 @@ void Bpe::encode(std::string_view word, std::vector<Symbol>& symbols) const {
 bool Bpe::start_lane(std::string_view word, MergeLane& lane) const {
   if (!plain_bytes_ || word.size() > MergeLane::kMaxSymbols) return false;
   if (options_.ignore_merges && words_.find(word)) return false;
-  std::array<int32_t, MergeLane::kMaxSymbols> ids;
-  std::array<uint32_t, MergeLane::kMaxSymbols> ranks;
+  lane.start(word.size());
   for (size_t i = 0; i < word.size(); ++i) {
     const auto byte = static_cast<uint8_t>(word[i]);
-    ids[i] = byte_ids_[byte];
-    if (i > 0) ranks[i - 1] = byte_ranks_[static_cast<uint8_t>(word[i - 1]) << 8 | byte];
+    const uint32_t rank =
+        i + 1 < word.size() ? byte_ranks_[byte << 8 | static_cast<uint8_t>(word[i + 1])] : kNoMerge;
+    lane.set(i, byte_ids_[byte], rank);
   }
-  lane.start({ids.data(), word.size()}, ranks);
   return true;
 }
 

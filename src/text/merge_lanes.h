@@ -5,8 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <limits>
-#include <span>
 
 #include "text/merge_table.h"
 
@@ -19,22 +17,23 @@ namespace lorry::text {
 /// One word being merged. Symbols are at 1 to n; 0 and n + 1 are ends that merge with nothing.
 class MergeLane {
  public:
-  static constexpr size_t kMaxSymbols = 16;
+  static constexpr size_t kMaxSymbols = 64;
   /// No token: merges with nothing.
   static constexpr int32_t kNoId = MergeTable::kMaxId;
 
-  /// `ranks[i]`: of merging symbols i and i + 1, for all but the last.
-  void start(std::span<const int32_t> ids, std::span<const uint32_t> ranks) {
-    n_ = static_cast<uint32_t>(ids.size());
-    keys_.fill(kNever);
-    ids_[0] = ids_[n_ + 1] = kNoId;
-    for (uint32_t i = 1; i <= n_; ++i) {
-      ids_[i] = ids[i - 1];
-      next_[i] = static_cast<uint8_t>(i + 1);
-      previous_[i] = static_cast<uint8_t>(i - 1);
-      if (i < n_) keys_[i] = key(ranks[i - 1], i);
-    }
+  /// Makes room for `n` symbols, of which set() is to be called for each.
+  void start(size_t n) {
+    n_ = static_cast<uint32_t>(n);
+    std::fill_n(keys_.begin(), n / kStride * kStride + kStride, kNever);
+    ids_[0] = ids_[n + 1] = kNoId;
     changed_ = 0;
+  }
+  /// Symbol i, from 0; `rank`: of merging it with the next, kNone for the last.
+  void set(size_t i, int32_t id, uint32_t rank) {
+    ids_[i + 1] = id;
+    keys_[i + 1] = key(rank, static_cast<uint32_t>(i + 1));
+    next_[i + 1] = static_cast<uint8_t>(i + 2);
+    previous_[i + 1] = static_cast<uint8_t>(i);
   }
 
   /// Does the next merge and asks the memory for what the one after it depends on; false if nothing
@@ -59,7 +58,7 @@ class MergeLane {
     return true;
   }
 
-  /// Writes what the word has become, at most kMaxSymbols ids; returns how many.
+  /// Writes what the word has become; returns how many ids.
   uint32_t finish(int32_t* out) const {
     uint32_t count = 0;
     for (uint32_t i = 1; i <= n_; i = next_[i]) out[count++] = ids_[i];
@@ -68,29 +67,34 @@ class MergeLane {
 
  private:
   // A rank gets its symbol's index below it, so that the least key says both.
-  static constexpr int kIndexBits = 5;
+  static constexpr int kIndexBits = 7;
   static constexpr uint32_t kIndexMask = (1u << kIndexBits) - 1;
   static constexpr int32_t kNever = static_cast<int32_t>(MergeTable::kNone << kIndexBits);
+  static constexpr size_t kStride = 16;  // keys that are looked at together
 
   static int32_t key(uint32_t rank, uint32_t index) {
     return static_cast<int32_t>(rank << kIndexBits | index);
   }
 
-  int32_t least() const {
 #ifdef __SSE4_1__
+  int32_t least() const {
     const auto four = [&](size_t i) {
       return _mm_load_si128(reinterpret_cast<const __m128i*>(&keys_[i]));
     };
-    __m128i low = _mm_min_epi32(_mm_min_epi32(four(0), four(4)), _mm_min_epi32(four(8), four(12)));
-    low = _mm_min_epi32(low, four(16));
+    __m128i low = _mm_set1_epi32(kNever);
+    for (size_t i = 0; i <= n_; i += kStride) {
+      const __m128i a = _mm_min_epi32(four(i), four(i + 4));
+      const __m128i b = _mm_min_epi32(four(i + 8), four(i + 12));
+      low = _mm_min_epi32(low, _mm_min_epi32(a, b));
+    }
     low = _mm_min_epi32(low, _mm_shuffle_epi32(low, 0x4E));
     return _mm_cvtsi128_si32(_mm_min_epi32(low, _mm_shuffle_epi32(low, 0xB1)));
-#else
-    return *std::min_element(keys_.begin(), keys_.end());
-#endif
   }
+#else
+  int32_t least() const { return *std::min_element(keys_.begin(), keys_.begin() + n_ + 1); }
+#endif
 
-  alignas(64) std::array<int32_t, 20> keys_;
+  alignas(64) std::array<int32_t, kMaxSymbols + kStride> keys_;
   std::array<int32_t, kMaxSymbols + 2> ids_;
   std::array<uint8_t, kMaxSymbols + 2> next_, previous_;
   uint32_t n_ = 0;

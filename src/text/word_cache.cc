@@ -10,8 +10,6 @@ namespace {
 
 // Short words: 128 MB for a machine's cores together, 1 to 8 MB each.
 constexpr size_t kAllLines = 1 << 21, kMinLines = 1 << 14, kMaxLines = 1 << 17;
-constexpr size_t kSlots = 1 << 16;
-constexpr size_t kMaxUsed = kSlots / 2;
 constexpr size_t kMaxCaches = 4;  // vocabularies that a thread remembers
 
 }  // namespace
@@ -30,7 +28,7 @@ WordCache& WordCache::of_thread(uint64_t uid) {
   return *caches.back().cache;
 }
 
-WordCache::WordCache() : slots_(kSlots) {
+WordCache::WordCache() : ids_(kSlack) {
   const size_t threads = std::max(1u, std::thread::hardware_concurrency());
   const size_t lines = std::bit_floor(std::clamp(kAllLines / threads, kMinLines, kMaxLines));
   lines_ = BigArray<Line>(lines);
@@ -49,7 +47,7 @@ void WordCache::insert(const Key& key, size_t size, uint64_t hash, std::span<con
 }
 
 std::span<const int32_t> WordCache::find_long(std::string_view word, uint64_t hash) const {
-  for (size_t s = hash & (kSlots - 1); slots_[s].size; s = (s + 1) & (kSlots - 1)) {
+  for (size_t s = hash % kSlots; slots_[s].size; s = (s + 1) % kSlots) {
     const Slot& slot = slots_[s];
     if (slot.hash != hash || slot.size != word.size()) continue;
     if (std::memcmp(words_.data() + slot.word, word.data(), word.size()) != 0) continue;
@@ -60,20 +58,21 @@ std::span<const int32_t> WordCache::find_long(std::string_view word, uint64_t ha
 
 void WordCache::insert_long(std::string_view word, uint64_t hash, std::span<const int32_t> ids) {
   if (ids.size() > UINT8_MAX) return;
-  if (used_ >= kMaxUsed) clear_long();
-  size_t s = hash & (kSlots - 1);
-  while (slots_[s].size) s = (s + 1) & (kSlots - 1);
-  slots_[s] = {hash, static_cast<uint32_t>(words_.size()), static_cast<uint32_t>(ids_.size()),
+  if (used_ >= kSlots / 2) clear_long();
+  size_t s = hash % kSlots;
+  while (slots_[s].size) s = (s + 1) % kSlots;
+  const size_t end = ids_.size() - kSlack;
+  slots_[s] = {hash, static_cast<uint32_t>(words_.size()), static_cast<uint32_t>(end),
                static_cast<uint8_t>(word.size()), static_cast<uint8_t>(ids.size())};
   words_ += word;
-  ids_.insert(ids_.end(), ids.begin(), ids.end());
+  ids_.insert(ids_.begin() + static_cast<ptrdiff_t>(end), ids.begin(), ids.end());
   ++used_;
 }
 
 void WordCache::clear_long() {
-  slots_.assign(kSlots, Slot{});
+  std::fill(slots_.begin(), slots_.end(), Slot{});
   words_.clear();
-  ids_.clear();
+  ids_.assign(kSlack, 0);
   used_ = 0;
 }
 

@@ -23,6 +23,7 @@ class WordCache {
   static constexpr size_t kMaxWord = 255;  ///< bytes; longer words are not kept
 
   static constexpr size_t kMaxIds = 11;  ///< of a short word
+  static constexpr size_t kSlack = 4;
 
   /// A word of up to 16 bytes with zeros behind it.
   struct Key {
@@ -60,8 +61,9 @@ class WordCache {
     return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
   }
 
-  /// Asks the memory for what find() will look at.
+  /// Asks the memory for what find() and find_long() will look at.
   void prefetch(uint64_t hash) const { __builtin_prefetch(&lines_[hash & mask_]); }
+  void prefetch_long(uint64_t hash) const { __builtin_prefetch(&slots_[hash % kSlots]); }
 
   /// The line of a short word, or nullptr.
   const Line* find(const Key& key, size_t size, uint64_t hash) const {
@@ -72,7 +74,8 @@ class WordCache {
   }
   void insert(const Key& key, size_t size, uint64_t hash, std::span<const int32_t> ids);
 
-  /// The ids of a longer word, or none.
+  /// The ids of a longer word, or none. They stay where they are until insert_long(), with room for
+  /// kSlack more to be read behind them.
   std::span<const int32_t> find_long(std::string_view word, uint64_t hash) const;
   void insert_long(std::string_view word, uint64_t hash, std::span<const int32_t> ids);
 
@@ -99,7 +102,8 @@ class WordCache {
 
   BigArray<Line> lines_;
   uint64_t mask_ = 0;  // lines - 1
-  std::vector<Slot> slots_;
+  static constexpr size_t kSlots = 1 << 16;
+  BigArray<Slot> slots_{kSlots};
   std::string words_;
   std::vector<int32_t> ids_;
   size_t used_ = 0;

@@ -4,10 +4,18 @@
 #include <array>
 #include <atomic>
 #include <cstring>
+#include <memory>
 
 #include "text/word_cache.h"
 
 namespace lorry::text {
+
+namespace {
+
+/// Bytes of a text, above which the memory that it takes is not kept for the next.
+constexpr size_t kLongText = size_t{1} << 20;
+
+}  // namespace
 
 /// Some words of a text, each looked at in turn by every step, so that the memory can answer for
 /// all of them at the same time.
@@ -15,81 +23,113 @@ class WordModel::Block {
  public:
   static constexpr size_t kWords = 128;
 
-  /// Appends the ids of at most kWords words at `out`, and returns the end.
-  int32_t* encode(const WordModel& model, WordCache& cache, std::string_view text,
-                  std::span<const Regex::Match> words, int32_t* out) {
+  /// Appends the ids of at most kWords words.
+  void encode(const WordModel& model, WordCache& cache, std::string_view text,
+              std::span<const Regex::Match> words, std::vector<int32_t>& ids) {
     text_ = text;
     words_ = words;
     ask(cache);
-    find(cache);
+    find(cache, model.tokens_per_byte_);
     if (n_new_ > 0) model.encode_new({new_.data(), n_new_});
-    out = write(model, cache, out);
+    write(ids);
     remember(cache);
-    return out;
   }
 
  private:
-  std::string_view word(size_t i) const {
-    return {text_.data() + words_[i].begin, words_[i].end - words_[i].begin};
-  }
+  static constexpr size_t kShort = WordCache::kShort;
+
+  struct Known {
+    const int32_t* ids;
+    size_t n;
+  };
+
+  size_t size(size_t i) const { return words_[i].end - words_[i].begin; }
+  std::string_view word(size_t i) const { return {text_.data() + words_[i].begin, size(i)}; }
 
   void ask(const WordCache& cache) {
     for (size_t i = 0; i < words_.size(); ++i) {
+      if (size(i) > kShort) {
+        ask_long(cache, i);
+        continue;
+      }
       const size_t at = words_[i].begin;
-      const size_t size = std::min(words_[i].end - at, WordCache::kShort);
-      keys_[i] = WordCache::key_of(text_.data() + at, size, text_.size() - at);
+      keys_[i] = WordCache::key_of(text_.data() + at, size(i), text_.size() - at);
       hashes_[i] = WordCache::hash(keys_[i]);
       cache.prefetch(hashes_[i]);
     }
   }
 
-  void find(const WordCache& cache) {
-    n_new_ = 0;
-    for (size_t i = 0; i < words_.size(); ++i) {
-      const size_t size = words_[i].end - words_[i].begin;
-      lines_[i] = cache.find(keys_[i], size, hashes_[i]);
-      if (lines_[i] || size > WordCache::kShort) continue;
-      new_[n_new_] = {word(i), new_ids_.data() + n_new_ * kRoom};
-      new_at_[n_new_++] = static_cast<uint8_t>(i);
-    }
+  void ask_long(const WordCache& cache, size_t i) {
+    if (!WordCache::fits(word(i))) return;
+    hashes_[i] = hash_bytes(word(i).data(), size(i));
+    cache.prefetch_long(hashes_[i]);
   }
 
-  int32_t* write(const WordModel& model, WordCache& cache, int32_t* out) const {
-    const NewWord* fresh = new_.data();
+  void find(const WordCache& cache, size_t tokens_per_byte) {
+    n_new_ = 0;
+    size_t room = 0;
     for (size_t i = 0; i < words_.size(); ++i) {
-      if (const auto* line = lines_[i]) {
-        // A whole line of the cache is copied, whatever it holds.
-        std::memcpy(out, line->ids, 4 * sizeof(int32_t));
-        if (line->n > 4) std::memcpy(out + 4, line->ids + 4, sizeof line->ids - 4 * sizeof *out);
-        out += line->n;
-      } else if (words_[i].end - words_[i].begin > WordCache::kShort) {
-        out = model.encode_long(word(i), cache, out);
-      } else {
-        out = std::copy_n(fresh->ids, fresh->n, out);
-        ++fresh;
-      }
+      known_[i] = look_up(cache, i);
+      if (known_[i].ids) continue;
+      // The places of ids are known when all the room is.
+      new_[n_new_] = {word(i), nullptr};
+      new_at_[n_new_++] = static_cast<uint8_t>(i);
+      room += size(i) * tokens_per_byte;
     }
-    return out;
+    if (n_new_ == 0) return;
+    if (new_ids_.size() < room + WordCache::kSlack) new_ids_.resize(room + WordCache::kSlack);
+    int32_t* ids = new_ids_.data();
+    for (NewWord& fresh : std::span(new_.data(), n_new_))
+      ids = (fresh.ids = ids) + fresh.bytes.size() * tokens_per_byte;
+  }
+
+  Known look_up(const WordCache& cache, size_t i) const {
+    if (size(i) <= kShort) {
+      const auto* line = cache.find(keys_[i], size(i), hashes_[i]);
+      return line ? Known{line->ids, line->n} : Known{};
+    }
+    if (!WordCache::fits(word(i))) return {};
+    const auto ids = cache.find_long(word(i), hashes_[i]);
+    return {ids.data(), ids.size()};
+  }
+
+  void write(std::vector<int32_t>& ids) {
+    for (size_t k = 0; k < n_new_; ++k) known_[new_at_[k]] = {new_[k].ids, new_[k].n};
+    const std::span known(known_.data(), words_.size());
+    size_t total = WordCache::kSlack;
+    for (const Known& word : known) total += word.n;
+    if (out_.size() < total) out_.resize(total);
+    int32_t* out = out_.data();
+    for (const Known& word : known) {
+      // Four are copied whatever there are: most words have no more.
+      static_assert(WordCache::kSlack == 4);
+      std::memcpy(out, word.ids, 4 * sizeof(int32_t));
+      if (word.n > 4) std::memcpy(out + 4, word.ids + 4, (word.n - 4) * sizeof(int32_t));
+      out += word.n;
+    }
+    ids.insert(ids.end(), out_.data(), out);
   }
 
   void remember(WordCache& cache) const {
     for (size_t k = 0; k < n_new_; ++k) {
-      if (new_[k].n > WordCache::kMaxIds) continue;
       const size_t i = new_at_[k];
-      cache.insert(keys_[i], words_[i].end - words_[i].begin, hashes_[i], {new_[k].ids, new_[k].n});
+      const std::span<const int32_t> ids(new_[k].ids, new_[k].n);
+      if (size(i) > kShort) {
+        if (WordCache::fits(word(i))) cache.insert_long(word(i), hashes_[i], ids);
+      } else if (ids.size() <= WordCache::kMaxIds) {
+        cache.insert(keys_[i], size(i), hashes_[i], ids);
+      }
     }
   }
 
-  static constexpr size_t kRoom = WordCache::kShort * kMaxTokensPerByte;
-
   std::string_view text_;
   std::span<const Regex::Match> words_;
-  std::array<WordCache::Key, kWords> keys_;
+  std::array<WordCache::Key, kWords> keys_;  // of short words
   std::array<uint64_t, kWords> hashes_;
-  std::array<const WordCache::Line*, kWords> lines_;
+  std::array<Known, kWords> known_;
   std::array<NewWord, kWords> new_;     // words that the cache does not know
   std::array<uint8_t, kWords> new_at_;  // which of the words they are
-  std::array<int32_t, kWords * kRoom> new_ids_;
+  std::vector<int32_t> new_ids_, out_;
   size_t n_new_ = 0;
 };
 
@@ -102,14 +142,14 @@ void WordModel::encode(std::string_view text, std::span<const Regex::Match> word
                        std::vector<int32_t>& ids) const {
   if (words.empty()) return;
   WordCache& cache = WordCache::of_thread(uid_);
-  const size_t begin = ids.size();
   const size_t bytes = words.back().end - words.front().begin;
-  ids.resize(begin + tokens_per_byte_ * bytes + WordCache::kMaxIds);
-  int32_t* out = ids.data() + begin;
-  thread_local Block block;
+  if (ids.empty()) ids.reserve(bytes / 4);
+  // On the heap once a thread; a text with a huge word takes a block of its own.
+  thread_local const auto kept = std::make_unique<Block>();
+  const auto own = bytes > kLongText ? std::make_unique<Block>() : nullptr;
+  Block& block = own ? *own : *kept;
   for (; !words.empty(); words = words.subspan(std::min(Block::kWords, words.size())))
-    out = block.encode(*this, cache, text, words.first(std::min(Block::kWords, words.size())), out);
-  ids.resize(static_cast<size_t>(out - ids.data()));
+    block.encode(*this, cache, text, words.first(std::min(Block::kWords, words.size())), ids);
 }
 
 void WordModel::encode_new(std::span<NewWord> words) const {
@@ -122,18 +162,6 @@ void WordModel::encode_alone(NewWord& word) const {
   encode(word.bytes, symbols);
   word.n = 0;
   for (const Symbol& s : symbols) word.ids[word.n++] = s.id;
-}
-
-int32_t* WordModel::encode_long(std::string_view word, WordCache& cache, int32_t* out) const {
-  const bool keep = WordCache::fits(word);
-  const uint64_t hash = keep ? hash_bytes(word.data(), word.size()) : 0;
-  if (const auto known = keep ? cache.find_long(word, hash) : std::span<const int32_t>();
-      !known.empty())
-    return std::copy(known.begin(), known.end(), out);
-  NewWord fresh{word, out};
-  encode_alone(fresh);
-  if (keep) cache.insert_long(word, hash, {out, fresh.n});
-  return out + fresh.n;
 }
 
 }  // namespace lorry::text

@@ -52,7 +52,6 @@ class WordModel {
 
  private:
   class Block;
-  int32_t* encode_long(std::string_view word, WordCache& cache, int32_t* out) const;
 
   TokenMap vocab_;
   uint64_t uid_;  // names this vocabulary's words in a thread's cache
