@@ -13,6 +13,7 @@ namespace lorry::text {
 namespace {
 
 constexpr uint32_t kNoMerge = MergeTable::kNone;
+constexpr size_t kMergeBlock = 256;
 
 }  // namespace
 
@@ -37,34 +38,47 @@ Result<> Bpe::add_merges(const std::vector<Merge>& merges) {
                        " merges");
   }
   merges_.reserve(merges.size());
+  for (size_t done = 0; done < merges.size(); done += kMergeBlock) {
+    const auto rest = std::span(merges).subspan(done);
+    LORRY_TRY(add_merges(rest.first(std::min(kMergeBlock, rest.size())), done));
+  }
+  return {};
+}
+
+/// Some of them, the first of which has rank `first`, so that their tokens are looked up together.
+Result<> Bpe::add_merges(std::span<const Merge> merges, size_t first) {
+  const size_t prefix = options_.subword_prefix.size(), n = merges.size();
   std::string joined;
-  uint32_t rank = 0;
+  std::vector<size_t> ends;
   for (const auto& [left, right] : merges) {
-    const auto a = vocab().find(left);
-    const auto b = vocab().find(right);
-    if (!a || !b) {
-      return invalid_input("tokenizer.json: merge " + std::to_string(rank) + " names '" +
-                           std::string(a ? right : left) + "', which is not in the vocabulary");
-    }
-    const size_t prefix = options_.subword_prefix.size();
     if (right.size() < prefix) {
-      return invalid_input("tokenizer.json: merge " + std::to_string(rank) +
+      return invalid_input("tokenizer.json: merge " + std::to_string(first + ends.size()) +
                            " lacks the continuing_subword_prefix");
     }
-    joined.assign(left);
+    joined += left;
     joined += right.substr(prefix);
-    const auto id = vocab().find(joined);
-    if (!id) {
-      return invalid_input("tokenizer.json: merge " + std::to_string(rank) + " makes '" + joined +
+    ends.push_back(joined.size());
+  }
+  std::vector<std::string_view> tokens(3 * n);  // lefts, rights, what they make
+  for (size_t i = 0; i < n; ++i) {
+    const size_t begin = i == 0 ? 0 : ends[i - 1];
+    tokens[i] = merges[i].first;
+    tokens[n + i] = merges[i].second;
+    tokens[2 * n + i] = std::string_view(joined).substr(begin, ends[i] - begin);
+  }
+  std::vector<int32_t> ids(3 * n);
+  vocab().find(tokens, ids.data());
+  for (size_t i = 0; i < 3 * n; ++i) {
+    if (ids[i] != TokenMap::kNone && ids[i] < MergeTable::kMaxId) continue;
+    const std::string merge = "tokenizer.json: merge " + std::to_string(first + i % n);
+    if (ids[i] == TokenMap::kNone) {
+      return invalid_input(merge + (i < 2 * n ? " names '" : " makes '") + std::string(tokens[i]) +
                            "', which is not in the vocabulary");
     }
-    if (std::max({*a, *b, *id}) >= MergeTable::kMaxId || std::min({*a, *b, *id}) < 0) {
-      return unsupported("tokenizer.json: merge " + std::to_string(rank) + " has an id above " +
-                         std::to_string(MergeTable::kMaxId - 1));
-    }
-    merges_.add(*a, *b, *id);
-    ++rank;
+    return unsupported(merge + " has an id above " + std::to_string(MergeTable::kMaxId - 1));
   }
+  for (size_t i = 0; i < n; ++i) merges_.prefetch(ids[i], ids[n + i]);
+  for (size_t i = 0; i < n; ++i) merges_.add(ids[i], ids[n + i], ids[2 * n + i]);
   return {};
 }
 
@@ -89,6 +103,7 @@ Result<> Bpe::prepare_bytes() {
       if (left >= 0 && right >= 0) byte_ranks_[i] = merges_.rank(left, right);
     }
   }
+  if (plain_bytes_) measure_tokens();
   if (!options_.ignore_merges) return {};
   words_.reserve(vocab().size());
   vocab().for_each([&](std::string_view token, int32_t id) {
@@ -99,6 +114,16 @@ Result<> Bpe::prepare_bytes() {
     }
   });
   return {};
+}
+
+/// A byte is a character in the vocabulary.
+void Bpe::measure_tokens() {
+  vocab().for_each([&](std::string_view token, int32_t id) {
+    const auto at = static_cast<size_t>(id);
+    if (at >= token_sizes_.size()) token_sizes_.resize(std::max(at + 1, vocab().size()));
+    token_sizes_[at] = static_cast<uint32_t>(
+        std::count_if(token.begin(), token.end(), [](char c) { return !is_utf8_continuation(c); }));
+  });
 }
 
 void Bpe::encode(std::string_view word, std::vector<Symbol>& symbols) const {

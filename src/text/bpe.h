@@ -46,7 +46,9 @@ class Bpe final : public WordModel {
 
   explicit Bpe(TokenMap vocab) : WordModel(std::move(vocab)) {}
   Result<> add_merges(const std::vector<Merge>& merges);
+  Result<> add_merges(std::span<const Merge> merges, size_t first);
   Result<> prepare_bytes();
+  void measure_tokens();
   bool start_lane(std::string_view word, MergeLane& lane) const;
   bool split_bytes(std::string_view word, std::vector<Symbol>& symbols) const;
   void split_chars(std::string_view word, std::vector<Symbol>& symbols) const;

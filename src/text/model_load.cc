@@ -12,7 +12,8 @@ namespace {
 
 namespace dom = simdjson::dom;
 
-constexpr int64_t kMaxId = 1 << 24;  // far above any vocabulary; keeps tables by id small
+// Far above any vocabulary: keeps tables by id small, and zeros in each id's last byte (word_cache.h).
+constexpr int64_t kMaxId = (1 << 24) - 1;
 
 Error bad_json(std::string_view what) {
   return invalid_input("tokenizer.json: " + std::string(what));

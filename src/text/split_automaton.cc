@@ -217,18 +217,21 @@ class SplitAutomaton::Run {
     take(automaton_.cell(state_, dfa_.end_class_), text_.size());
   }
 
-  void append(size_t offset, std::vector<Regex::Match>& out) const {
+  void append(size_t offset, std::vector<Regex::Match>& out) {
     size_t count = 0;
     for (const uint64_t word : bits_) count += static_cast<size_t>(std::popcount(word));
-    const size_t first = out.size();
-    out.resize(first + count);
-    Regex::Match* match = out.data() + first;
+    out.resize(out.size() + count);
+    Regex::Match* match = &out.back() + 1 - count;
+    size_t begin = offset;  // something begins there
+    bits_[0] &= ~uint64_t{1};
     for (size_t w = 0; w < bits_.size(); ++w) {
-      for (uint64_t word = bits_[w]; word != 0; word &= word - 1)
-        (match++)->begin = offset + w * 64 + static_cast<size_t>(std::countr_zero(word));
+      for (uint64_t word = bits_[w]; word != 0; word &= word - 1) {
+        const size_t next = offset + w * 64 + static_cast<size_t>(std::countr_zero(word));
+        *match++ = {begin, next};
+        begin = next;
+      }
     }
-    for (size_t i = first; i + 1 < out.size(); ++i) out[i].end = out[i + 1].begin;
-    if (count > 0) out.back().end = offset + text_.size();
+    *match = {begin, offset + text_.size()};
   }
 
  private:

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,13 +30,18 @@ inline uint64_t hash_bytes(const char* p, size_t n) {
   return mix(h ^ w, kA) ^ h >> 29;
 }
 
-/// Strings live in one arena. Ids may repeat and have gaps.
+/// Strings live in one arena. Ids may repeat and have gaps, and are not negative.
 class TokenMap {
  public:
+  static constexpr int32_t kNone = -1;
+
   void reserve(size_t n);
   /// A string that is there already gets the new id, as a JSON object's repeated key would.
   void insert(std::string_view token, int32_t id);
   std::optional<int32_t> find(std::string_view token) const;
+  /// The ids of many tokens, kNone for those that are not there, several times as fast as one by
+  /// one.
+  void find(std::span<const std::string_view> tokens, int32_t* ids) const;
   size_t size() const { return entries_.size(); }
 
   template <typename F>  // f(std::string_view token, int32_t id)
@@ -49,12 +55,18 @@ class TokenMap {
     uint32_t size;
     int32_t id;
   };
+  struct Slot {
+    uint32_t tag = 0;    // other bits of the hash than the place depends on
+    uint32_t entry = 0;  // its index + 1; 0 is free
+  };
   std::string_view key(const Entry& e) const { return {arena_.data() + e.begin, e.size}; }
+  static uint32_t tag_of(uint64_t hash) { return static_cast<uint32_t>(hash >> 32); }
+  uint32_t find_entry(std::string_view token, uint64_t hash) const;
   void grow(size_t slots);
 
   std::string arena_;
   std::vector<Entry> entries_;
-  std::vector<uint32_t> slots_;  // entry index + 1; 0 is free
+  std::vector<Slot> slots_;
   size_t mask_ = 0;
 };
 

@@ -86,6 +86,18 @@ void Tokenizer::Impl::encode_words(AlignedText text, std::vector<int32_t>& ids,
   thread_local std::vector<Symbol> symbols;
   pre_tokenizer.split(text, words, spans != nullptr || pre_tokenizer.needs_spans());
   if (!spans) return model->encode(text.text(), words, ids);
+  if (const auto sizes = model->token_sizes(); !sizes.empty()) {
+    size_t token = ids.size();
+    model->encode(text.text(), words, ids);
+    for (const auto& [begin, end] : words) {
+      for (size_t at = begin; at < end;) {
+        const size_t size = sizes[static_cast<size_t>(ids[token++])];
+        spans->push_back(text.span(at, at + size));
+        at += size;
+      }
+    }
+    return;
+  }
   for (const Piece& word : words) {
     const std::string_view bytes = text.text().substr(word.begin, word.end - word.begin);
     symbols.clear();

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstddef>
 #include <cstring>
+#include <iterator>
 #include <thread>
 
 namespace lorry::text {
@@ -35,23 +37,28 @@ WordCache::WordCache() : ids_(kSlack) {
   mask_ = lines - 1;
 }
 
-void WordCache::insert(const Key& key, size_t size, uint64_t hash, std::span<const int32_t> ids) {
-  Line* line = &lines_[hash & mask_];
-  Line* const other = &lines_[(hash & mask_) ^ 1];
-  // Where both places are taken, bits that the place does not depend on choose.
-  if (line->size != 0 && (other->size == 0 || (hash >> 40 & 1))) line = other;
-  line->key = key;
-  line->size = static_cast<uint8_t>(size);
-  line->n = static_cast<uint8_t>(ids.size());
-  std::copy(ids.begin(), ids.end(), line->ids);
+void WordCache::insert(const Key& key, uint64_t hash, std::span<const int32_t> ids) {
+  if (ids.size() > kMaxIds) return;
+  Line& line = lines_[hash & mask_];
+  const Entry none{};
+  const bool alone = ids.size() > std::size(none.ids) || line.first.n() > std::size(none.ids);
+  if (alone) line.second = none;
+  // Where both places are taken, bits that the line does not depend on choose.
+  const bool second =
+      !alone && line.first.n() > 0 && (line.second.n() == 0 || (hash >> 40 & 1) != 0);
+  Entry& entry = second ? line.second : line.first;
+  entry.key = {key.a, key.b | uint64_t{ids.size()} << kCountShift};
+  // Those of a word that has the line alone go on over the second entry.
+  const size_t at = (second ? sizeof(Entry) : 0) + offsetof(Entry, ids);
+  std::memcpy(reinterpret_cast<char*>(&line) + at, ids.data(), ids.size_bytes());
 }
 
-std::span<const int32_t> WordCache::find_long(std::string_view word, uint64_t hash) const {
+WordCache::Known WordCache::find_long(std::string_view word, uint64_t hash) const {
   for (size_t s = hash % kSlots; slots_[s].size; s = (s + 1) % kSlots) {
     const Slot& slot = slots_[s];
     if (slot.hash != hash || slot.size != word.size()) continue;
     if (std::memcmp(words_.data() + slot.word, word.data(), word.size()) != 0) continue;
-    return std::span(ids_).subspan(slot.ids, slot.n);
+    return {&ids_[slot.ids], slot.n};
   }
   return {};
 }

@@ -15,28 +15,26 @@
 
 namespace lorry::text {
 
-/// A bounded cache (some MB), one thread's own. Words of up to 16 bytes with up to eleven ids have
-/// a cache line each, in one of two places; a new word takes an old one's. Longer ones, which are
-/// rare, are in a table that empties itself when full.
+/// A bounded cache (some MB), one thread's own. A word of up to 15 bytes is in the one cache line
+/// that its hash names: two words of up to four ids share a line, one of up to twelve has it alone;
+/// a new word takes an old one's place. Other words, which are rare, are in a table that empties
+/// itself when full.
 class WordCache {
  public:
   static constexpr size_t kMaxWord = 255;  ///< bytes; longer words are not kept
-
-  static constexpr size_t kMaxIds = 11;  ///< of a short word
+  static constexpr size_t kShort = 15;     ///< bytes of a word that has a place in a line
+  static constexpr size_t kMaxIds = 12;    ///< of a short word
   static constexpr size_t kSlack = 4;
 
-  /// A word of up to 16 bytes with zeros behind it.
+  /// A short word's bytes, zeros, and its size in the last byte.
   struct Key {
     uint64_t a = 0, b = 0;
-    bool operator==(const Key&) const = default;
   };
-  struct alignas(64) Line {
-    Key key;
-    uint8_t size = 0;  ///< bytes of the word; 0: free
-    uint8_t n = 0;
-    int32_t ids[kMaxIds] = {};
+  /// What a word became. Behind `ids`, kSlack more may be read.
+  struct Known {
+    const int32_t* ids = nullptr;  ///< nullptr: not known
+    size_t n = 0;
   };
-  static constexpr size_t kShort = sizeof(Key);
 
   static bool fits(std::string_view word) { return word.size() <= kMaxWord; }
   /// This thread's cache for the vocabulary with this number.
@@ -47,12 +45,13 @@ class WordCache {
   /// `word` has at most kShort bytes; `readable` says how many may be read from its beginning.
   static Key key_of(const char* word, size_t size, size_t readable) {
     Key key;
-    if (readable >= kShort) {
-      std::memcpy(&key, word, kShort);
+    if (readable >= sizeof key) {
+      std::memcpy(&key, word, sizeof key);
       mask(key, size);
     } else {
       std::memcpy(&key, word, size);
     }
+    key.b |= uint64_t{size} << 56;
     return key;
   }
   static uint64_t hash(const Key& key) {
@@ -65,31 +64,46 @@ class WordCache {
   void prefetch(uint64_t hash) const { __builtin_prefetch(&lines_[hash & mask_]); }
   void prefetch_long(uint64_t hash) const { __builtin_prefetch(&slots_[hash % kSlots]); }
 
-  /// The line of a short word, or nullptr.
-  const Line* find(const Key& key, size_t size, uint64_t hash) const {
-    const Line* const first = &lines_[hash & mask_];
-    if (first->key == key && first->size == size) return first;
-    const Line* const second = &lines_[(hash & mask_) ^ 1];
-    return second->key == key && second->size == size ? second : nullptr;
+  Known find(const Key& key, uint64_t hash) const {
+    const Line& line = lines_[hash & mask_];
+    const auto is = [&](const Entry& e) {
+      return e.key.a == key.a && ((e.key.b ^ key.b) & kKeyBits) == 0;
+    };
+    if (is(line.first)) return {line.first.ids, line.first.n()};
+    if (is(line.second)) return {line.second.ids, line.second.n()};
+    return {};
   }
-  void insert(const Key& key, size_t size, uint64_t hash, std::span<const int32_t> ids);
+  /// Keeps up to kMaxIds ids.
+  void insert(const Key& key, uint64_t hash, std::span<const int32_t> ids);
 
-  /// The ids of a longer word, or none. They stay where they are until insert_long(), with room for
-  /// kSlack more to be read behind them.
-  std::span<const int32_t> find_long(std::string_view word, uint64_t hash) const;
+  /// A longer word; what is found stays where it is until insert_long().
+  Known find_long(std::string_view word, uint64_t hash) const;
   void insert_long(std::string_view word, uint64_t hash, std::span<const int32_t> ids);
 
  private:
   static void mask(Key& key, size_t size) {
     static constexpr auto kBytes = [] {
-      std::array<uint8_t, 2 * kShort> bytes{};
-      for (size_t i = 0; i < kShort; ++i) bytes[i] = 0xFF;
+      std::array<uint8_t, 2 * sizeof(Key)> bytes{};
+      for (size_t i = 0; i < sizeof(Key); ++i) bytes[i] = 0xFF;
       return bytes;
     }();
     Key keep;
-    std::memcpy(&keep, &kBytes[kShort - size], kShort);
+    std::memcpy(&keep, &kBytes[sizeof(Key) - size], sizeof keep);
     key.a &= keep.a, key.b &= keep.b;
   }
+
+  // How many ids there are stands in the four bits above the key's size, which is 0 where nothing
+  // is. Ids in the place of a second key look like nothing, since they have zeros there.
+  static constexpr int kCountShift = 60;
+  static constexpr uint64_t kKeyBits = (uint64_t{1} << kCountShift) - 1;
+  struct Entry {
+    Key key;
+    int32_t ids[4] = {};
+    size_t n() const { return key.b >> kCountShift; }
+  };
+  struct alignas(64) Line {
+    Entry first, second;
+  };
 
   struct Slot {
     uint64_t hash = 0;

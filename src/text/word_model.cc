@@ -38,10 +38,7 @@ class WordModel::Block {
  private:
   static constexpr size_t kShort = WordCache::kShort;
 
-  struct Known {
-    const int32_t* ids;
-    size_t n;
-  };
+  using Known = WordCache::Known;
 
   size_t size(size_t i) const { return words_[i].end - words_[i].begin; }
   std::string_view word(size_t i) const { return {text_.data() + words_[i].begin, size(i)}; }
@@ -84,13 +81,8 @@ class WordModel::Block {
   }
 
   Known look_up(const WordCache& cache, size_t i) const {
-    if (size(i) <= kShort) {
-      const auto* line = cache.find(keys_[i], size(i), hashes_[i]);
-      return line ? Known{line->ids, line->n} : Known{};
-    }
-    if (!WordCache::fits(word(i))) return {};
-    const auto ids = cache.find_long(word(i), hashes_[i]);
-    return {ids.data(), ids.size()};
+    if (size(i) <= kShort) return cache.find(keys_[i], hashes_[i]);
+    return WordCache::fits(word(i)) ? cache.find_long(word(i), hashes_[i]) : Known{};
   }
 
   void write(std::vector<int32_t>& ids) {
@@ -116,8 +108,8 @@ class WordModel::Block {
       const std::span<const int32_t> ids(new_[k].ids, new_[k].n);
       if (size(i) > kShort) {
         if (WordCache::fits(word(i))) cache.insert_long(word(i), hashes_[i], ids);
-      } else if (ids.size() <= WordCache::kMaxIds) {
-        cache.insert(keys_[i], size(i), hashes_[i], ids);
+      } else {
+        cache.insert(keys_[i], hashes_[i], ids);
       }
     }
   }
@@ -143,7 +135,7 @@ void WordModel::encode(std::string_view text, std::span<const Regex::Match> word
   if (words.empty()) return;
   WordCache& cache = WordCache::of_thread(uid_);
   const size_t bytes = words.back().end - words.front().begin;
-  if (ids.empty()) ids.reserve(bytes / 4);
+  if (ids.empty()) ids.reserve(bytes / 8 * 3);
   // On the heap once a thread; a text with a huge word takes a block of its own.
   thread_local const auto kept = std::make_unique<Block>();
   const auto own = bytes > kLongText ? std::make_unique<Block>() : nullptr;

@@ -40,6 +40,9 @@ class WordModel {
 
   const TokenMap& vocab() const { return vocab_; }
 
+  /// How many bytes of a word each id stands for, where that does not depend on the word; else empty.
+  std::span<const uint32_t> token_sizes() const { return token_sizes_; }
+
  protected:
   explicit WordModel(TokenMap vocab);
 
@@ -48,6 +51,7 @@ class WordModel {
   void encode_alone(NewWord& word) const;
 
   static constexpr size_t kMaxTokensPerByte = 2;
+  std::vector<uint32_t> token_sizes_;
   size_t tokens_per_byte_ = 1;  ///< that a word can become at most
 
  private:
