@@ -148,10 +148,7 @@ void Bpe::encode(std::string_view word, std::vector<Symbol>& symbols) const {
   merge_short(symbols, ranks);
 }
 
-/// False where the word is not plain bytes to be merged.
-bool Bpe::start_lane(std::string_view word, MergeLane& lane) const {
-  if (!plain_bytes_ || word.size() > MergeLane::kMaxSymbols) return false;
-  if (options_.ignore_merges && words_.find(word)) return false;
+void Bpe::start_lane(std::string_view word, MergeLane& lane) const {
   lane.start(word.size());
   for (size_t i = 0; i < word.size(); ++i) {
     const auto byte = static_cast<uint8_t>(word[i]);
@@ -159,34 +156,59 @@ bool Bpe::start_lane(std::string_view word, MergeLane& lane) const {
         i + 1 < word.size() ? byte_ranks_[byte << 8 | static_cast<uint8_t>(word[i + 1])] : kNoMerge;
     lane.set(i, byte_ids_[byte], rank);
   }
-  return true;
 }
 
 void Bpe::encode_new(std::span<NewWord> words) const {
-  constexpr size_t kLanes = 8;
   std::array<MergeLane, kLanes> lanes;
-  for (size_t done = 0; done < words.size();) {
-    std::array<NewWord*, kLanes> started;
-    size_t n = 0;
-    for (; n < kLanes && done < words.size(); ++done) {
-      if (start_lane(words[done].bytes, lanes[n])) {
-        started[n++] = &words[done];
-      } else {
-        encode_alone(words[done]);
-      }
-    }
-    std::array<uint8_t, kLanes> running;
-    for (size_t i = 0; i < n; ++i) running[i] = static_cast<uint8_t>(i);
-    for (size_t left = n; left > 0;) {
-      for (size_t i = 0; i < left;) {
-        if (lanes[running[i]].step(merges_)) {
-          ++i;
-        } else {
-          running[i] = running[--left];
-        }
-      }
-    }
+  std::array<NewWord*, kLanes> started;
+  size_t n = 0;
+  const auto finish = [&] {
+    merge(std::span(lanes).first(n));
     for (size_t i = 0; i < n; ++i) started[i]->n = lanes[i].finish(started[i]->ids);
+    n = 0;
+  };
+  if (options_.ignore_merges) take_whole(words);
+  for (NewWord& word : words) {
+    if (word.n > 0) continue;
+    if (!plain_bytes_ || word.bytes.size() > MergeLane::kMaxSymbols) {
+      encode_alone(word);
+      continue;
+    }
+    start_lane(word.bytes, lanes[n]);
+    started[n++] = &word;
+    if (n == kLanes) finish();
+  }
+  finish();
+}
+
+/// Those that are tokens become them.
+void Bpe::take_whole(std::span<NewWord> words) const {
+  std::array<std::string_view, 32> bytes;
+  std::array<int32_t, bytes.size()> ids;
+  for (; !words.empty(); words = words.subspan(std::min(bytes.size(), words.size()))) {
+    const auto some = words.first(std::min(bytes.size(), words.size()));
+    for (size_t i = 0; i < some.size(); ++i) bytes[i] = some[i].bytes;
+    words_.find(std::span(bytes).first(some.size()), ids.data());
+    for (size_t i = 0; i < some.size(); ++i) {
+      if (ids[i] == TokenMap::kNone) continue;
+      some[i].ids[0] = ids[i];
+      some[i].n = 1;
+    }
+  }
+}
+
+/// A step of each in turn, until none has anything left to merge.
+void Bpe::merge(std::span<MergeLane> lanes) const {
+  std::array<uint8_t, kLanes> running;
+  for (size_t i = 0; i < lanes.size(); ++i) running[i] = static_cast<uint8_t>(i);
+  for (size_t left = lanes.size(); left > 0;) {
+    for (size_t i = 0; i < left;) {
+      if (lanes[running[i]].step(merges_)) {
+        ++i;
+      } else {
+        running[i] = running[--left];
+      }
+    }
   }
 }
 

@@ -41,6 +41,7 @@ class Bpe final : public WordModel {
   void encode_new(std::span<NewWord> words) const override;
 
  private:
+  static constexpr size_t kLanes = 8;              // words that are merged at once
   static constexpr size_t kScanLimit = 48;         // symbols; longer words go through a heap
   using Ranks = std::array<uint32_t, kScanLimit>;  // of merging a symbol with the next
 
@@ -49,7 +50,9 @@ class Bpe final : public WordModel {
   Result<> add_merges(std::span<const Merge> merges, size_t first);
   Result<> prepare_bytes();
   void measure_tokens();
-  bool start_lane(std::string_view word, MergeLane& lane) const;
+  void start_lane(std::string_view word, MergeLane& lane) const;
+  void take_whole(std::span<NewWord> words) const;
+  void merge(std::span<MergeLane> lanes) const;
   bool split_bytes(std::string_view word, std::vector<Symbol>& symbols) const;
   void split_chars(std::string_view word, std::vector<Symbol>& symbols) const;
   void add_unknown(uint32_t size, bool& pending, std::vector<Symbol>& symbols) const;

@@ -78,13 +78,10 @@ class RegexSplit : public PreTokenizerStep {
 
   void apply(AlignedText& text, const std::vector<Piece>& in, std::vector<Piece>& out,
              bool) const override {
+    if (behavior_ == SplitBehavior::kIsolated) return pattern_.split(text.text(), in, out);
     std::vector<Part> parts;
     for (const Piece& piece : in) {
       const std::string_view all = text.text().substr(piece.begin, piece.end - piece.begin);
-      if (behavior_ == SplitBehavior::kIsolated) {
-        pattern_.split(all, piece.begin, out);
-        continue;
-      }
       Regex::Iterator matches(pattern_, all);
       Regex::Match m;
       size_t done = 0;

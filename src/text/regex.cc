@@ -608,18 +608,21 @@ bool Regex::find(std::string_view text, size_t from, Match& match) const {
 
 bool Regex::is_automaton() const { return program_->dfa.has_value(); }
 
-void Regex::split(std::string_view text, size_t offset, std::vector<Match>& parts) const {
-  if (program_->dfa) return program_->dfa->split(text, offset, parts);
+void Regex::split(std::string_view text, std::span<const Match> pieces,
+                  std::vector<Match>& parts) const {
+  if (program_->dfa) return program_->dfa->split(text, pieces, parts);
   const auto push = [&](size_t begin, size_t end) {
-    if (begin < end) parts.push_back({offset + begin, offset + end});
+    if (begin < end) parts.push_back({begin, end});
   };
-  Iterator matches(*this, text);
-  size_t done = 0;
-  for (Match m; matches.next(m); done = m.end) {
-    push(done, m.begin);
-    push(m.begin, m.end);
+  for (const Match& piece : pieces) {
+    Iterator matches(*this, text.substr(piece.begin, piece.end - piece.begin));
+    size_t done = piece.begin;
+    for (Match m; matches.next(m); done = piece.begin + m.end) {
+      push(done, piece.begin + m.begin);
+      push(piece.begin + m.begin, piece.begin + m.end);
+    }
+    push(done, piece.end);
   }
-  push(done, text.size());
 }
 
 bool Regex::Iterator::next(Match& match) {

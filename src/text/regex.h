@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -31,9 +32,9 @@ class Regex {
   /// bounded; where the bound is met there is no match.
   bool find(std::string_view text, size_t from, Match& match) const;
 
-  /// Appends all matches and what lies between them, in order, none of them empty; `offset` is
-  /// added to their places.
-  void split(std::string_view text, size_t offset, std::vector<Match>& parts) const;
+  /// Appends all matches in each of the pieces, which come in order and are texts of their own, and
+  /// what lies between the matches; none of them empty.
+  void split(std::string_view text, std::span<const Match> pieces, std::vector<Match>& parts) const;
 
   /// Whether the pattern is matched without backtracking.
   bool is_automaton() const;

@@ -418,20 +418,24 @@ size_t RegexDfa::match(std::string_view text, size_t begin) const {
   return match_from(text, begin);
 }
 
-void RegexDfa::split(std::string_view text, size_t offset, std::vector<Regex::Match>& out) const {
-  if (splitter_) return splitter_->split(*this, text, offset, out);
-  size_t gap = 0;
-  for (size_t at = 0; at < text.size();) {
-    const size_t end = match_from(text, at);
-    if (end == kNoMatch) {
-      at += utf8_size(text[at]);
-      continue;
+void RegexDfa::split(std::string_view text, std::span<const Regex::Match> pieces,
+                     std::vector<Regex::Match>& out) const {
+  if (splitter_) return splitter_->split(*this, text, pieces, out);
+  for (const Regex::Match& piece : pieces) {
+    const std::string_view rest = text.substr(0, piece.end);
+    size_t gap = piece.begin;
+    for (size_t at = gap; at < piece.end;) {
+      const size_t end = match_from(rest, at);
+      if (end == kNoMatch) {
+        at += utf8_size(text[at]);
+        continue;
+      }
+      if (gap < at) out.push_back({gap, at});
+      out.push_back({at, end});
+      gap = at = end;
     }
-    if (gap < at) out.push_back({offset + gap, offset + at});
-    out.push_back({offset + at, offset + end});
-    gap = at = end;
+    if (gap < piece.end) out.push_back({gap, piece.end});
   }
-  if (gap < text.size()) out.push_back({offset + gap, offset + text.size()});
 }
 
 }  // namespace lorry::text

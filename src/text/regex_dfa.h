@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -28,8 +29,9 @@ class RegexDfa {
   /// Where the match that begins at `begin` ends, or kNoMatch. `text` is valid UTF-8.
   size_t match(std::string_view text, size_t begin) const;
 
-  /// Appends all matches of `text` and what lies between them, in order, with `offset` added.
-  void split(std::string_view text, size_t offset, std::vector<Regex::Match>& out) const;
+  /// As Regex::split.
+  void split(std::string_view text, std::span<const Regex::Match> pieces,
+             std::vector<Regex::Match>& out) const;
 
  private:
   friend class SplitAutomaton;

@@ -107,6 +107,22 @@ std::string random_text(std::mt19937& random) {
   return text;
 }
 
+/// Most of a text, in pieces; some lie one behind the other.
+std::vector<Regex::Match> random_pieces(std::string_view text, std::mt19937& random) {
+  std::vector<Regex::Match> pieces;
+  const auto end_of_character = [&](size_t at) {
+    while (at < text.size() && (text[at] & 0xC0) == 0x80) ++at;
+    return std::min(at, text.size());
+  };
+  for (size_t at = 0; at < text.size();) {
+    const size_t longest = random() % 3 == 0 ? text.size() : 40;
+    const size_t end = end_of_character(at + 1 + random() % longest);
+    if (random() % 4 != 0) pieces.push_back({at, end});
+    at = end;
+  }
+  return pieces;
+}
+
 TEST(Regex, MatchesAsAnAutomatonWhatItMatchesByBacktracking) {
   const std::vector<std::string> patterns = {
       R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)",
@@ -126,8 +142,9 @@ TEST(Regex, MatchesAsAnAutomatonWhatItMatchesByBacktracking) {
     for (int i = 0; i < 2000; ++i) {
       const std::string text = random_text(random);
       std::vector<Regex::Match> expected, found;
-      machine->split(text, 3, expected);
-      automaton->split(text, 3, found);
+      const std::vector<Regex::Match> pieces = random_pieces(text, random);
+      machine->split(text, pieces, expected);
+      automaton->split(text, pieces, found);
       ASSERT_EQ(found, expected) << pattern << "\non: " << text;
       Regex::Iterator one_by_one(*automaton, text), others(*machine, text);
       for (Regex::Match a, b; others.next(b);) {

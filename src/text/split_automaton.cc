@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstring>
 #include <map>
+#include <type_traits>
 #include <utility>
 
 #include "text/regex_dfa.h"
@@ -200,47 +201,65 @@ void SplitAutomaton::make_rows(const RegexDfa& dfa) {
   }
 }
 
-/// One text. Beginnings are bits, one a byte of it.
+/// Pieces of a text that lie one behind the other. Beginnings are bits, one a byte.
 class SplitAutomaton::Run {
  public:
-  Run(const SplitAutomaton& automaton, const RegexDfa& dfa, std::string_view text)
-      : automaton_(automaton), dfa_(dfa), text_(text), bits_(of_thread()) {
-    bits_.assign(text.size() / 64 + 2, 0);
+  Run(const SplitAutomaton& automaton, const RegexDfa& dfa, std::string_view text, size_t begin,
+      size_t end)
+      : automaton_(automaton),
+        dfa_(dfa),
+        text_(text),
+        bits_(of_thread()),
+        first_(begin - kPad),
+        last_(end) {
+    bits_.assign((end - first_) / 64 + 2, 0);
   }
 
-  void go() {
-    while (at_ < text_.size()) {
-      step();
-      if (state_ == kLost) find_way();
+  /// The next piece.
+  void go(size_t begin, size_t end) {
+    end_ = end;
+    begin_afresh(begin);
+    while (at_ < end_) {
       run_ascii();
+      if (at_ < end_) step();
+      if (state_ == kLost) find_way();
     }
-    take(automaton_.cell(state_, dfa_.end_class_), text_.size());
+    take(automaton_.cell(state_, dfa_.end_class_), end_);
   }
 
-  void append(size_t offset, std::vector<Regex::Match>& out) {
+  void append(std::vector<Regex::Match>& out) const {
     size_t count = 0;
     for (const uint64_t word : bits_) count += static_cast<size_t>(std::popcount(word));
     out.resize(out.size() + count);
     Regex::Match* match = &out.back() + 1 - count;
-    size_t begin = offset;  // something begins there
-    bits_[0] &= ~uint64_t{1};
-    for (size_t w = 0; w < bits_.size(); ++w) {
-      for (uint64_t word = bits_[w]; word != 0; word &= word - 1) {
-        const size_t next = offset + w * 64 + static_cast<size_t>(std::countr_zero(word));
+    size_t begin = first_ + kPad;  // something begins there
+    for (size_t w = 1; w < bits_.size(); ++w) {
+      for (uint64_t word = bits_[w] & ~uint64_t{w == 1}; word != 0; word &= word - 1) {
+        const size_t next = first_ + w * 64 + static_cast<size_t>(std::countr_zero(word));
         *match++ = {begin, next};
         begin = next;
       }
     }
-    *match = {begin, offset + text_.size()};
+    *match = {begin, last_};
   }
 
  private:
+  static constexpr size_t kPad = 64;  // bits before the first byte's
+
   static std::vector<uint64_t>& of_thread() {
     thread_local std::vector<uint64_t> bits;
     return bits;
   }
 
-  void mark(size_t at) { bits_[at / 64] |= uint64_t{1} << at % 64; }
+  void mark(size_t at) { bits_[(at - first_) / 64] |= uint64_t{1} << (at - first_) % 64; }
+
+  // Characters before the place are none that a transition from the fresh state could mean.
+  void begin_afresh(size_t at) {
+    at_ = at;
+    one_back_ = at - 1;
+    two_back_ = at - 2;
+    state_ = kFresh;
+  }
 
   void take(const Cell& cell, size_t at) {
     if (cell.begins & kHere) mark(at);
@@ -267,46 +286,61 @@ class SplitAutomaton::Run {
 
   /// What began last is matched by the DFA, and the next begins behind it.
   void find_way() {
-    size_t w = (at_ - 1) / 64;
+    size_t w = (at_ - 1 - first_) / 64;
     while (bits_[w] == 0) --w;
-    const size_t begin = w * 64 + 63 - static_cast<size_t>(std::countl_zero(bits_[w]));
-    at_ = dfa_.match(text_, begin);
-    state_ = kFresh;
+    const size_t begin = first_ + w * 64 + 63 - static_cast<size_t>(std::countl_zero(bits_[w]));
+    begin_afresh(dfa_.match(text_.substr(0, end_), begin));
   }
 
 #ifdef __SSSE3__
   /// 16 bytes at a time, as long as they are ASCII.
   void run_ascii() {
-    constexpr size_t kStride = 16;
     if (automaton_.rows_.empty() || at_ - one_back_ != 1 || at_ - two_back_ != kMaxBack) return;
     const size_t start = at_;
-    const auto* const text = reinterpret_cast<const uint8_t*>(text_.data());
-    const Row* const rows = automaton_.rows_.data();
     __m128i state = _mm_set1_epi8(static_cast<char>((state_ & 15) | (state_ & 16) << 3));
-    const __m128i other_half = _mm_set1_epi8(static_cast<char>(0x80));
-    while (text_.size() - at_ >= kStride) {
-      const uint8_t* const bytes = text + at_;
-      if (_mm_movemask_epi8(load(bytes)) != 0) break;
-      __m128i trace = _mm_setzero_si128();
-      for (size_t i = 0; i < kStride; ++i) {
-        const Row& row = rows[bytes[i]];
-        state =
-            _mm_or_si128(_mm_shuffle_epi8(load(row.low.data()), state),
-                         _mm_shuffle_epi8(load(row.high.data()), _mm_xor_si128(state, other_half)));
-        trace = _mm_or_si128(trace, _mm_and_si128(state, load(&kOnly[16 - i])));
+    while (at_ < end_) {
+      std::array<uint8_t, kStride> copy;
+      const auto* bytes = reinterpret_cast<const uint8_t*>(text_.data()) + at_;
+      const size_t left = end_ - at_;
+      if (text_.size() - at_ < kStride) {
+        std::memcpy(copy.data(), bytes, left);
+        bytes = copy.data();
       }
-      const auto at_bit = [&](int bit) {
-        return static_cast<uint32_t>(_mm_movemask_epi8(_mm_slli_epi16(trace, 7 - bit)));
-      };
-      mark_many(at_ - kMaxBack, at_bit(4) << 2 | at_bit(5) << 1 | at_bit(6));
-      at_ += kStride;
-      if (number_of(state) == kLost) break;
+      uint32_t stop = static_cast<uint32_t>(_mm_movemask_epi8(load(bytes)));
+      if (left < kStride) stop |= 1u << left;
+      if (stop == 0) {
+        look_up(bytes, std::integral_constant<size_t, kStride>(), state);
+        if (number_of(state) != kLost) continue;
+      } else if (const auto n = static_cast<size_t>(std::countr_zero(stop)); n > 0) {
+        look_up(bytes, n, state);
+      }
+      break;
     }
     if (at_ == start) return;
     state_ = number_of(state);
     one_back_ = at_ - 1;
     two_back_ = at_ - 2;
-    if (state_ == kLost) find_way();
+  }
+
+  /// `n` bytes: a number, or a constant that unrolls the loop.
+  template <typename N>
+  [[gnu::always_inline]] void look_up(const uint8_t* bytes, N n, __m128i& state) {
+    const __m128i other_half = _mm_set1_epi8(static_cast<char>(0x80));
+    const Row* const rows = automaton_.rows_.data();
+    __m128i trace = _mm_setzero_si128();
+#pragma GCC unroll 16
+    for (size_t i = 0; i < n; ++i) {
+      const Row& row = rows[bytes[i]];
+      state =
+          _mm_or_si128(_mm_shuffle_epi8(load(row.low.data()), state),
+                       _mm_shuffle_epi8(load(row.high.data()), _mm_xor_si128(state, other_half)));
+      trace = _mm_or_si128(trace, _mm_and_si128(state, load(&kOnly[kStride - i])));
+    }
+    const auto at_bit = [&](int bit) {
+      return static_cast<uint32_t>(_mm_movemask_epi8(_mm_slli_epi16(trace, 7 - bit)));
+    };
+    mark_many(at_ - kMaxBack, at_bit(4) << 2 | at_bit(5) << 1 | at_bit(6));
+    at_ += n;
   }
 
   static uint16_t number_of(__m128i state) {
@@ -318,12 +352,12 @@ class SplitAutomaton::Run {
     return _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
   }
 
-  /// From bit `at` on.
+  /// From byte `at` on.
   void mark_many(size_t at, uint32_t which) {
-    auto* const bytes = reinterpret_cast<char*>(bits_.data()) + at / 8;
+    auto* const bytes = reinterpret_cast<char*>(bits_.data()) + (at - first_) / 8;
     uint32_t word;
     std::memcpy(&word, bytes, sizeof word);
-    word |= which << at % 8;
+    word |= which << (at - first_) % 8;
     std::memcpy(bytes, &word, sizeof word);
   }
 
@@ -337,21 +371,29 @@ class SplitAutomaton::Run {
   void run_ascii() {}
 #endif
 
+  static constexpr size_t kStride = 16;
+
   const SplitAutomaton& automaton_;
   const RegexDfa& dfa_;
   const std::string_view text_;
   std::vector<uint64_t>& bits_;
+  const size_t first_, last_;  // the bytes of the first bit, which may lie before the text; the end
+  size_t end_ = 0;             // of the piece
   uint16_t state_ = kFresh;
   size_t at_ = 0;
   size_t one_back_ = 0, two_back_ = 0;  // where the last two characters begin
 };
 
-void SplitAutomaton::split(const RegexDfa& dfa, std::string_view text, size_t offset,
+void SplitAutomaton::split(const RegexDfa& dfa, std::string_view text,
+                           std::span<const Regex::Match> pieces,
                            std::vector<Regex::Match>& out) const {
-  if (text.empty()) return;
-  Run run(*this, dfa, text);
-  run.go();
-  run.append(offset, out);
+  for (size_t i = 0; i < pieces.size();) {
+    size_t end = i + 1;  // of the pieces without a gap
+    while (end < pieces.size() && pieces[end].begin == pieces[end - 1].end) ++end;
+    Run run(*this, dfa, text, pieces[i].begin, pieces[end - 1].end);
+    for (; i < end; ++i) run.go(pieces[i].begin, pieces[i].end);
+    run.append(out);
+  }
 }
 
 }  // namespace lorry::text

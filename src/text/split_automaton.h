@@ -11,6 +11,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -27,7 +28,7 @@ class SplitAutomaton {
   static std::optional<SplitAutomaton> build(const RegexDfa& dfa);
 
   /// As RegexDfa::split. `dfa` is what this was built of.
-  void split(const RegexDfa& dfa, std::string_view text, size_t offset,
+  void split(const RegexDfa& dfa, std::string_view text, std::span<const Regex::Match> pieces,
              std::vector<Regex::Match>& out) const;
 
  private:

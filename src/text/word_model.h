@@ -46,7 +46,7 @@ class WordModel {
  protected:
   explicit WordModel(TokenMap vocab);
 
-  /// Encodes words that no cache knows.
+  /// Encodes words that no cache knows; `n` of each is 0.
   virtual void encode_new(std::span<NewWord> words) const;
   void encode_alone(NewWord& word) const;
 
