@@ -185,6 +185,7 @@ std::optional<SplitAutomaton> SplitAutomaton::build(const RegexDfa& dfa) {
   out.n_classes_ = dfa.end_class_ + 1;
   out.cells_ = builder.take_cells();
   out.make_rows(dfa);
+  out.make_skipped(dfa);
   return out;
 }
 
@@ -199,6 +200,24 @@ void SplitAutomaton::make_rows(const RegexDfa& dfa) {
           static_cast<uint8_t>((c.next & 15) | (c.next & 16) << 3 | c.begins << 4);
     }
   }
+}
+
+void SplitAutomaton::make_skipped(const RegexDfa& dfa) {
+  constexpr size_t kMany = 96;
+  bool any = false;
+  for (size_t s = 0; s < cells_.size() / n_classes_; ++s) {
+    std::array<uint8_t, 16> bytes{};
+    size_t count = 0;
+    for (size_t byte = 0; byte < 128; ++byte) {
+      const Cell& c = cell(s, dfa.ascii_[byte]);
+      if (s == kLost || c.next != s || c.begins != 0) continue;
+      bytes[byte % 16] |= static_cast<uint8_t>(1u << byte / 16);
+      ++count;
+    }
+    any = any || count >= kMany;
+    skipped_.push_back(count >= kMany ? bytes : std::array<uint8_t, 16>{});
+  }
+  if (!any) skipped_.clear();
 }
 
 /// Pieces of a text that lie one behind the other. Beginnings are bits, one a byte.
@@ -308,18 +327,33 @@ class SplitAutomaton::Run {
       }
       uint32_t stop = static_cast<uint32_t>(_mm_movemask_epi8(load(bytes)));
       if (left < kStride) stop |= 1u << left;
-      if (stop == 0) {
+      if (stop == 0 && may_skip(bytes, state)) {
+        at_ += kStride;
+      } else if (stop == 0) {
         look_up(bytes, std::integral_constant<size_t, kStride>(), state);
-        if (number_of(state) != kLost) continue;
-      } else if (const auto n = static_cast<size_t>(std::countr_zero(stop)); n > 0) {
-        look_up(bytes, n, state);
+        if (number_of(state) == kLost) break;
+      } else {
+        const auto n = static_cast<size_t>(std::countr_zero(stop));
+        if (n > 0) look_up(bytes, n, state);
+        break;
       }
-      break;
     }
     if (at_ == start) return;
     state_ = number_of(state);
     one_back_ = at_ - 1;
     two_back_ = at_ - 2;
+  }
+
+  /// Whether kStride bytes leave the state as it is and begin nothing.
+  bool may_skip(const uint8_t* bytes, __m128i state) const {
+    if (automaton_.skipped_.empty()) return false;
+    const __m128i nibble = _mm_set1_epi8(15);
+    const __m128i bits = _mm_setr_epi8(1, 2, 4, 8, 16, 32, 64, -128, 0, 0, 0, 0, 0, 0, 0, 0);
+    const __m128i high = _mm_and_si128(_mm_srli_epi16(load(bytes), 4), nibble);
+    const __m128i by_low = _mm_shuffle_epi8(load(automaton_.skipped_[number_of(state)].data()),
+                                            _mm_and_si128(load(bytes), nibble));
+    const __m128i in = _mm_and_si128(by_low, _mm_shuffle_epi8(bits, high));
+    return _mm_movemask_epi8(_mm_cmpeq_epi8(in, _mm_setzero_si128())) == 0;
   }
 
   /// `n` bytes: a number, or a constant that unrolls the loop.

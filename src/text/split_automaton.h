@@ -48,6 +48,7 @@ class SplitAutomaton {
   };
   const Cell& cell(size_t state, size_t c) const { return cells_[state * n_classes_ + c]; }
   void make_rows(const RegexDfa& dfa);
+  void make_skipped(const RegexDfa& dfa);
 
   size_t n_classes_ = 0;
   std::vector<Cell> cells_;  // by state and class
@@ -60,6 +61,11 @@ class SplitAutomaton {
     std::array<uint8_t, 16> low{}, high{};
   };
   std::vector<Row> rows_;  // by byte; empty where there are too many states
+
+  // By state: the ASCII bytes that lead back to it and begin nothing, if they are nearly all (text
+  // outside of what a pattern looks for), as a bit for a high nibble at each low one. Empty where
+  // no state has any.
+  std::vector<std::array<uint8_t, 16>> skipped_;
 };
 
 }  // namespace lorry::text
