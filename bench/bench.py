@@ -16,6 +16,7 @@ import urllib.request
 
 import inputs
 import store
+import tokenize_bench
 
 BUILD = pathlib.Path(os.environ.get("LORRY_BUILD", inputs.ROOT / "build" / "release"))
 WORK = pathlib.Path(os.environ.get("LORRY_BENCH_WORK", inputs.ROOT / "build" / "bench"))
@@ -129,20 +130,6 @@ def text_bench(mode, model, source, threads):
     return float(seconds), int(items), int(amount)
 
 
-def bench_tokenize():
-    """The tokenizer alone, first pass over varied text, on one core and on all."""
-    source, model = inputs.documents_file(WORK, 30), inputs.write_tokenizer(WORK / "tokenizer")
-    megabytes = source.stat().st_size / 1e6
-    for threads in sorted({1, CORES}):
-        seconds, _, tokens = text_bench("encode", model, source, threads)
-        env = {"RAYON_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "true"}
-        theirs = peer("encode", source, model, env=env)
-        if tokens != theirs["tokens"]:
-            print(f"# token counts differ: {tokens} and {theirs['tokens']:.0f}")
-        name = f"tokenize.{threads}core"
-        versus(name, megabytes / seconds, megabytes / theirs["seconds"], "MB/s", "tokenizers")
-
-
 def training_rate(bucket):
     """Tokens a second over all steps but the first, which also warms caches up."""
     lines = (bucket / "done" / "m" / "d" / "metrics.jsonl").read_text().splitlines()
@@ -229,7 +216,7 @@ BENCHES = {
     "import": bench_import,
     "store": lambda: store.bench_store(BUILD, say),
     "template": bench_template,
-    "tokenize": bench_tokenize,
+    "tokenize": lambda: tokenize_bench.bench_tokenize(BUILD, WORK, say),
     "train": bench_train,
     "serve": bench_serve,
 }

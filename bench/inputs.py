@@ -16,6 +16,9 @@ ROLES = {"human": "user", "gpt": "assistant", "system": "system", "function_call
 SYLLABLES = [a + b for a in "b d f g k l m n p r s t v z ch st tr".split() for b in "a e i o u".split()]
 
 
+QUESTION = (("user", "question"), ("assistant", "answer"))
+
+
 def seed_conversations():
     """Lists of {role, content}: tool calls and instructions from LLaMA-Factory, or the example."""
     glaive = SHARED / "data" / "llama-factory" / "glaive_toolcall_en_demo.json"
@@ -79,31 +82,82 @@ def repeated_file(work, source, size):
     return path
 
 
-def documents_file(work, megabytes):
-    """Texts divided by NUL bytes; one word in 15 is made up, so that word caches meet new ones."""
-    path = work / f"documents-{megabytes}.bin"
+def documents_file(work, kind, megabytes):
+    """Texts of a kind of TEXTS, divided by NUL bytes."""
+    path = work / f"documents-{kind}-{megabytes}.bin"
     if path.exists():
         return path
     chance, size, parts = random.Random(1), 0, []
-    texts = ["\n".join(m["content"] for m in c) for c in seed_conversations() + more_conversations()]
+    make = TEXTS[kind](chance)
+    while size < megabytes * 1_000_000:
+        parts.append(make().replace("\0", " ").encode())
+        size += len(parts[-1]) + 1
+    path.write_bytes(b"\0".join(parts))
+    return path
+
+
+def redrawn(text, chance, words):
+    """With other digits, and one of 15 words made up, so that no cache has seen it."""
 
     def redraw(match):
         if chance.random() > 1 / 15:
             return match[0]
         return "".join(chance.choices(SYLLABLES, k=chance.randint(2, 4)))
 
-    while size < megabytes * 1_000_000:
-        text = re.sub(r"[A-Za-z]{4,}", redraw, chance.choice(texts)).replace("\0", " ")
-        parts.append(text)
-        size += len(text.encode()) + 1
-    path.write_bytes("\0".join(parts).encode())
-    return path
+    return re.sub(words, redraw, re.sub(r"\d", lambda _: chance.choice("0123456789"), text))
+
+
+def varied(chance):
+    """Questions, instructions and answers, most in English."""
+    texts = ["\n".join(m["content"] for m in c) for c in more_conversations() or seed_conversations()]
+    return lambda: redrawn(chance.choice(texts), chance, r"[A-Za-z]{4,}")
+
+
+def random_words(chance):
+    letters = "abcdefghijklmnopqrstuvwxyz"
+
+    def word():
+        return "".join(chance.choices(letters, k=chance.randint(3, 12)))
+
+    return lambda: " ".join(word() for _ in range(chance.randint(20, 150)))
+
+
+def chinese(chance):
+    """Runs of Chinese text cut at random, which are words that hardly come again."""
+    texts = "".join(m["content"] for c in more_conversations() for m in c)
+    han = "".join(re.findall("[\u4e00-\u9fff]", texts)) or "".join(map(chr, range(0x4E00, 0x6000)))
+
+    def run():
+        at = chance.randrange(len(han) - 20)
+        return han[at : at + chance.randint(2, 14)] + chance.choice("，。、！？：")
+
+    return lambda: "".join(run() for _ in range(chance.randint(5, 30)))
+
+
+def code(chance):
+    """This project's own, at random places."""
+    files = [path for kind in ("cc", "h", "py") for path in sorted(ROOT.rglob(f"[a-z]*/**/*.{kind}"))]
+    texts = [path.read_text() for path in files if "/build/" not in str(path)]
+
+    def part():
+        text = chance.choice(texts)
+        at = chance.randrange(max(1, len(text) - 3000))
+        return redrawn(text[at : at + 3000], chance, r"[A-Za-z_]{5,}")
+
+    return part
+
+
+TEXTS = {"varied": varied, "random_words": random_words, "chinese": chinese, "code": code}
 
 
 def more_conversations():
     folder = SHARED / "data" / "llama-factory"
     files = [folder / f"alpaca_{language}_demo.json" for language in ("en", "zh")]
-    return [c for file in files if file.exists() for c in alpaca_conversations(file)]
+    out = [c for file in files if file.exists() for c in alpaca_conversations(file)]
+    for file in sorted((SHARED / "data" / "gsm8k").glob("*.jsonl")):
+        rows = map(json.loads, file.read_text().splitlines())
+        out += [[{"role": role, "content": row[key]} for role, key in QUESTION] for row in rows]
+    return out
 
 
 def training_file(work):
@@ -130,6 +184,28 @@ def write_tokenizer(directory):
         return directory
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         (directory / name).write_bytes((ROOT / "examples" / "model" / name).read_bytes())
+    return directory
+
+
+LLAMA3_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def write_llama3_tokenizer(directory):
+    """The same vocabulary in the manner of Llama 3: its pattern, no normalizer, tokens that are
+    taken whole before anything is merged."""
+    write_tokenizer(directory)
+    path = directory / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    split = {"type": "Split", "pattern": {"Regex": LLAMA3_PATTERN}, "behavior": "Isolated", "invert": False}
+    bytes_ = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    tokenizer["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, bytes_]}
+    tokenizer["normalizer"] = None
+    tokenizer["model"]["ignore_merges"] = True
+    path.write_text(json.dumps(tokenizer, ensure_ascii=False))
+    (directory / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     return directory
 
 

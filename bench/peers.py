@@ -53,11 +53,27 @@ def encode_tokenizers(source, model):
     from tokenizers import Tokenizer
 
     documents = open(source, "rb").read().decode().split("\0")
-    tokenizer = Tokenizer.from_file(f"{model}/tokenizer.json")
     start = time.time()
+    tokenizer = Tokenizer.from_file(f"{model}/tokenizer.json")
+    loaded = time.time()
     encodings = tokenizer.encode_batch_fast(documents, add_special_tokens=False)
-    seconds = time.time() - start
-    return {"seconds": seconds, "tokens": sum(len(e) for e in encodings)}
+    seconds = time.time() - loaded
+    return {"load": loaded - start, "seconds": seconds, "tokens": sum(len(e) for e in encodings)}
+
+
+def encode_gigatoken(source, model):
+    """gigatoken in the form in which it is fastest, over bytes in memory; threads by
+    RAYON_NUM_THREADS."""
+    import awkward
+    import gigatoken
+
+    text = open(source, "rb").read()
+    start = time.time()
+    tokenizer = gigatoken.Tokenizer(f"{model}/tokenizer.json")
+    loaded = time.time()
+    ids = tokenizer.encode_batch(gigatoken.BytesSource([text], separator=b"\0"))
+    tokens = int(awkward.count(ids))
+    return {"load": loaded - start, "seconds": time.time() - loaded, "tokens": tokens}
 
 
 def train_trl(source, model, steps, length, packing, out):
@@ -140,6 +156,7 @@ PEERS = {
     "import": import_datasets,
     "template": template_map,
     "encode": encode_tokenizers,
+    "gigatoken": encode_gigatoken,
     "train": train_trl,
     "generate": generate_transformers,
 }

@@ -2,7 +2,7 @@
 //
 //   lorry_text_bench render MODEL_DIR CONVERSATIONS.jsonl THREADS   prints: seconds rows bytes
 //   lorry_text_bench encode MODEL_DIR DOCUMENTS THREADS             prints: seconds documents
-//   tokens CPU-seconds
+//   tokens CPU-seconds, and the seconds that loading the model took
 //
 // DOCUMENTS are UTF-8 texts divided by NUL bytes. Reading and parsing the input is not counted; one
 // pass is made, the first, so no cache has seen the text before.
@@ -49,7 +49,14 @@ struct Measured {
   size_t items = 0;
   int64_t amount = 0;  // what `work` returned, summed
   double cpu_seconds = 0;
+  double load_seconds = 0;
 };
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 double cpu_seconds() {
   timespec now{};
@@ -63,7 +70,7 @@ Measured measure(size_t items, int threads, const std::function<int64_t(size_t)>
   std::atomic<size_t> next = 0;
   std::atomic<int64_t> amount = 0;
   const double cpu_start = cpu_seconds();
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   std::vector<std::jthread> pool;
   for (int t = 0; t < threads; ++t) {
     pool.emplace_back([&] {
@@ -75,8 +82,7 @@ Measured measure(size_t items, int threads, const std::function<int64_t(size_t)>
     });
   }
   pool.clear();
-  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-  return {elapsed.count(), items, amount, cpu_seconds() - cpu_start};
+  return {seconds_since(start), items, amount, cpu_seconds() - cpu_start};
 }
 
 Result<Measured> render(const lorry::text::Chat& chat, const std::string& input, int threads) {
@@ -103,12 +109,18 @@ Result<Measured> run(const std::string& mode, const std::string& model, const st
                      int threads) {
   const std::optional<std::string> input = read_file(file);
   if (!input) return lorry::not_found(file);
+  const auto start = Clock::now();
   LORRY_ASSIGN(auto chat, lorry::text::Chat::load(
                               [&](std::string_view name) -> Result<std::optional<std::string>> {
                                 return read_file(model + "/" + std::string(name));
                               }));
+  const double load_seconds = seconds_since(start);
   if (mode == "render") return render(*chat, *input, threads);
-  if (mode == "encode") return encode(*chat, *input, threads);
+  if (mode == "encode") {
+    Measured measured = encode(*chat, *input, threads);
+    measured.load_seconds = load_seconds;
+    return measured;
+  }
   return lorry::usage_error("the first argument is render or encode, not " + mode);
 }
 
@@ -124,7 +136,7 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "lorry_text_bench: {}\n", measured.error().message);
     return 1;
   }
-  fmt::print("{:.6f} {} {} {:.6f}\n", measured->seconds, measured->items, measured->amount,
-             measured->cpu_seconds);
+  fmt::print("{:.6f} {} {} {:.6f} {:.6f}\n", measured->seconds, measured->items, measured->amount,
+             measured->cpu_seconds, measured->load_seconds);
   return 0;
 }
