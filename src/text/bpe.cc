@@ -14,6 +14,7 @@ namespace {
 
 constexpr uint32_t kNoMerge = MergeTable::kNone;
 constexpr size_t kMergeBlock = 256;
+constexpr int32_t kGone = -1;  // the id of a symbol that was merged into the one before
 
 }  // namespace
 
@@ -281,9 +282,7 @@ void Bpe::split_chars(std::string_view word, std::vector<Symbol>& symbols) const
 }
 
 void Bpe::merge_short(std::vector<Symbol>& symbols, Ranks& keys) const {
-  // A rank gets its index below it, so that the least key says both. A symbol that is gone has
-  // no id.
-  constexpr int32_t kGone = -1;
+  // A rank gets its index below it, so that the least key says both.
   constexpr int kIndexBits = 6;
   constexpr uint32_t kNever = kNoMerge << kIndexBits;
   static_assert(kScanLimit < 1 << kIndexBits);
@@ -316,54 +315,39 @@ void Bpe::merge_short(std::vector<Symbol>& symbols, Ranks& keys) const {
 }
 
 void Bpe::merge_long(std::vector<Symbol>& symbols) const {
-  struct Candidate {
-    uint32_t rank;
-    uint32_t at;
-    bool operator>(const Candidate& o) const { return rank != o.rank ? rank > o.rank : at > o.at; }
-  };
-  constexpr uint32_t kNone = UINT32_MAX;
+  constexpr uint32_t kEnd = UINT32_MAX;
   const auto n = static_cast<uint32_t>(symbols.size());
   std::vector<uint32_t> next(n), previous(n);
-  std::vector<bool> gone(n, false);
-  std::vector<Candidate> heap;
-  const auto candidate = [&](uint32_t at, uint32_t right) {
-    const uint32_t rank = merges_.rank(symbols[at].id, symbols[right].id);
-    return rank == kNoMerge ? std::nullopt : std::optional(Candidate{rank, at});
+  std::vector<uint32_t> ranks(n, kNoMerge);  // of merging a symbol with the next, as they are now
+  std::vector<uint64_t> candidates;          // rank << 32 | place; some are of the past
+  const auto look_up = [&](uint32_t at) {
+    ranks[at] = next[at] == kEnd ? kNoMerge : merges_.rank(symbols[at].id, symbols[next[at]].id);
+    return ranks[at] != kNoMerge;
   };
+  const auto candidate = [&](uint32_t at) { return uint64_t{ranks[at]} << 32 | at; };
   for (uint32_t i = 0; i < n; ++i) {
-    previous[i] = i == 0 ? kNone : i - 1;
-    next[i] = i + 1 == n ? kNone : i + 1;
-    if (i + 1 < n) {
-      if (const auto c = candidate(i, i + 1)) heap.push_back(*c);
-    }
+    previous[i] = i - 1;  // of the first: kEnd
+    next[i] = i + 1 == n ? kEnd : i + 1;
+    if (look_up(i)) candidates.push_back(candidate(i));
   }
-  std::priority_queue queue(std::greater<Candidate>{}, std::move(heap));
+  std::priority_queue queue(std::greater<uint64_t>{}, std::move(candidates));
   while (!queue.empty()) {
-    const Candidate top = queue.top();
+    const auto at = static_cast<uint32_t>(queue.top());
+    const auto rank = static_cast<uint32_t>(queue.top() >> 32);
     queue.pop();
-    if (gone[top.at] || next[top.at] == kNone) continue;
-    const uint32_t right = next[top.at];
-    const int32_t id = merges_.id(top.rank);
-    const uint32_t now = merges_.rank(symbols[top.at].id, symbols[right].id);
-    // The neighbourhood may have changed since.
-    if (now == kNoMerge || merges_.id(now) != id) continue;
-    symbols[top.at].id = id;
-    symbols[top.at].size += symbols[right].size;
-    gone[right] = true;
-    next[top.at] = next[right];
-    if (next[right] != kNone) previous[next[right]] = top.at;
-    if (previous[top.at] != kNone) {
-      if (const auto c = candidate(previous[top.at], top.at)) queue.push(*c);
-    }
-    if (next[top.at] != kNone) {
-      if (const auto c = candidate(top.at, next[top.at])) queue.push(*c);
-    }
+    if (ranks[at] != rank) continue;
+    const uint32_t right = next[at];
+    symbols[at].id = merges_.id(rank);
+    symbols[at].size += symbols[right].size;
+    symbols[right].id = kGone;
+    ranks[right] = kNoMerge;
+    next[at] = next[right];
+    if (next[at] != kEnd) previous[next[at]] = at;
+    if (look_up(at)) queue.push(candidate(at));
+    if (const uint32_t left = previous[at]; left != kEnd && look_up(left))
+      queue.push(candidate(left));
   }
-  uint32_t kept = 0;
-  for (uint32_t i = 0; i < n; ++i) {
-    if (!gone[i]) symbols[kept++] = symbols[i];
-  }
-  symbols.resize(kept);
+  std::erase_if(symbols, [](const Symbol& s) { return s.id == kGone; });
 }
 
 }  // namespace lorry::text
