@@ -320,6 +320,27 @@ def test_sentencepiece_s_bpe_is_that_of_the_class(tmp_path, name, flags, model_t
     compare(tmp_path, HAND_PICKED + ["x</s> y", "<s>  z"] + random_texts(10, 6), n_random_ids=20)
 
 
+def test_words_of_sentencepiece_s_bpe_are_cut_only_where_no_token_goes_on(tmp_path):
+    """Without a pre-tokenizer the whole text is one word; most vocabularies allow to cut it."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.normalizer = N.Replace(" ", "\u2581")
+    tokenizer.pre_tokenizer = P.Metaspace(prepend_scheme="never")
+    special = ["<unk>", "<s>", "</s>", "\u2581\u2581", "\u2581\u2581\u2581"]
+    trainer = trainers.BpeTrainer(vocab_size=900, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(files_of_this_project()[:4], trainer)
+    saved = json.loads(tokenizer.to_str())
+    saved["pre_tokenizer"], saved["added_tokens"] = None, saved["added_tokens"][:3]
+    saved["model"]["merges"] = [["\u2581", "\u2581"], ["\u2581\u2581", "\u2581"]] + saved["model"]["merges"]
+    write_config(tmp_path, tokenizer_class="PreTrainedTokenizerFast")
+    texts = HAND_PICKED + ["a  b   c    d ", "  x", "   "] + random_texts(40, 8) + samples_of_data(10)
+    for last in ([], [["e", "\u2581"]], [["e", "\u2581t"]]):  # the second and third forbid it
+        saved["model"]["merges"] += last
+        for left, right in last:
+            saved["model"]["vocab"].setdefault(left + right, len(saved["model"]["vocab"]))
+        (tmp_path / "tokenizer.json").write_text(json.dumps(saved))
+        compare(tmp_path, texts, n_random_ids=20)
+
+
 def unigram(special):
     """T5's order of special tokens, or XLM-R's, then pieces."""
     tokenizer = Tokenizer(models.Unigram())

@@ -14,6 +14,7 @@ namespace {
 
 constexpr uint32_t kNoMerge = MergeTable::kNone;
 constexpr size_t kMergeBlock = 256;
+constexpr std::string_view kSpace = "\xE2\x96\x81";  // U+2581, as vocabularies write a space
 constexpr int32_t kGone = -1;  // the id of a symbol that was merged into the one before
 
 }  // namespace
@@ -39,6 +40,10 @@ Result<> Bpe::add_merges(const std::vector<Merge>& merges) {
                        " merges");
   }
   merges_.reserve(merges.size());
+  cuts_ = !byte_level_ && !options_.ignore_merges && options_.subword_prefix.empty() &&
+          options_.word_suffix.empty() && vocab().find(kSpace).has_value();
+  for (const auto& [left, right] : merges)
+    cuts_ = cuts_ && (!right.starts_with(kSpace) || left.ends_with(kSpace));
   for (size_t done = 0; done < merges.size(); done += kMergeBlock) {
     const auto rest = std::span(merges).subspan(done);
     LORRY_TRY(add_merges(rest.first(std::min(kMergeBlock, rest.size())), done));
@@ -147,6 +152,22 @@ void Bpe::encode(std::string_view word, std::vector<Symbol>& symbols) const {
             : merges_.rank(symbols[i].id, symbols[i + 1].id);
   }
   merge_short(symbols, ranks);
+}
+
+void Bpe::cut(std::string_view text, std::vector<Regex::Match>& words) const {
+  if (!cuts_) return;
+  thread_local std::vector<Regex::Match> parts;
+  parts.clear();
+  for (auto [begin, end] : words) {
+    const std::string_view upto = text.substr(0, end);
+    for (size_t at = begin; (at = upto.find(kSpace, at + 1)) != upto.npos;) {
+      if (upto.substr(begin, at - begin).ends_with(kSpace)) continue;
+      parts.push_back({begin, at});
+      begin = at;
+    }
+    parts.push_back({begin, end});
+  }
+  words.swap(parts);
 }
 
 void Bpe::start_lane(std::string_view word, MergeLane& lane) const {

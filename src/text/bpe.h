@@ -38,6 +38,7 @@ class Bpe final : public WordModel {
 
   using WordModel::encode;
   void encode(std::string_view word, std::vector<Symbol>& symbols) const override;
+  void cut(std::string_view text, std::vector<Regex::Match>& words) const override;
   void encode_new(std::span<NewWord> words) const override;
 
  private:
@@ -64,6 +65,7 @@ class Bpe final : public WordModel {
   BpeOptions options_;
   bool byte_level_ = false;
   bool plain_bytes_ = false;  // words begin as their bytes, each of which is a token
+  bool cuts_ = false;         // no token goes on from something else to a kSpace
   bool has_unk_ = false;
   int32_t unk_id_ = 0;
   std::array<int32_t, 256> byte_ids_{};

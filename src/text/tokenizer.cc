@@ -85,6 +85,7 @@ void Tokenizer::Impl::encode_words(AlignedText text, std::vector<int32_t>& ids,
   thread_local std::vector<Piece> words;
   thread_local std::vector<Symbol> symbols;
   pre_tokenizer.split(text, words, spans != nullptr || pre_tokenizer.needs_spans());
+  model->cut(text.text(), words);
   if (!spans) return model->encode(text.text(), words, ids);
   if (const auto sizes = model->token_sizes(); !sizes.empty()) {
     size_t token = ids.size();

@@ -35,6 +35,10 @@ class WordModel {
   /// Appends the ids of the words of `text`, which come in order.
   void encode(std::string_view text, std::span<const Regex::Match> words,
               std::vector<int32_t>& ids) const;
+  /// Cuts the words of `text` where no token goes on, if that can be told: shorter words are found in
+  /// the cache.
+  virtual void cut(std::string_view text, std::vector<Regex::Match>& words) const {}
+
   /// Appends the tokens of one word, each of which stands for a byte or more; not cached.
   virtual void encode(std::string_view word, std::vector<Symbol>& symbols) const = 0;
 
