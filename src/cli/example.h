@@ -19,6 +19,7 @@ class ExampleFlags {
 
   const text::Chat& chat() const { return *chat_; }
   const pipeline::Example& example() const { return example_; }
+  bool from_dataset() const { return !example_.is_text && messages_.empty(); }
 
  private:
   Result<> load_row(const store::Bucket& bucket);

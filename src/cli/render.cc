@@ -17,8 +17,10 @@ class Render final : public Command {
     const auto& example = example_.example();
     std::string text = example.text;
     if (!example.is_text) {
+      // A row as it is trained on; the user's own messages as `transformers` renders them.
+      const auto adapt = example_.from_dataset() ? text::Adapt::kWhereItFails : text::Adapt::kNever;
       LORRY_ASSIGN(text, example_.chat().render(example.messages, example.tools, generation_prompt_,
-                                                Json(nullptr)));
+                                                Json(nullptr), adapt));
     }
     return Outcome{{{"text", text}}, text};
   }

@@ -143,19 +143,45 @@ Result<ChatTemplate::Rendered> Chat::render_prepared(const ChatTemplate& tmpl, c
   return tmpl.render(variables);
 }
 
+/// A conversation's text, and the messages that it was made of.
+struct Chat::Rendering {
+  Json messages;
+  ChatTemplate::Rendered rendered;
+};
+
+Result<Chat::Rendering> Chat::render_fitting(const Format& format, Json prepared, const Json& tools,
+                                             bool add_generation_prompt, const Json& extra) const {
+  auto plain = render_prepared(*format.tmpl, prepared, tools, add_generation_prompt, extra);
+  if (plain.ok()) return Rendering{std::move(prepared), std::move(plain).value()};
+  LORRY_ASSIGN(Json adapted, adapt_messages(prepared, format.capabilities));
+  if (adapted == prepared) return std::move(plain).error();
+  auto text = render_prepared(*format.tmpl, adapted, tools, add_generation_prompt, extra);
+  if (!text.ok()) return std::move(plain).error();
+  return Rendering{std::move(adapted), std::move(text).value()};
+}
+
 Result<std::string> Chat::render(const Json& messages, const Json& tools,
-                                 bool add_generation_prompt, const Json& extra) const {
+                                 bool add_generation_prompt, const Json& extra, Adapt adapt) const {
   LORRY_ASSIGN(const Format* format, format_for(tools));
-  LORRY_ASSIGN(const Json prepared, prepare_messages(messages, format->capabilities));
-  LORRY_ASSIGN(auto rendered,
-               render_prepared(*format->tmpl, prepared, tools, add_generation_prompt, extra));
-  return std::move(rendered.text);
+  LORRY_ASSIGN(Json prepared, prepare_messages(messages));
+  if (adapt == Adapt::kNever) {
+    LORRY_ASSIGN(auto rendered,
+                 render_prepared(*format->tmpl, prepared, tools, add_generation_prompt, extra));
+    return std::move(rendered.text);
+  }
+  LORRY_ASSIGN(auto fitting,
+               render_fitting(*format, std::move(prepared), tools, add_generation_prompt, extra));
+  return std::move(fitting.rendered.text);
 }
 
 Result<std::vector<int32_t>> Chat::encode_prompt(const Json& messages, const Json& tools,
                                                  const Json& extra) const {
-  LORRY_ASSIGN(const std::string text, render(messages, tools, true, extra));
-  return tokenizer_->encode(text, false);
+  LORRY_ASSIGN(const Format* format, format_for(tools));
+  LORRY_ASSIGN(Json prepared, prepare_messages(messages));
+  join_parts(prepared, format->capabilities);
+  LORRY_ASSIGN(const auto fitting,
+               render_fitting(*format, std::move(prepared), tools, true, extra));
+  return tokenizer_->encode(fitting.rendered.text, false);
 }
 
 namespace {
@@ -192,10 +218,11 @@ std::vector<Span> whole_tokens(const Encoding& encoding, const std::vector<Span>
 Result<EncodedExample> Chat::encode_example(const Json& messages, const Json& tools,
                                             TrainOn train_on) const {
   LORRY_ASSIGN(const Format* format, format_for(tools));
-  LORRY_ASSIGN(const Json prepared, prepare_messages(messages, format->capabilities));
-  LORRY_ASSIGN(auto rendered, render_prepared(*format->tmpl, prepared, tools, false, null_json()));
+  LORRY_ASSIGN(Json given, prepare_messages(messages));
+  LORRY_ASSIGN(auto fitting, render_fitting(*format, std::move(given), tools, false, null_json()));
+  const auto& [prepared, rendered] = fitting;
   EncodedExample out;
-  out.text = std::move(rendered.text);
+  out.text = rendered.text;
   Encoding encoding = tokenizer_->encode_with_offsets(out.text, false);
   out.assistant_masks.assign(encoding.ids.size(), train_on == TrainOn::kAll);
   if (train_on == TrainOn::kAll) {

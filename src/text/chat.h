@@ -28,6 +28,10 @@ struct EncodedExample {
 /// What of a conversation is trained on: each assistant turn, the last of them, or the whole text.
 enum class TrainOn { kAssistant, kLast, kAll };
 
+/// Whether a conversation that the template cannot take (calls without content, arguments of the
+/// other type, parts where it wants text) is changed as little as lets it.
+enum class Adapt { kNever, kWhereItFails };
+
 /// Tokenizer and template of one model. Thread-safe.
 class Chat {
  public:
@@ -44,16 +48,19 @@ class Chat {
   bool has_template() const { return format_.tmpl != nullptr || tool_format_.tmpl != nullptr; }
 
   /// The text of a conversation. messages: array of {role, content, ...}; tools: array or null;
-  /// `extra` (object or null): further template variables (`enable_thinking`).
+  /// `extra` (object or null): further template variables (`enable_thinking`). With kNever it is
+  /// that of `transformers`, and fails where that raises.
   Result<std::string> render(const Json& messages, const Json& tools, bool add_generation_prompt,
-                             const Json& extra) const;
+                             const Json& extra, Adapt adapt = Adapt::kNever) const;
 
-  /// Ids of the prompt for the next assistant turn (serving).
+  /// Ids of the prompt for the next assistant turn (serving). Lists of parts become their text
+  /// where the template would print the list; else adapted where the template fails.
   Result<std::vector<int32_t>> encode_prompt(const Json& messages, const Json& tools,
                                              const Json& extra) const;
 
-  /// Ids and mask of a whole conversation (training). The mask follows the messages' structure:
-  /// each assistant message from behind its header up to and with its end-of-turn token.
+  /// Ids and mask of a whole conversation (training), adapted where the template fails. The mask
+  /// follows the messages' structure: each assistant message from behind its header up to and with
+  /// its end-of-turn token.
   Result<EncodedExample> encode_example(const Json& messages, const Json& tools,
                                         TrainOn train_on = TrainOn::kAssistant) const;
 
@@ -76,6 +83,10 @@ class Chat {
   Result<Format> make_format(std::string source) const;
   /// The template for a conversation with or without tools, as `transformers` chooses.
   Result<const Format*> format_for(const Json& tools) const;
+  struct Rendering;
+  /// Renders prepared messages; where that fails, what can be made of them.
+  Result<Rendering> render_fitting(const Format& format, Json prepared, const Json& tools,
+                                   bool add_generation_prompt, const Json& extra) const;
   Result<ChatTemplate::Rendered> render_prepared(const ChatTemplate& tmpl, const Json& messages,
                                                  const Json& tools, bool add_generation_prompt,
                                                  const Json& extra) const;

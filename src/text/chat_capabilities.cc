@@ -246,9 +246,7 @@ void adapt_calls(Json& message, const ChatCapabilities& capabilities) {
 
 }  // namespace
 
-namespace {
-
-Result<Json> prepare(const Json& messages, const ChatCapabilities& capabilities) {
+Result<Json> prepare_messages(const Json& messages) {
   if (!messages.is_array()) return invalid_input("messages: expected a list");
   if (messages.empty()) return invalid_input("messages: the conversation is empty");
   Json out = Json::array();
@@ -262,18 +260,20 @@ Result<Json> prepare(const Json& messages, const ChatCapabilities& capabilities)
       if (!value.is_null()) copy.get_ref<Json::object_t&>().emplace_back(key, value);
     }
     alias_reasoning(copy);
-    adapt_parts(copy, capabilities);
-    adapt_calls(copy, capabilities);
     out.push_back(std::move(copy));
   }
   return out;
 }
 
-}  // namespace
+void join_parts(Json& prepared, const ChatCapabilities& capabilities) {
+  for (Json& message : prepared) adapt_parts(message, capabilities);
+}
 
-Result<Json> prepare_messages(const Json& messages, const ChatCapabilities& capabilities) {
+Result<Json> adapt_messages(Json prepared, const ChatCapabilities& capabilities) {
   try {
-    return prepare(messages, capabilities);
+    join_parts(prepared, capabilities);
+    for (Json& message : prepared) adapt_calls(message, capabilities);
+    return prepared;
   } catch (const jinja::TemplateError& e) {
     return invalid_input("messages: " + e.message);
   } catch (const std::exception& e) {

@@ -1,6 +1,6 @@
-// What a template can take, found by rendering small conversations when it is loaded, and the
-// smallest change that lets it take what it cannot. Where `transformers` renders a conversation
-// whole, nothing is changed; only where it would raise or leave something out.
+// Messages as `transformers` hands them to a template; and, for conversations that a template
+// cannot take as they are, what it can take (found by rendering small conversations when it is
+// loaded) and the smallest change that lets it.
 #pragma once
 
 #include <functional>
@@ -32,8 +32,15 @@ using ProbeRender = std::function<Result<std::string>(const Json& messages, cons
 
 ChatCapabilities probe_capabilities(const ProbeRender& render);
 
-/// Messages as `transformers` hands them to a template (keys with null dropped, reasoning under its
-/// other names), then adapted to `capabilities`. Fails if they are no list of objects, or empty.
-Result<Json> prepare_messages(const Json& messages, const ChatCapabilities& capabilities);
+/// Messages as `transformers` hands them to a template: keys with null dropped, reasoning under its
+/// other names. Fails if they are no list of objects, or empty.
+Result<Json> prepare_messages(const Json& messages);
+
+/// Lists of parts that are all text become that text where the template would print the list.
+void join_parts(Json& prepared, const ChatCapabilities& capabilities);
+
+/// Prepared messages as the template can take them: parts joined, arguments as the type it takes,
+/// calls that it would leave out as JSON behind the content.
+Result<Json> adapt_messages(Json prepared, const ChatCapabilities& capabilities);
 
 }  // namespace lorry::text

@@ -143,20 +143,40 @@ TEST(Chat, AnAssistantMayOpenOrSpeakTwice) {
 TEST(Chat, FoldsCallsIntoTheContentWhereTheTemplateKnowsNone) {
   Json call = {{"role", "assistant"}, {"content", nullptr}};
   call["tool_calls"] = Json::array({{{"function", {{"name", "f"}, {"arguments", "{\"x\": 1}"}}}}});
-  const auto text =
-      load()->render(Json::array({message("user", "q"), call}), Json(), false, Json());
+  const Json messages = Json::array({message("user", "q"), call});
+  const auto text = load()->render(messages, Json(), false, Json(), Adapt::kWhereItFails);
   ASSERT_TRUE(text.ok()) << text.error().message;
   EXPECT_NE(text->find("{\"name\": \"f\", \"arguments\": {\"x\": 1}}<|im_end|>"),
             std::string::npos);
+  EXPECT_EQ(learned(*load(), messages),
+            Strings{"{\"name\": \"f\", \"arguments\": {\"x\": 1}}<|im_end|>"});
 }
 
 TEST(Chat, JoinsPartsWhereTheTemplateTakesText) {
   Json parts = {{"role", "user"}};
   parts["content"] =
       Json::array({{{"type", "text"}, {"text", "a"}}, {{"type", "text"}, {"value", "b"}}});
-  const auto text = load()->render(Json::array({parts}), Json(), false, Json());
+  const Json messages = Json::array({parts});
+  const auto text = load()->render(messages, Json(), false, Json(), Adapt::kWhereItFails);
   ASSERT_TRUE(text.ok()) << text.error().message;
   EXPECT_NE(text->find("user\nab<|im_end|>"), std::string::npos);
+}
+
+TEST(Chat, AdaptsNothingUnlessAskedTo) {
+  const Json part = {{"type", "text"}, {"text", "a"}};
+  const Json messages = Json::array({{{"role", "user"}, {"content", Json::array({part})}}});
+  EXPECT_EQ(load()->render(messages, Json(), false, Json()).error().message,
+            "chat template, line 1: can only concatenate str (not \"list\") to str");
+}
+
+TEST(Chat, AServedPromptHoldsThePartsTextWhereTheTemplateWouldPrintTheList) {
+  const auto chat = load("{% for m in messages %}{{ m.role }}: {{ m.content }};{% endfor %}");
+  const Json part = {{"type", "text"}, {"text", "a"}};
+  const Json messages = Json::array({{{"role", "user"}, {"content", Json::array({part})}}});
+  EXPECT_EQ(*chat->render(messages, Json(), false, Json(), Adapt::kWhereItFails),
+            "user: [{'type': 'text', 'text': 'a'}];");
+  EXPECT_EQ(chat->tokenizer()->decode(*chat->encode_prompt(messages, Json(), Json()), false),
+            "user: a;");
 }
 
 TEST(Chat, ChoosesTheToolTemplateWhenToolsAreGiven) {
