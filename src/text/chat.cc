@@ -126,15 +126,18 @@ Result<ChatTemplate::Rendered> Chat::render_prepared(const ChatTemplate& tmpl, c
                                                      const Json& tools, bool add_generation_prompt,
                                                      const Json& extra) const {
   const Json prompt = add_generation_prompt;
-  ChatTemplate::Variables variables = {
-      {"messages", &messages}, {"tools", &tools}, {"add_generation_prompt", &prompt}};
+  const Json& special = tokenizer_->special_tokens_map();
+  ChatTemplate::Variables variables;
+  variables.reserve(4 + extra.size() + special.size());
+  variables.emplace_back("messages", &messages);
+  variables.emplace_back("tools", &tools);
+  variables.emplace_back("add_generation_prompt", &prompt);
   if (extra.is_object()) {
     for (const auto& [name, value] : extra.get_ref<const Json::object_t&>()) {
       variables.emplace_back(name, &value);
     }
   }
   variables.emplace_back("documents", &null_json());
-  const Json& special = tokenizer_->special_tokens_map();
   if (special.is_object()) {
     for (const auto& [name, value] : special.get_ref<const Json::object_t&>()) {
       variables.emplace_back(name, &value);
@@ -143,44 +146,46 @@ Result<ChatTemplate::Rendered> Chat::render_prepared(const ChatTemplate& tmpl, c
   return tmpl.render(variables);
 }
 
-/// A conversation's text, and the messages that it was made of.
+/// A conversation's text, and the messages that were made of it to get there; null if none were.
 struct Chat::Rendering {
-  Json messages;
   ChatTemplate::Rendered rendered;
+  Json adapted;
 };
 
-Result<Chat::Rendering> Chat::render_fitting(const Format& format, Json prepared, const Json& tools,
-                                             bool add_generation_prompt, const Json& extra) const {
+Result<Chat::Rendering> Chat::render_fitting(const Format& format, const Json& prepared,
+                                             const Json& tools, bool add_generation_prompt,
+                                             const Json& extra) const {
   auto plain = render_prepared(*format.tmpl, prepared, tools, add_generation_prompt, extra);
-  if (plain.ok()) return Rendering{std::move(prepared), std::move(plain).value()};
+  if (plain.ok()) return Rendering{std::move(plain).value(), nullptr};
   LORRY_ASSIGN(Json adapted, adapt_messages(prepared, format.capabilities));
   if (adapted == prepared) return std::move(plain).error();
   auto text = render_prepared(*format.tmpl, adapted, tools, add_generation_prompt, extra);
   if (!text.ok()) return std::move(plain).error();
-  return Rendering{std::move(adapted), std::move(text).value()};
+  return Rendering{std::move(text).value(), std::move(adapted)};
 }
 
 Result<std::string> Chat::render(const Json& messages, const Json& tools,
                                  bool add_generation_prompt, const Json& extra, Adapt adapt) const {
   LORRY_ASSIGN(const Format* format, format_for(tools));
-  LORRY_ASSIGN(Json prepared, prepare_messages(messages));
+  Json changed;
+  LORRY_ASSIGN(const Json* prepared, prepare_messages(messages, changed));
   if (adapt == Adapt::kNever) {
     LORRY_ASSIGN(auto rendered,
-                 render_prepared(*format->tmpl, prepared, tools, add_generation_prompt, extra));
+                 render_prepared(*format->tmpl, *prepared, tools, add_generation_prompt, extra));
     return std::move(rendered.text);
   }
   LORRY_ASSIGN(auto fitting,
-               render_fitting(*format, std::move(prepared), tools, add_generation_prompt, extra));
+               render_fitting(*format, *prepared, tools, add_generation_prompt, extra));
   return std::move(fitting.rendered.text);
 }
 
 Result<std::vector<int32_t>> Chat::encode_prompt(const Json& messages, const Json& tools,
                                                  const Json& extra) const {
   LORRY_ASSIGN(const Format* format, format_for(tools));
-  LORRY_ASSIGN(Json prepared, prepare_messages(messages));
-  join_parts(prepared, format->capabilities);
-  LORRY_ASSIGN(const auto fitting,
-               render_fitting(*format, std::move(prepared), tools, true, extra));
+  Json changed, joined;
+  LORRY_ASSIGN(const Json* prepared, prepare_messages(messages, changed));
+  prepared = join_parts(*prepared, format->capabilities, joined);
+  LORRY_ASSIGN(const auto fitting, render_fitting(*format, *prepared, tools, true, extra));
   return tokenizer_->encode(fitting.rendered.text, false);
 }
 
@@ -218,9 +223,11 @@ std::vector<Span> whole_tokens(const Encoding& encoding, const std::vector<Span>
 Result<EncodedExample> Chat::encode_example(const Json& messages, const Json& tools,
                                             TrainOn train_on) const {
   LORRY_ASSIGN(const Format* format, format_for(tools));
-  LORRY_ASSIGN(Json given, prepare_messages(messages));
-  LORRY_ASSIGN(auto fitting, render_fitting(*format, std::move(given), tools, false, null_json()));
-  const auto& [prepared, rendered] = fitting;
+  Json changed;
+  LORRY_ASSIGN(const Json* given, prepare_messages(messages, changed));
+  LORRY_ASSIGN(const auto fitting, render_fitting(*format, *given, tools, false, null_json()));
+  const auto& rendered = fitting.rendered;
+  const Json& prepared = fitting.adapted.is_null() ? *given : fitting.adapted;
   EncodedExample out;
   out.text = rendered.text;
   Encoding encoding = tokenizer_->encode_with_offsets(out.text, false);

@@ -85,7 +85,7 @@ class Chat {
   Result<const Format*> format_for(const Json& tools) const;
   struct Rendering;
   /// Renders prepared messages; where that fails, what can be made of them.
-  Result<Rendering> render_fitting(const Format& format, Json prepared, const Json& tools,
+  Result<Rendering> render_fitting(const Format& format, const Json& prepared, const Json& tools,
                                    bool add_generation_prompt, const Json& extra) const;
   Result<ChatTemplate::Rendered> render_prepared(const ChatTemplate& tmpl, const Json& messages,
                                                  const Json& tools, bool add_generation_prompt,

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "text/jinja_interp.h"
@@ -246,33 +247,64 @@ void adapt_calls(Json& message, const ChatCapabilities& capabilities) {
 
 }  // namespace
 
-Result<Json> prepare_messages(const Json& messages) {
-  if (!messages.is_array()) return invalid_input("messages: expected a list");
-  if (messages.empty()) return invalid_input("messages: the conversation is empty");
-  Json out = Json::array();
-  for (const Json& message : messages) {
-    if (!message.is_object()) {
-      return invalid_input(
-          fmt::format("messages[{}]: expected an object with role and content", out.size()));
-    }
-    Json copy = Json::object();
-    for (const auto& [key, value] : message.get_ref<const Json::object_t&>()) {
-      if (!value.is_null()) copy.get_ref<Json::object_t&>().emplace_back(key, value);
-    }
-    alias_reasoning(copy);
-    out.push_back(std::move(copy));
+namespace {
+
+// Whether `transformers` hands the message to a template as it is.
+bool is_plain(const Json& message) {
+  for (const auto& [key, value] : message.get_ref<const Json::object_t&>()) {
+    if (value.is_null()) return false;
+    if (key == "reasoning_content" || key == "thinking" || key == "reasoning") return false;
   }
-  return out;
+  return true;
 }
 
-void join_parts(Json& prepared, const ChatCapabilities& capabilities) {
-  for (Json& message : prepared) adapt_parts(message, capabilities);
+Json prepared(const Json& message) {
+  Json copy = Json::object();
+  auto& fields = copy.get_ref<Json::object_t&>();
+  for (const auto& [key, value] : message.get_ref<const Json::object_t&>()) {
+    if (!value.is_null()) fields.emplace_back(key, value);
+  }
+  alias_reasoning(copy);
+  return copy;
+}
+
+}  // namespace
+
+Result<const Json*> prepare_messages(const Json& messages, Json& changed) {
+  if (!messages.is_array()) return invalid_input("messages: expected a list");
+  if (messages.empty()) return invalid_input("messages: the conversation is empty");
+  bool plain = true;
+  for (size_t i = 0; i < messages.size(); ++i) {
+    if (!messages[i].is_object()) {
+      return invalid_input(
+          fmt::format("messages[{}]: expected an object with role and content", i));
+    }
+    plain = plain && is_plain(messages[i]);
+  }
+  if (plain) return &messages;
+  changed = Json::array();
+  for (const Json& message : messages) changed.push_back(prepared(message));
+  return &changed;
+}
+
+const Json* join_parts(const Json& prepared, const ChatCapabilities& capabilities, Json& changed) {
+  const bool any = std::any_of(prepared.begin(), prepared.end(), [](const Json& message) {
+    const auto content = message.find("content");
+    return content != message.end() && content->is_array();
+  });
+  if (!any) return &prepared;
+  Json joined = prepared;
+  for (Json& message : joined) adapt_parts(message, capabilities);
+  changed = std::move(joined);
+  return &changed;
 }
 
 Result<Json> adapt_messages(Json prepared, const ChatCapabilities& capabilities) {
   try {
-    join_parts(prepared, capabilities);
-    for (Json& message : prepared) adapt_calls(message, capabilities);
+    for (Json& message : prepared) {
+      adapt_parts(message, capabilities);
+      adapt_calls(message, capabilities);
+    }
     return prepared;
   } catch (const jinja::TemplateError& e) {
     return invalid_input("messages: " + e.message);

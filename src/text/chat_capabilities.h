@@ -33,11 +33,13 @@ using ProbeRender = std::function<Result<std::string>(const Json& messages, cons
 ChatCapabilities probe_capabilities(const ProbeRender& render);
 
 /// Messages as `transformers` hands them to a template: keys with null dropped, reasoning under its
-/// other names. Fails if they are no list of objects, or empty.
-Result<Json> prepare_messages(const Json& messages);
+/// other names. The result is `messages` itself where nothing is to be changed, else `changed`.
+/// Fails if they are no list of objects, or empty.
+Result<const Json*> prepare_messages(const Json& messages, Json& changed);
 
-/// Lists of parts that are all text become that text where the template would print the list.
-void join_parts(Json& prepared, const ChatCapabilities& capabilities);
+/// Lists of parts that are all text become that text where the template would print the list. The
+/// result as above.
+const Json* join_parts(const Json& prepared, const ChatCapabilities& capabilities, Json& changed);
 
 /// Prepared messages as the template can take them: parts joined, arguments as the type it takes,
 /// calls that it would leave out as JSON behind the content.

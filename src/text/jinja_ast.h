@@ -14,6 +14,7 @@ class Interp;
 struct CallArgs;
 using FilterFn = Value (*)(Interp&, const Value& input, CallArgs& args);
 using TestFn = bool (*)(Interp&, const Value& input, CallArgs& args);
+using StrMethodFn = Value (*)(Interp&, const Value& self, CallArgs& args);
 
 struct Expr;
 struct Stmt;
@@ -72,6 +73,8 @@ struct Expr {
   int global = -1;             ///< of a kName: index among the context's variables
   FilterFn filter = nullptr;
   TestFn test = nullptr;
+  StrMethodFn str_method = nullptr;  ///< of a kAttribute: the method of str of that name
+  bool only_a_key = false;           ///< of a kAttribute: dict has no method of that name
 
   Expr(ExprKind k, int l) : kind(k), line(l) {}
 };
@@ -140,5 +143,8 @@ void resolve_names(Template& tmpl);
 /// By name; null if there is none.
 FilterFn find_filter(std::string_view name);
 TestFn find_test(std::string_view name);
+StrMethodFn find_str_method(std::string_view name);
+/// Whether `a.name` of a dict can be nothing but the value of that key.
+bool is_only_a_key(std::string_view name);
 
 }  // namespace lorry::text::jinja

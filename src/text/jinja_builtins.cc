@@ -123,6 +123,7 @@ Value strftime_now(Interp& in, CallArgs& args) {
 
 Value function(FunctionFn fn, std::string_view name) {
   auto* obj = new FunctionObj;
+  obj->refs = -1;  // shared by all renders, for good
   obj->fn = fn;
   obj->name = name;
   return Value::object(Type::kFunction, obj);
@@ -209,17 +210,17 @@ Value cycler_method(CyclerObj& cycler, std::string_view name) {
 }  // namespace
 
 Value Interp::builtin(std::string_view name) {
-  static constexpr std::pair<std::string_view, FunctionFn> kFunctions[] = {
-      {"range", range},
-      {"dict", make_dict},
-      {"namespace", jinja::make_namespace},
-      {"cycler", cycler},
-      {"joiner", joiner},
-      {"raise_exception", raise_exception},
-      {"strftime_now", strftime_now},
+  static const std::pair<std::string_view, Value> kFunctions[] = {
+      {"range", function(range, "range")},
+      {"dict", function(make_dict, "dict")},
+      {"namespace", function(jinja::make_namespace, "namespace")},
+      {"cycler", function(cycler, "cycler")},
+      {"joiner", function(joiner, "joiner")},
+      {"raise_exception", function(raise_exception, "raise_exception")},
+      {"strftime_now", function(strftime_now, "strftime_now")},
   };
-  for (const auto& [known, fn] : kFunctions) {
-    if (known == name) return function(fn, known);
+  for (const auto& [known, value] : kFunctions) {
+    if (known == name) return value;
   }
   return Value::missing();
 }

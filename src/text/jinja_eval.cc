@@ -10,13 +10,11 @@
 namespace lorry::text::jinja {
 
 Value Interp::eval(const Expr& e) {
-  switch (e.kind) {
-    case ExprKind::kConst:
-      return e.value;
-    case ExprKind::kName:
-      return eval_name(e);
-    default:
-      break;
+  if (e.kind == ExprKind::kConst) return e.value;
+  if (e.kind == ExprKind::kName) {
+    if (const Value* v = find_name(e)) return *v;
+    line_ = e.line;
+    return Value::undefined(e.value);
   }
   charge(1);
   line_ = e.line;
@@ -26,19 +24,92 @@ Value Interp::eval(const Expr& e) {
   return v;
 }
 
-Value Interp::eval_name(const Expr& e) {
+const Value* Interp::find_name(const Expr& e) const {
   for (const SlotRef& ref : e.slots) {
     const Frame* frame = frame_;
     for (int i = 0; i < ref.hops; ++i) frame = frame->parent;
     const Value& v = frame->slots[static_cast<size_t>(ref.slot)];
-    if (!v.is_missing()) return v;
+    if (!v.is_missing()) return &v;
   }
-  if (e.global >= 0) {
-    const Value& v = globals_[static_cast<size_t>(e.global)];
-    if (!v.is_missing()) return v;
+  if (e.global < 0) return nullptr;
+  const Value& v = globals_[static_cast<size_t>(e.global)];
+  return v.is_missing() ? nullptr : &v;
+}
+
+// The value of a constant or a name where it stands; of anything else, in `room`. Good until
+// something else is evaluated.
+const Value& Interp::look(const Expr& e, Value& room) {
+  if (e.kind == ExprKind::kConst) return e.value;
+  if (e.kind == ExprKind::kName) {
+    if (const Value* v = find_name(e)) return *v;
   }
+  room = eval(e);
+  return room;
+}
+
+// truthy(eval(e)).
+bool Interp::holds(const Expr& e) {
+  charge(1);
+  switch (e.kind) {
+    case ExprKind::kNot:
+      return !holds(*e.a);
+    case ExprKind::kAnd:
+      return holds(*e.a) && holds(*e.b);
+    case ExprKind::kOr:
+      return holds(*e.a) || holds(*e.b);
+    case ExprKind::kCompare:
+      return eval_compare(e);
+    case ExprKind::kTest:
+      return eval_test(e);
+    default: {
+      Value room;
+      return truthy(look(e, room));
+    }
+  }
+}
+
+// Appends what an expression gives to the output; of a sum of strings each by itself.
+void Interp::print(const Expr& e) {
+  Value room;
+  if (e.kind == ExprKind::kAdd) {
+    if (!print_sum(e, out_->size(), room)) append_str(room, *out_);
+  } else if (e.kind == ExprKind::kConditional && e.c) {
+    print(holds(*e.a) ? *e.b : *e.c);
+  } else {
+    append_str(look(e, room), *out_);
+  }
+}
+
+// True: the sum so far is a str, and was appended to the output, where it starts at `begin`.
+// False: nothing was appended; it is in `sum`.
+bool Interp::print_sum(const Expr& e, size_t begin, Value& sum) {
+  const auto is_plain = [](const Value& v) { return v.is_str() && !v.is_markup(); };
+  charge(1);
+  bool printed = false;
+  if (e.a->kind == ExprKind::kAdd) {
+    printed = print_sum(*e.a, begin, sum);
+  } else {
+    const Value& left = look(*e.a, sum);
+    printed = is_plain(left);
+    if (printed) {
+      emit(left.str());
+    } else if (&left != &sum) {
+      sum = left;
+    }
+  }
+  Value room;
+  const Value& right = look(*e.b, room);
   line_ = e.line;
-  return Value::undefined(e.value);
+  if (printed && is_plain(right)) {
+    emit(right.str());
+    return true;
+  }
+  if (printed) {
+    sum = make_string(out_->substr(begin));
+    out_->resize(begin);
+  }
+  sum = add(sum, right);
+  return false;
 }
 
 Value Interp::eval_at_depth(const Expr& e) {
@@ -48,7 +119,7 @@ Value Interp::eval_at_depth(const Expr& e) {
     case ExprKind::kNamespaceRef:
       return e.value;
     case ExprKind::kAttribute:
-      return get_attribute(eval(*e.a), e.value);
+      return eval_attribute(e);
     case ExprKind::kItem:
       return eval_item(e);
     case ExprKind::kSlice:
@@ -74,7 +145,7 @@ Value Interp::eval_at_depth(const Expr& e) {
       return out;
     }
     case ExprKind::kNot:
-      return Value::boolean(!truthy(eval(*e.a)));
+      return Value::boolean(!holds(*e.a));
     case ExprKind::kAnd: {
       Value left = eval(*e.a);
       return truthy(left) ? eval(*e.b) : left;
@@ -86,29 +157,18 @@ Value Interp::eval_at_depth(const Expr& e) {
     case ExprKind::kConcat:
       return eval_concat(e);
     case ExprKind::kCompare:
-      return eval_compare(e);
+      return Value::boolean(eval_compare(e));
     case ExprKind::kConditional:
-      if (truthy(eval(*e.a))) return eval(*e.b);
+      if (holds(*e.a)) return eval(*e.b);
       if (e.c) return eval(*e.c);
       return Value::undefined_message(
           "the inline if-expression evaluated to false and no else section was defined");
     case ExprKind::kCall:
       return eval_call(e);
-    case ExprKind::kFilter: {
-      Value input = e.a ? eval(*e.a) : std::move(filter_input_);
-      CallArgs args;
-      eval_args(e, args);
-      if (e.filter == nullptr) raise(fmt::format("there is no filter '{}'", e.value.str()));
-      line_ = e.line;
-      return e.filter(*this, input, args);
-    }
-    case ExprKind::kTest: {
-      const Value input = eval(*e.a);
-      CallArgs args;
-      eval_args(e, args);
-      if (e.test == nullptr) raise(fmt::format("there is no test '{}'", e.value.str()));
-      return Value::boolean(e.test(*this, input, args));
-    }
+    case ExprKind::kFilter:
+      return eval_filter(e);
+    case ExprKind::kTest:
+      return Value::boolean(eval_test(e));
     default:
       return eval_arithmetic(e);
   }
@@ -120,45 +180,84 @@ Value Interp::eval_concat(const Expr& e) {
   return make_string(std::move(out));
 }
 
-Value Interp::eval_compare(const Expr& e) {
+namespace {
+
+bool has_args(const Expr& e) {
+  return !e.args.empty() || !e.kwargs.empty() || e.star_args || e.star_kwargs;
+}
+
+}  // namespace
+
+Value Interp::eval_filter(const Expr& e) {
+  if (e.filter == nullptr) raise(fmt::format("there is no filter '{}'", e.value.str()));
+  CallArgs args;
+  if (e.a && !has_args(e)) {
+    Value room;
+    const Value& input = look(*e.a, room);
+    line_ = e.line;
+    return e.filter(*this, input, args);
+  }
+  const Value input = e.a ? eval(*e.a) : std::move(filter_input_);
+  eval_args(e, args);
+  line_ = e.line;
+  return e.filter(*this, input, args);
+}
+
+bool Interp::eval_test(const Expr& e) {
+  if (e.test == nullptr) raise(fmt::format("there is no test '{}'", e.value.str()));
+  CallArgs args;
+  if (!has_args(e)) {
+    Value room;
+    return e.test(*this, look(*e.a, room), args);
+  }
+  const Value input = eval(*e.a);
+  eval_args(e, args);
+  return e.test(*this, input, args);
+}
+
+bool Interp::eval_compare(const Expr& e) {
+  Value left_room, right_room;
+  const Expr& second = *e.args.front();
+  if (e.ops.size() == 1 && (second.kind == ExprKind::kConst || second.kind == ExprKind::kName)) {
+    const Value& left = look(*e.a, left_room);
+    const Value& right = look(second, right_room);
+    line_ = e.line;
+    return compare_by(e.ops.front(), left, right);
+  }
   Value left = eval(*e.a);
   for (size_t i = 0; i < e.ops.size(); ++i) {
     Value right = eval(*e.args[i]);
-    bool holds = false;
-    switch (e.ops[i]) {
-      case CompareOp::kEq:
-        holds = equals(left, right);
-        break;
-      case CompareOp::kNe:
-        holds = !equals(left, right);
-        break;
-      case CompareOp::kLt:
-        holds = compare(left, right, "<") == -1;
-        break;
-      case CompareOp::kGt:
-        holds = compare(left, right, ">") == 1;
-        break;
-      case CompareOp::kLe: {
-        const int c = compare(left, right, "<=");
-        holds = c == -1 || c == 0;
-        break;
-      }
-      case CompareOp::kGe: {
-        const int c = compare(left, right, ">=");
-        holds = c == 1 || c == 0;
-        break;
-      }
-      case CompareOp::kIn:
-        holds = contains(right, left);
-        break;
-      case CompareOp::kNotIn:
-        holds = !contains(right, left);
-        break;
-    }
-    if (!holds) return Value::boolean(false);
+    line_ = e.line;
+    if (!compare_by(e.ops[i], left, right)) return false;
     left = std::move(right);
   }
-  return Value::boolean(true);
+  return true;
+}
+
+bool Interp::compare_by(CompareOp op, const Value& left, const Value& right) {
+  switch (op) {
+    case CompareOp::kEq:
+      return equals(left, right);
+    case CompareOp::kNe:
+      return !equals(left, right);
+    case CompareOp::kLt:
+      return compare(left, right, "<") == -1;
+    case CompareOp::kGt:
+      return compare(left, right, ">") == 1;
+    case CompareOp::kLe: {
+      const int c = compare(left, right, "<=");
+      return c == -1 || c == 0;
+    }
+    case CompareOp::kGe: {
+      const int c = compare(left, right, ">=");
+      return c == 1 || c == 0;
+    }
+    case CompareOp::kIn:
+      return contains(right, left);
+    case CompareOp::kNotIn:
+      break;
+  }
+  return !contains(right, left);
 }
 
 bool Interp::contains(const Value& container, const Value& item) {
@@ -190,9 +289,22 @@ bool Interp::contains(const Value& container, const Value& item) {
 }
 
 Value Interp::eval_item(const Expr& e) {
+  if (e.b->kind == ExprKind::kConst) {
+    Value room;
+    return get_item(look(*e.a, room), e.b->value);
+  }
   const Value object = eval(*e.a);
   if (e.b->kind == ExprKind::kSlice) return eval_slice(object, *e.b);
-  return get_item(object, eval(*e.b));
+  Value room;
+  return get_item(object, look(*e.b, room));
+}
+
+Value Interp::eval_attribute(const Expr& e) {
+  Value room;
+  const Value& object = look(*e.a, room);
+  if (!object.is_dict() || !e.only_a_key) return get_attribute(object, e.value);
+  const Value* found = object.as<DictObj>()->find(e.value.str());
+  return found != nullptr ? *found : Value::undefined(e.value, Type::kDict);
 }
 
 Value Interp::eval_slice(const Value& object, const Expr& slice) {
@@ -318,6 +430,12 @@ Value Interp::eval_call(const Expr& e) {
   if (e.a->kind == ExprKind::kAttribute) {  // object.method(...), without making the method a value
     const Value object = eval(*e.a->a);
     const std::string_view name = e.a->value.str();
+    if (object.is_str() && e.a->str_method != nullptr) {
+      charge(1);
+      eval_args(e, args);
+      line_ = e.line;
+      return call_str_method(*this, e.a->str_method, object, args);
+    }
     if (has_method(object.type(), name) && !is_mutating(object.type(), name)) {
       eval_args(e, args);
       line_ = e.line;
@@ -473,9 +591,9 @@ Value Interp::add(const Value& a, const Value& b) {
       };
       return Value::markup(part(a) + part(b));
     }
-    auto* left = a.as<StrObj>();
-    check_size(left->view.size() + b.str().size());
-    if (left->refs == 1 && !left->own.empty() && a.obj() != b.obj()) {
+    check_size(a.str().size() + b.str().size());
+    StrObj* left = a.sole_string();
+    if (left != nullptr && !left->own.empty() && a.obj() != b.obj()) {
       charge(static_cast<int64_t>(b.str().size() / 64));
       left->own += b.str();  // nobody else sees the left side
       left->view = left->own;
@@ -526,7 +644,8 @@ Value Interp::eval_arithmetic(const Expr& e) {
     if (a.as_int() == INT64_MIN && sign < 0) overflow();
     return Value::integer(sign * a.as_int());
   }
-  const Value b = eval(*e.b);
+  Value room;
+  const Value& b = look(*e.b, room);
   line_ = e.line;
   return e.kind == ExprKind::kAdd ? add(a, b) : binary(e.kind, a, b);
 }

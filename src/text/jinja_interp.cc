@@ -20,7 +20,7 @@ Interp::~Interp() {
   for (const Value& ns : namespaces_) {
     auto* obj = ns.as<NamespaceObj>();
     std::vector<std::pair<Value, Value>> items;
-    obj->attributes.index.clear();
+    obj->attributes.index.reset();
     items.swap(obj->attributes.items);
   }
   for (const Value& frame : frames_) {
@@ -38,11 +38,19 @@ std::string Interp::render(const std::vector<std::pair<std::string_view, const J
   }
   auto* frame = new Frame;
   frames_.push_back(hold(frame));
-  frame->slots.assign(static_cast<size_t>(template_.n_slots), Value::missing());
+  frame->slots.resize(static_cast<size_t>(template_.n_slots), Value::missing());
   frame_ = frame;
+  // Grown once for all conversations of a thread, and not kept if one was unusually long.
+  static thread_local std::string buffer;
+  constexpr size_t kMaxKept = size_t{1} << 20;
+  output_.swap(buffer);
+  output_.clear();
   out_ = &output_;
   run(template_.body);
-  return std::move(output_);
+  if (output_.size() > kMaxKept) return std::move(output_);
+  std::string text = output_;
+  output_.swap(buffer);
+  return text;
 }
 
 void Interp::check_size(size_t bytes) const {
@@ -80,12 +88,12 @@ Interp::Flow Interp::run(const Stmt& s) {
       emit(s.text.str());
       return Flow::kNext;
     case StmtKind::kOutput:
-      for (const auto& e : s.exprs) append_str(eval(*e), *out_);
+      for (const auto& e : s.exprs) print(*e);
       check_size(out_->size());
       return Flow::kNext;
     case StmtKind::kIf:
       for (size_t i = 0; i < s.exprs.size(); ++i) {
-        if (truthy(eval(*s.exprs[i]))) return run(s.branches[i]);
+        if (holds(*s.exprs[i])) return run(s.branches[i]);
       }
       if (s.branches.size() > s.exprs.size()) return run(s.branches.back());
       return Flow::kNext;

@@ -130,9 +130,17 @@ class Interp {
 
   Value eval(const Expr& e);
   Value eval_at_depth(const Expr& e);
-  Value eval_name(const Expr& e);
+  const Value* find_name(const Expr& e) const;
+  const Value& look(const Expr& e, Value& room);
+  bool holds(const Expr& e);
+  void print(const Expr& e);
+  bool print_sum(const Expr& e, size_t begin, Value& sum);
+  Value eval_attribute(const Expr& e);
+  Value eval_filter(const Expr& e);
+  bool eval_test(const Expr& e);
   Value eval_call(const Expr& e);
-  Value eval_compare(const Expr& e);
+  bool eval_compare(const Expr& e);
+  bool compare_by(CompareOp op, const Value& left, const Value& right);
   Value eval_concat(const Expr& e);
   Value eval_item(const Expr& e);
   Value eval_slice(const Value& object, const Expr& slice);
@@ -164,6 +172,7 @@ bool has_method(Type type, std::string_view name);
 /// Whether the sandbox refuses it because it changes the object.
 bool is_mutating(Type type, std::string_view name);
 Value str_method(Interp& interp, const Value& self, std::string_view name, CallArgs& args);
+Value call_str_method(Interp& interp, StrMethodFn method, const Value& self, CallArgs& args);
 
 /// "%s" % args, str.format and format(value, spec).
 Value percent_format(Interp& interp, std::string_view format, const Value& args);

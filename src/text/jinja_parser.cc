@@ -662,6 +662,8 @@ class Parser {
       }
       auto attribute = node(ExprKind::kAttribute, line, std::move(e));
       attribute->value = constant(take_name());
+      attribute->str_method = find_str_method(attribute->value.str());
+      attribute->only_a_key = is_only_a_key(attribute->value.str());
       return attribute;
     }
     expect_op("[");

@@ -11,8 +11,6 @@ namespace lorry::text::jinja {
 
 namespace {
 
-using Method = Value (*)(Interp&, const Value& self, CallArgs&);
-
 std::string_view need_str(const Value& v, const char* what) {
   require_defined(v);
   if (!v.is_str()) raise(fmt::format("{} must be str, not {}", what, type_name(v.type())));
@@ -365,8 +363,8 @@ Value mapped(Interp& in, const Value& self, CallArgs& args) {
     return expr;                                               \
   }
 
-const std::map<std::string_view, Method>& methods() {
-  static const std::map<std::string_view, Method> kMethods = {
+const std::map<std::string_view, StrMethodFn>& methods() {
+  static const std::map<std::string_view, StrMethodFn> kMethods = {
       {"strip", LORRY_STR_METHOD(strip_method(in, self, args, "strip", true, true))},
       {"lstrip", LORRY_STR_METHOD(strip_method(in, self, args, "lstrip", true, false))},
       {"rstrip", LORRY_STR_METHOD(strip_method(in, self, args, "rstrip", false, true))},
@@ -426,10 +424,23 @@ bool among(std::string_view name, std::initializer_list<std::string_view> names)
 }  // namespace
 
 Value str_method(Interp& interp, const Value& self, std::string_view name, CallArgs& args) {
-  const auto it = methods().find(name);
-  if (it == methods().end()) raise(fmt::format("str.{}() is not supported in templates", name));
+  const StrMethodFn method = find_str_method(name);
+  if (method == nullptr) raise(fmt::format("str.{}() is not supported in templates", name));
+  return call_str_method(interp, method, self, args);
+}
+
+Value call_str_method(Interp& interp, StrMethodFn method, const Value& self, CallArgs& args) {
   interp.charge(static_cast<int64_t>(self.str().size() / 64));
-  return it->second(interp, self, args);
+  return method(interp, self, args);
+}
+
+StrMethodFn find_str_method(std::string_view name) {
+  const auto it = methods().find(name);
+  return it == methods().end() ? nullptr : it->second;
+}
+
+bool is_only_a_key(std::string_view name) {
+  return !name.starts_with("__") && !has_method(Type::kDict, name);
 }
 
 bool has_method(Type type, std::string_view name) {

@@ -3,6 +3,7 @@
 #include <utf8proc.h>
 
 #include <algorithm>
+#include <cstring>
 
 namespace lorry::text::jinja {
 
@@ -44,10 +45,21 @@ void append_code_point(std::string& out, char32_t c) {
 }
 
 bool is_ascii(std::string_view s) {
-  return std::all_of(s.begin(), s.end(), [](char c) { return static_cast<uint8_t>(c) < 0x80; });
+  constexpr size_t kWord = sizeof(uint64_t);
+  size_t i = 0;
+  for (; i + kWord <= s.size(); i += kWord) {
+    uint64_t word;
+    std::memcpy(&word, s.data() + i, kWord);
+    if ((word & 0x8080808080808080) != 0) return false;
+  }
+  for (; i < s.size(); ++i) {
+    if (static_cast<uint8_t>(s[i]) >= 0x80) return false;
+  }
+  return true;
 }
 
 size_t code_point_count(std::string_view s) {
+  if (is_ascii(s)) return s.size();
   size_t n = 0;
   for (size_t pos = 0; pos < s.size(); ++n) next_code_point(s, pos);
   return n;

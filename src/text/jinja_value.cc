@@ -14,7 +14,6 @@ namespace lorry::text::jinja {
 void raise(std::string message) { throw TemplateError{std::move(message), 0}; }
 
 Value Value::string(std::string s) { return object(Type::kStr, new StrObj(std::move(s))); }
-Value Value::string_view(std::string_view s) { return object(Type::kStr, new StrObj(s, 0)); }
 
 Value Value::markup(std::string s) {
   auto* obj = new StrObj(std::move(s));
@@ -42,12 +41,10 @@ constexpr uint8_t kWholeMessage = 255;
 
 Value Value::undefined(const Value& name, Type owner) {
   Value v(Type::kUndefined);
-  if (name.is_str()) {
-    v.u_.obj = name.u_.obj;
-    v.retain();
+  if (name.is_str() && name.keep_ != Keep::kBorrowed) {
+    v.hold(name.u_.obj);
   } else {
-    v.u_.obj = new StrObj(repr(name));
-    v.retain();
+    v.hold(new StrObj(name.is_str() ? std::string(name.str()) : repr(name)));
   }
   v.aux_ = static_cast<uint8_t>(owner) | (name.is_str() ? 0 : 0x80);
   return v;
@@ -55,8 +52,7 @@ Value Value::undefined(const Value& name, Type owner) {
 
 Value Value::undefined_message(std::string message) {
   Value v(Type::kUndefined);
-  v.u_.obj = new StrObj(std::move(message));
-  v.retain();
+  v.hold(new StrObj(std::move(message)));
   v.aux_ = kWholeMessage;
   return v;
 }
@@ -86,9 +82,9 @@ int16_t depth_above(const Value& child) {
 }
 
 const Value* DictObj::find(std::string_view key) const {
-  if (!index.empty()) {
-    const auto it = index.find(key);
-    return it == index.end() ? nullptr : &items[it->second].second;
+  if (index) {
+    const auto it = index->find(key);
+    return it == index->end() ? nullptr : &items[it->second].second;
   }
   for (const auto& [k, v] : items) {
     if (k.is_str() && k.str() == key) return &v;
@@ -105,20 +101,24 @@ const Value* DictObj::find(const Value& key) const {
 }
 
 void DictObj::set(Value key, Value value) {
-  constexpr size_t kIndexFrom = 12;
   depth = std::max({depth, depth_above(key), depth_above(value)});
   if (const Value* there = find(key)) {
     *const_cast<Value*>(there) = std::move(value);
     return;
   }
   items.emplace_back(std::move(key), std::move(value));
+  add_to_index(items.size() - 1);
+}
+
+void DictObj::add_to_index(size_t first) {
+  constexpr size_t kIndexFrom = 12;
   if (items.size() < kIndexFrom) return;
-  if (items.size() == kIndexFrom) {
-    for (size_t i = 0; i < items.size(); ++i) {
-      if (items[i].first.is_str()) index.emplace(items[i].first.str(), i);
-    }
-  } else if (items.back().first.is_str()) {
-    index.emplace(items.back().first.str(), items.size() - 1);
+  if (!index) {
+    index = std::make_unique<std::unordered_map<std::string_view, size_t>>();
+    first = 0;
+  }
+  for (size_t i = first; i < items.size(); ++i) {
+    if (items[i].first.is_str()) index->emplace(items[i].first.str(), i);
   }
 }
 
@@ -448,7 +448,7 @@ Value from_json(const Json& json, int depth) {
     case Json::value_t::number_float:
       return Value::real(json.get<double>());
     case Json::value_t::string:
-      return Value::string_view(json.get_ref<const std::string&>());
+      return Value::borrowed(json.get_ref<const std::string&>());
     case Json::value_t::array: {
       std::vector<Value> items;
       items.reserve(json.size());
@@ -460,8 +460,10 @@ Value from_json(const Json& json, int depth) {
       Value value = Value::object(Type::kDict, dict);
       dict->items.reserve(json.size());
       for (const auto& [key, item] : json.get_ref<const Json::object_t&>()) {
-        dict->set(Value::string_view(key), from_json(item, depth + 1));
+        dict->items.emplace_back(Value::borrowed(key), from_json(item, depth + 1));
+        dict->depth = std::max(dict->depth, depth_above(dict->items.back().second));
       }
+      dict->add_to_index(0);
       return value;
     }
     default:
@@ -528,6 +530,7 @@ int64_t length_of(const Value& v) {
     case Type::kUndefined:
       return 0;
     case Type::kStr: {
+      if (v.is_borrowed()) return static_cast<int64_t>(code_point_count(v.str()));
       auto* s = v.as<StrObj>();
       if (s->refs >= 0 && s->ascii < 0) s->ascii = is_ascii(s->view);
       return static_cast<int64_t>(s->ascii == 1 ? s->view.size() : code_point_count(s->view));

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -65,14 +66,16 @@ struct DictObj;
 class Value {
  public:
   Value() : type_(Type::kUndefined) { u_.obj = nullptr; }
-  Value(const Value& o) : type_(o.type_), aux_(o.aux_), u_(o.u_) { retain(); }
-  Value(Value&& o) noexcept : type_(o.type_), aux_(o.aux_), u_(o.u_) {
+  Value(const Value& o) : type_(o.type_), aux_(o.aux_), keep_(o.keep_), u_(o.u_) { retain(); }
+  Value(Value&& o) noexcept : type_(o.type_), aux_(o.aux_), keep_(o.keep_), u_(o.u_) {
     o.type_ = Type::kMissing;
+    o.keep_ = Keep::kNothing;
     o.u_.obj = nullptr;
   }
   Value& operator=(Value o) noexcept {
     std::swap(type_, o.type_);
     std::swap(aux_, o.aux_);
+    std::swap(keep_, o.keep_);
     std::swap(u_, o.u_);
     return *this;
   }
@@ -98,13 +101,17 @@ class Value {
   /// Takes a share of `obj`.
   static Value object(Type type, Obj* obj) {
     Value v(type);
-    v.u_.obj = obj;
-    v.retain();
+    v.hold(obj);
     return v;
   }
   static Value string(std::string s);
-  /// A string that stands elsewhere and outlives the render.
-  static Value string_view(std::string_view s);
+  /// A string that stands elsewhere and outlives the render: nothing is allocated.
+  static Value borrowed(const std::string& s) {
+    Value v(Type::kStr);
+    v.keep_ = Keep::kBorrowed;
+    v.u_.text = &s;
+    return v;
+  }
   static Value markup(std::string s);
   static Value list(std::vector<Value> items);
   static Value tuple(std::vector<Value> items);
@@ -139,26 +146,38 @@ class Value {
   }
   inline std::string_view str() const;
   inline const std::vector<Value>& items() const;
+  bool is_borrowed() const { return keep_ == Keep::kBorrowed; }
   inline bool is_markup() const;
+  /// The string's object if no other value shares it, else null.
+  inline StrObj* sole_string() const;
   uint8_t aux() const { return aux_; }
   void set_aux(uint8_t aux) { aux_ = aux; }
 
  private:
   explicit Value(Type t) : type_(t) { u_.obj = nullptr; }
-  bool counted() const { return (type_ >= Type::kStr || type_ == Type::kUndefined) && u_.obj; }
+  /// What is to be done about the memory that `u_` points to.
+  enum class Keep : uint8_t { kNothing, kCounted, kBorrowed };
+  void hold(Obj* obj) {
+    u_.obj = obj;
+    if (obj->refs < 0) return;
+    keep_ = Keep::kCounted;
+    ++obj->refs;
+  }
   void retain() const {
-    if (counted() && u_.obj->refs >= 0) ++u_.obj->refs;
+    if (keep_ == Keep::kCounted) ++u_.obj->refs;
   }
   void release() {
-    if (counted() && u_.obj->refs > 0 && --u_.obj->refs == 0) delete u_.obj;
+    if (keep_ == Keep::kCounted && --u_.obj->refs == 0) delete u_.obj;
   }
 
   Type type_;
   uint8_t aux_ = 0;
+  Keep keep_ = Keep::kNothing;
   union {
     int64_t i;
     double d;
     Obj* obj;
+    const std::string* text;  ///< of a borrowed string
   } u_;
 };
 
@@ -168,7 +187,6 @@ struct StrObj : Obj {
   bool markup = false;  ///< made by `safe` or `escape`
   int8_t ascii = -1;    ///< 1, 0, or -1 for not looked yet
   explicit StrObj(std::string s) : own(std::move(s)), view(own) {}
-  explicit StrObj(std::string_view s, int) : view(s) {}
 };
 
 /// Lists, tuples, ranges, and generators (which are emptied by being run through).
@@ -181,12 +199,17 @@ struct ListObj : Obj {
 
 struct DictObj : Obj {
   std::vector<std::pair<Value, Value>> items;
-  std::unordered_map<std::string_view, size_t> index;  ///< of string keys, once there are many
+  /// Places of string keys, once there are many.
+  std::unique_ptr<std::unordered_map<std::string_view, size_t>> index;
 
   const Value* find(const Value& key) const;
   const Value* find(std::string_view key) const;
   /// Inserts or replaces; the key keeps its place.
   void set(Value key, Value value);
+
+ private:
+  void add_to_index(size_t first);
+  friend Value from_json(const Json& json, int depth);
 };
 
 /// A namespace() object: the one thing a template can change.
@@ -199,9 +222,16 @@ struct ViewObj : Obj {
   enum Kind { kKeys, kValues, kItems } kind = kKeys;
 };
 
-inline std::string_view Value::str() const { return as<StrObj>()->view; }
+inline std::string_view Value::str() const {
+  return keep_ == Keep::kBorrowed ? std::string_view(*u_.text) : as<StrObj>()->view;
+}
 inline const std::vector<Value>& Value::items() const { return as<ListObj>()->items; }
-inline bool Value::is_markup() const { return is_str() && as<StrObj>()->markup; }
+inline bool Value::is_markup() const {
+  return is_str() && keep_ != Keep::kBorrowed && as<StrObj>()->markup;
+}
+inline StrObj* Value::sole_string() const {
+  return is_str() && keep_ == Keep::kCounted && u_.obj->refs == 1 ? as<StrObj>() : nullptr;
+}
 
 /// Raises if the depth of `child` under one more container is too great; returns that depth.
 int16_t depth_above(const Value& child);
@@ -233,7 +263,7 @@ Value from_json(const Json& json, int depth = 0);
 /// The elements that a `for` would see; raises for what cannot be iterated.
 Value iterate(const Value& value);
 bool is_iterable(const Value& value);
-/// len(); -1 for what has none.
+/// len(); -1 for what has none. Takes time in proportion to a string that is not known as ASCII.
 int64_t length_of(const Value& value);
 
 }  // namespace lorry::text::jinja
