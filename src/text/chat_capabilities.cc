@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "text/jinja_interp.h"
@@ -144,9 +145,12 @@ ChatCapabilities probe_capabilities(const ProbeRender& render) {
 
 namespace {
 
+constexpr std::array<std::string_view, 3> kReasoning = {"reasoning_content", "thinking",
+                                                        "reasoning"};
+
 // Reasoning under the names that templates read (`transformers`' _alias_reasoning_fields).
 void alias_reasoning(Json& message) {
-  for (const char* field : {"reasoning_content", "thinking", "reasoning"}) {
+  for (const std::string_view field : kReasoning) {
     const auto it = message.find(field);
     if (it == message.end()) continue;
     const Json reasoning = *it;
@@ -253,7 +257,10 @@ namespace {
 bool is_plain(const Json& message) {
   for (const auto& [key, value] : message.get_ref<const Json::object_t&>()) {
     if (value.is_null()) return false;
-    if (key == "reasoning_content" || key == "thinking" || key == "reasoning") return false;
+    if (std::any_of(kReasoning.begin(), kReasoning.end(),
+                    [&](std::string_view name) { return jinja::same_text(key, name); })) {
+      return false;
+    }
   }
   return true;
 }

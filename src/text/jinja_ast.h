@@ -4,6 +4,8 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "text/jinja_value.h"
@@ -132,7 +134,13 @@ struct Template {
   std::vector<std::unique_ptr<Obj>> constants;  ///< owns the immortal values; goes last
   std::vector<StmtPtr> body;
   int n_slots = 0;
-  std::vector<std::string> globals;  ///< names that come from the context
+  /// Names that come from the context, else from jinja.
+  struct Global {
+    std::string name;
+    Value builtin;  ///< missing if there is none
+  };
+  std::vector<Global> globals;
+  std::unordered_map<std::string_view, size_t> global_places;  ///< by name; once all are known
 };
 
 /// Parses and resolves; raises TemplateError with a line.
@@ -140,6 +148,8 @@ std::unique_ptr<Template> parse_template(std::string_view source);
 /// Gives every name its slots (second half of parse_template).
 void resolve_names(Template& tmpl);
 
+/// A function that templates know without being given it (`range`); missing if there is none.
+Value find_builtin(std::string_view name);
 /// By name; null if there is none.
 FilterFn find_filter(std::string_view name);
 TestFn find_test(std::string_view name);

@@ -209,7 +209,7 @@ Value cycler_method(CyclerObj& cycler, std::string_view name) {
 
 }  // namespace
 
-Value Interp::builtin(std::string_view name) {
+Value find_builtin(std::string_view name) {
   static const std::pair<std::string_view, Value> kFunctions[] = {
       {"range", function(range, "range")},
       {"dict", function(make_dict, "dict")},

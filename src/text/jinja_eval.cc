@@ -10,9 +10,8 @@
 namespace lorry::text::jinja {
 
 Value Interp::eval(const Expr& e) {
-  if (e.kind == ExprKind::kConst) return e.value;
+  if (const Value* there = peek(e)) return *there;
   if (e.kind == ExprKind::kName) {
-    if (const Value* v = find_name(e)) return *v;
     line_ = e.line;
     return Value::undefined(e.value);
   }
@@ -36,13 +35,41 @@ const Value* Interp::find_name(const Expr& e) const {
   return v.is_missing() ? nullptr : &v;
 }
 
-// The value of a constant or a name where it stands; of anything else, in `room`. Good until
-// something else is evaluated.
-const Value& Interp::look(const Expr& e, Value& room) {
-  if (e.kind == ExprKind::kConst) return e.value;
-  if (e.kind == ExprKind::kName) {
-    if (const Value* v = find_name(e)) return *v;
+// The value of a constant, of a name, and of what lies under a constant key in them, where it
+// stands: dictionaries and lists do not change. Null for anything else, and where nothing is.
+const Value* Interp::peek(const Expr& e) {
+  switch (e.kind) {
+    case ExprKind::kConst:
+      return &e.value;
+    case ExprKind::kName:
+      return find_name(e);
+    case ExprKind::kAttribute: {
+      const Value* object = e.only_a_key ? peek(*e.a) : nullptr;
+      if (object == nullptr || !object->is_dict()) return nullptr;
+      charge(1);
+      line_ = e.line;
+      return object->as<DictObj>()->find(e.value.str());
+    }
+    case ExprKind::kItem: {
+      const Value* object = e.b->kind == ExprKind::kConst ? peek(*e.a) : nullptr;
+      if (object == nullptr) return nullptr;
+      charge(1);
+      line_ = e.line;
+      if (object->is_dict()) return object->as<DictObj>()->find(e.b->value);
+      if (!object->is_list() || !e.b->value.is(Type::kInt)) return nullptr;
+      const auto& items = object->items();
+      const auto i = static_cast<size_t>(e.b->value.as_int());
+      return i < items.size() ? &items[i] : nullptr;
+    }
+    default:
+      return nullptr;
   }
+}
+
+// A value where it stands if it stands somewhere, else in `room`. Good until something else is
+// evaluated.
+const Value& Interp::look(const Expr& e, Value& room) {
+  if (const Value* there = peek(e)) return *there;
   room = eval(e);
   return room;
 }
@@ -222,7 +249,11 @@ bool Interp::eval_compare(const Expr& e) {
     const Value& left = look(*e.a, left_room);
     const Value& right = look(second, right_room);
     line_ = e.line;
-    return compare_by(e.ops.front(), left, right);
+    const CompareOp op = e.ops.front();
+    if (left.is_str() && right.is_str() && (op == CompareOp::kEq || op == CompareOp::kNe)) {
+      return same_text(left.str(), right.str()) == (op == CompareOp::kEq);
+    }
+    return compare_by(op, left, right);
   }
   Value left = eval(*e.a);
   for (size_t i = 0; i < e.ops.size(); ++i) {
@@ -323,23 +354,31 @@ Value Interp::get_item(const Value& object, const Value& key) {
     const int64_t i = key.as_int() < 0 ? key.as_int() + n : key.as_int();
     if (i >= 0 && i < n) return object.items()[static_cast<size_t>(i)];
   } else if (key.is_integral() && object.is_str()) {
-    const int64_t n = length_of(object);
+    const int64_t n = length(object);
     const int64_t i = key.as_int() < 0 ? key.as_int() + n : key.as_int();
-    if (i >= 0 && i < n) {
-      const std::string_view s = object.str();
-      const bool ascii = static_cast<size_t>(n) == s.size();
-      const size_t at = ascii ? static_cast<size_t>(i) : byte_offset(s, static_cast<size_t>(i));
-      if (!ascii) charge(static_cast<int64_t>(at / 64));
-      size_t behind = at;
-      next_code_point(s, behind);
-      return make_string(std::string(s.substr(at, behind - at)));
-    }
+    if (i >= 0 && i < n) return character(object.str(), i, n);
   }
   if (key.is_str() && (object.is(Type::kNamespace) || object.is(Type::kLoop) ||
                        object.is(Type::kCycler) || has_method(object.type(), key.str()))) {
     return get_attribute(object, key);
   }
   return Value::undefined(key, object.type());
+}
+
+// Code point `i` of a string that has `n`.
+Value Interp::character(std::string_view s, int64_t i, int64_t n) {
+  const bool ascii = static_cast<size_t>(n) == s.size();
+  if (ascii) return Value::ascii(s[static_cast<size_t>(i)]);
+  const size_t at = byte_offset(s, static_cast<size_t>(i));
+  charge(static_cast<int64_t>(at / 64));
+  size_t behind = at;
+  next_code_point(s, behind);
+  return make_string(std::string(s.substr(at, behind - at)));
+}
+
+int64_t Interp::length(const Value& v) {
+  if (v.is_str()) charge(static_cast<int64_t>(v.str().size() / 256));
+  return length_of(v);
 }
 
 namespace {
@@ -669,7 +708,7 @@ Value slice_value(Interp& interp, const Value& object, const Value& begin, const
   if (!object.is_str() && !object.is_sequence_obj()) {
     raise(fmt::format("'{}' object cannot be sliced", type_name(object.type())));
   }
-  const int64_t n = length_of(object);
+  const int64_t n = interp.length(object);
   const int64_t step = std::clamp(slice_index(step_value, 1), -n - 1, n + 1);
   if (step == 0) raise("slice step cannot be zero");
   const int64_t low = step > 0 ? 0 : -1;

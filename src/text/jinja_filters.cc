@@ -15,8 +15,9 @@ namespace {
 
 Value text_of(Interp& in, const Value& v) { return in.make_string(to_str(v)); }
 
-Value method_on_text(Interp& in, const Value& v, const char* name, CallArgs& args) {
-  return str_method(in, Value::string(to_str(v)), name, args);
+Value method_on_text(Interp& in, const Value& v, StrMethodFn method, CallArgs& args) {
+  if (v.is_str() && !v.is_markup()) return call_str_method(in, method, v, args);
+  return call_str_method(in, method, Value::string(to_str(v)), args);
 }
 
 Value tojson(Interp& in, const Value& v, CallArgs& args) {
@@ -64,7 +65,8 @@ Value replace(Interp& in, const Value& v, CallArgs& args) {
   CallArgs inner;
   inner.positional = {text_of(in, from), text_of(in, to)};
   if (!count.is_missing() && !count.is_none()) inner.positional.push_back(count);
-  return method_on_text(in, v, "replace", inner);
+  static const StrMethodFn kMethod = find_str_method("replace");
+  return method_on_text(in, v, kMethod, inner);
 }
 
 Value title_filter(Interp& in, const Value& v, CallArgs&) {
@@ -224,7 +226,7 @@ Value truncate(Interp& in, const Value& v, CallArgs& args) {
   const int64_t leeway = leeway_value.is_integral() ? leeway_value.as_int() : 5;
   const auto end_size = static_cast<int64_t>(code_point_count(end));
   if (length < end_size) raise("truncate: the length is less than that of the end");
-  const int64_t size = length_of(v);  // below 0: it has none
+  const int64_t size = in.length(v);  // below 0: it has none
   if (size >= 0 && size <= length + leeway) return v;
   if (!v.is_str()) raise(fmt::format("can only truncate str, not {}", type_name(v.type())));
   const std::string_view s = v.str();
@@ -289,7 +291,8 @@ Value trim(Interp& in, const Value& v, CallArgs& args) {
   args.bind("trim", {"chars"}, {&chars});
   CallArgs inner;
   if (!chars.is_missing()) inner.positional.push_back(chars);
-  return method_on_text(in, v, "strip", inner);
+  static const StrMethodFn kMethod = find_str_method("strip");
+  return method_on_text(in, v, kMethod, inner);
 }
 
 Value center(Interp& in, const Value& v, CallArgs& args) {
@@ -297,11 +300,12 @@ Value center(Interp& in, const Value& v, CallArgs& args) {
   args.bind("center", {"width"}, {&width});
   CallArgs inner;
   inner.positional.push_back(width.is_missing() ? Value::integer(80) : width);
-  return method_on_text(in, v, "center", inner);
+  static const StrMethodFn kMethod = find_str_method("center");
+  return method_on_text(in, v, kMethod, inner);
 }
 
-Value length(Interp&, const Value& v, CallArgs&) {
-  const int64_t n = v.is(Type::kLoop) ? length_of(v.as<LoopObj>()->items) : length_of(v);
+Value length(Interp& in, const Value& v, CallArgs&) {
+  const int64_t n = v.is(Type::kLoop) ? length_of(v.as<LoopObj>()->items) : in.length(v);
   if (n < 0) raise(fmt::format("object of type '{}' has no len()", type_name(v.type())));
   return Value::integer(n);
 }

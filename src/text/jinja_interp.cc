@@ -31,10 +31,11 @@ Interp::~Interp() {
 
 std::string Interp::render(const std::vector<std::pair<std::string_view, const Json*>>& variables) {
   globals_.reserve(template_.globals.size());
-  for (const std::string& name : template_.globals) {
-    const auto it = std::find_if(variables.begin(), variables.end(),
-                                 [&](const auto& variable) { return variable.first == name; });
-    globals_.push_back(it != variables.end() ? from_json(*it->second) : builtin(name));
+  for (const auto& global : template_.globals) globals_.push_back(global.builtin);
+  for (size_t i = variables.size(); i-- > 0;) {  // of two with one name the first counts
+    const auto place = template_.global_places.find(variables[i].first);
+    if (place == template_.global_places.end()) continue;
+    globals_[place->second] = from_json(*variables[i].second);
   }
   auto* frame = new Frame;
   frames_.push_back(hold(frame));
@@ -53,10 +54,6 @@ std::string Interp::render(const std::vector<std::pair<std::string_view, const J
   return text;
 }
 
-void Interp::check_size(size_t bytes) const {
-  if (bytes > limits_.output) raise("the rendered text is too long; rendering was stopped");
-}
-
 Value Interp::make_string(std::string s) {
   check_size(s.size());
   charge(static_cast<int64_t>(s.size() / 64));
@@ -67,11 +64,6 @@ Value Interp::elements(const Value& value) {
   Value out = iterate(value);
   charge(static_cast<int64_t>(out.items().size()));
   return out;
-}
-
-void Interp::emit(std::string_view text) {
-  *out_ += text;
-  check_size(out_->size());
 }
 
 Interp::Flow Interp::run(const std::vector<StmtPtr>& body) {
@@ -135,7 +127,10 @@ Interp::Flow Interp::run(const Stmt& s) {
 }
 
 void Interp::clear_slots(int begin, int end) {
-  for (int i = begin; i < end; ++i) frame_->slots[static_cast<size_t>(i)] = Value::missing();
+  for (int i = begin; i < end; ++i) {
+    Value& slot = frame_->slots[static_cast<size_t>(i)];
+    if (!slot.is_missing()) slot = Value::missing();
+  }
 }
 
 // The elements for which the loop's `if` holds.

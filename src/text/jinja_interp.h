@@ -98,7 +98,9 @@ class Interp {
   }
   /// A new string; raises if it is too long.
   Value make_string(std::string s);
-  void check_size(size_t bytes) const;
+  void check_size(size_t bytes) const {
+    if (bytes > limits_.output) raise("the rendered text is too long; rendering was stopped");
+  }
 
   Value get_attribute(const Value& object, const Value& name);
   Value get_item(const Value& object, const Value& key);
@@ -109,6 +111,8 @@ class Interp {
   Value add(const Value& a, const Value& b);
   Value binary(ExprKind op, const Value& a, const Value& b);
   bool contains(const Value& container, const Value& item);
+  /// length_of(), its work counted.
+  int64_t length(const Value& value);
   /// iterate(), its work counted.
   Value elements(const Value& value);
   Value make_namespace(CallArgs& args);
@@ -126,11 +130,15 @@ class Interp {
   std::string capture(const std::vector<StmtPtr>& body, Flow* flow = nullptr);
   void clear_slots(int begin, int end);
   void assign(const Expr& target, Value value);
-  void emit(std::string_view text);
+  void emit(std::string_view text) {
+    out_->append(text);
+    check_size(out_->size());
+  }
 
   Value eval(const Expr& e);
   Value eval_at_depth(const Expr& e);
   const Value* find_name(const Expr& e) const;
+  const Value* peek(const Expr& e);
   const Value& look(const Expr& e, Value& room);
   bool holds(const Expr& e);
   void print(const Expr& e);
@@ -143,12 +151,12 @@ class Interp {
   bool compare_by(CompareOp op, const Value& left, const Value& right);
   Value eval_concat(const Expr& e);
   Value eval_item(const Expr& e);
+  Value character(std::string_view s, int64_t i, int64_t n);
   Value eval_slice(const Value& object, const Expr& slice);
   Value eval_arithmetic(const Expr& e);
   void eval_args(const Expr& e, CallArgs& args);
   Value call_macro(const MacroObj& macro, CallArgs& args);
   Value call_loop(LoopObj& loop, CallArgs& args);
-  Value builtin(std::string_view name);
 
   const Template& template_;
   const Limits& limits_;

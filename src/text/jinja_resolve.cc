@@ -35,6 +35,9 @@ class Resolver {
     Scope scope{nullptr, &function, {}};
     body_in(scope, template_.body);
     template_.n_slots = function.n_slots;
+    for (size_t i = 0; i < template_.globals.size(); ++i) {
+      template_.global_places.emplace(template_.globals[i].name, i);
+    }
   }
 
  private:
@@ -198,7 +201,7 @@ class Resolver {
 
   int global(std::string_view name) {
     const auto [it, fresh] = globals_.emplace(std::string(name), globals_.size());
-    if (fresh) template_.globals.emplace_back(name);
+    if (fresh) template_.globals.push_back({std::string(name), find_builtin(name)});
     return static_cast<int>(it->second);
   }
 

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 
 #include "text/jinja_interp.h"
@@ -114,9 +115,12 @@ Value splitlines(Interp& in, const Value& self, CallArgs& args) {
 }
 
 // The part of the string that start and end (code points) choose; false if start is behind it.
-bool window(const Value& self, const Value& start, const Value& end, std::string_view& s,
-            int64_t& offset) {
-  const int64_t n = length_of(self);
+bool window(Interp& in, const Value& self, const Value& start, const Value& end,
+            std::string_view& s, int64_t& offset) {
+  offset = 0;
+  s = self.str();
+  if (start.is_missing() && end.is_missing()) return true;
+  const int64_t n = in.length(self);
   const auto place = [&](int64_t i) { return std::clamp<int64_t>(i < 0 ? i + n : i, 0, n); };
   const int64_t raw = need_int(start, 0);
   const int64_t from = place(raw);
@@ -135,7 +139,7 @@ Value affix(Interp& in, const Value& self, CallArgs& args, bool prefix) {
   args.bind(name, {"prefix", "start", "end"}, {&what, &start, &end});
   std::string_view s;
   int64_t offset = 0;
-  const bool inside = window(self, start, end, s, offset);
+  const bool inside = window(in, self, start, end, s, offset);
   const auto matches = [&](const Value& v) {
     if (!v.is_str()) {
       raise(fmt::format("{} first arg must be str or a tuple of str, not {}", name,
@@ -158,7 +162,7 @@ Value find_method(Interp& in, const Value& self, CallArgs& args, const char* nam
   int64_t offset = 0;
   in.charge(static_cast<int64_t>(self.str().size() / 64));
   size_t at = std::string_view::npos;
-  if (window(self, start, end, s, offset)) at = last ? s.rfind(sub) : s.find(sub);
+  if (window(in, self, start, end, s, offset)) at = last ? s.rfind(sub) : s.find(sub);
   if (at != std::string_view::npos) {
     return Value::integer(offset + static_cast<int64_t>(code_point_count(s.substr(0, at))));
   }
@@ -172,7 +176,7 @@ Value count(Interp& in, const Value& self, CallArgs& args) {
   const std::string_view sub = need_str(what, "argument");
   std::string_view s;
   int64_t offset = 0;
-  if (!window(self, start, end, s, offset)) return Value::integer(0);
+  if (!window(in, self, start, end, s, offset)) return Value::integer(0);
   if (sub.empty()) return Value::integer(static_cast<int64_t>(code_point_count(s)) + 1);
   int64_t n = 0;
   for (size_t at = s.find(sub); at != std::string_view::npos; at = s.find(sub, at + sub.size()))
@@ -260,7 +264,7 @@ Value pad_method(Interp& in, const Value& self, CallArgs& args, char align) {
   const std::string fill(fill_value.is_missing() ? " "
                                                  : need_str(fill_value, "the fill character"));
   if (code_point_count(fill) != 1) raise("the fill character must be exactly one character long");
-  const int64_t gap = need_int(width_value, 0) - length_of(self);
+  const int64_t gap = need_int(width_value, 0) - in.length(self);
   if (gap <= 0) return self;
   in.check_size(static_cast<size_t>(gap) * fill.size());
   // str.center puts the odd one to the left when the width is odd.
@@ -276,7 +280,7 @@ Value pad_method(Interp& in, const Value& self, CallArgs& args, char align) {
 Value zfill(Interp& in, const Value& self, CallArgs& args) {
   Value width;
   args.bind("zfill", {"width"}, {&width});
-  const int64_t gap = need_int(width, 0) - length_of(self);
+  const int64_t gap = need_int(width, 0) - in.length(self);
   if (gap <= 0) return self;
   in.check_size(static_cast<size_t>(gap));
   std::string out(self.str());
@@ -423,6 +427,23 @@ bool among(std::string_view name, std::initializer_list<std::string_view> names)
 
 }  // namespace
 
+namespace {
+
+// Whether some method of str has this size and first letter: most keys of messages have not.
+bool may_be_str_method(std::string_view name) {
+  static const auto kLetters = [] {
+    std::array<uint32_t, 16> letters{};  // by size
+    const auto add = [&](std::string_view n) { letters[n.size()] |= 1U << (n[0] - 'a'); };
+    for (const auto& [known, method] : methods()) add(known);
+    for (const auto known : {"encode", "translate", "maketrans"}) add(known);
+    return letters;
+  }();
+  if (name.empty() || name.size() >= kLetters.size()) return false;
+  return name[0] >= 'a' && name[0] <= 'z' && (kLetters[name.size()] >> (name[0] - 'a') & 1) != 0;
+}
+
+}  // namespace
+
 Value str_method(Interp& interp, const Value& self, std::string_view name, CallArgs& args) {
   const StrMethodFn method = find_str_method(name);
   if (method == nullptr) raise(fmt::format("str.{}() is not supported in templates", name));
@@ -446,6 +467,7 @@ bool is_only_a_key(std::string_view name) {
 bool has_method(Type type, std::string_view name) {
   switch (type) {
     case Type::kStr:
+      if (!may_be_str_method(name)) return false;
       return methods().contains(name) || among(name, {"encode", "translate", "maketrans"});
     case Type::kDict:
       if (name.size() < 3 || name.size() > 10) return false;

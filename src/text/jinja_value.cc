@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -11,7 +12,73 @@
 
 namespace lorry::text::jinja {
 
+// Off where every object is to be watched by itself.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool kPooled = false;
+#else
+constexpr bool kPooled = true;
+#endif
+
 void raise(std::string message) { throw TemplateError{std::move(message), 0}; }
+
+namespace {
+
+/// Freed memory of one thread, by size.
+class Pool {
+ public:
+  Pool() = default;
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+  ~Pool() {
+    for (auto& list : free_) {
+      for (void* memory : list) ::operator delete(memory);
+    }
+  }
+
+  void* take(size_t bytes) {
+    auto* list = of_size(bytes);
+    if (list == nullptr || list->empty()) return ::operator new(rounded(bytes));
+    void* memory = list->back();
+    list->pop_back();
+    return memory;
+  }
+
+  void give(void* memory, size_t bytes) {
+    auto* list = of_size(bytes);
+    if (list == nullptr || list->size() >= kKept) return ::operator delete(memory);
+    list->push_back(memory);
+  }
+
+ private:
+  static constexpr size_t kStep = 16, kSizes = 12, kKept = 256;
+  static size_t rounded(size_t bytes) { return (bytes + kStep - 1) / kStep * kStep; }
+  std::vector<void*>* of_size(size_t bytes) {
+    const size_t i = rounded(bytes) / kStep;
+    return kPooled && i < kSizes ? &free_[i] : nullptr;
+  }
+
+  std::array<std::vector<void*>, kSizes> free_;
+};
+
+thread_local Pool pool;
+
+}  // namespace
+
+void* Obj::operator new(size_t bytes) { return pool.take(bytes); }
+void Obj::operator delete(void* memory, size_t bytes) { pool.give(memory, bytes); }
+
+Value Value::ascii(char c) {
+  static const auto kAll = [] {
+    std::array<StrObj*, 128> all{};
+    for (size_t i = 0; i < all.size(); ++i) {
+      all[i] = new StrObj(std::string(1, static_cast<char>(i)));
+      all[i]->refs = -1;
+      all[i]->ascii = 1;
+    }
+    return all;
+  }();
+  return object(Type::kStr, kAll[static_cast<size_t>(c)]);
+}
 
 Value Value::string(std::string s) { return object(Type::kStr, new StrObj(std::move(s))); }
 
@@ -87,7 +154,7 @@ const Value* DictObj::find(std::string_view key) const {
     return it == index->end() ? nullptr : &items[it->second].second;
   }
   for (const auto& [k, v] : items) {
-    if (k.is_str() && k.str() == key) return &v;
+    if (k.is_str() && same_text(k.str(), key)) return &v;
   }
   return nullptr;
 }
@@ -224,7 +291,7 @@ bool equals(const Value& a, const Value& b) {
     case Type::kNone:
       return true;
     case Type::kStr:
-      return a.str() == b.str();
+      return same_text(a.str(), b.str());
     case Type::kList:
     case Type::kTuple:
     case Type::kRange:
@@ -504,7 +571,9 @@ Value iterate(const Value& v) {
       for (size_t pos = 0; pos < v.str().size();) {
         const size_t at = pos;
         next_code_point(v.str(), pos);
-        out.push_back(Value::string(std::string(v.str().substr(at, pos - at))));
+        out.push_back(pos - at == 1 && static_cast<uint8_t>(v.str()[at]) < 0x80
+                          ? Value::ascii(v.str()[at])
+                          : Value::string(std::string(v.str().substr(at, pos - at))));
       }
       break;
     case Type::kDict:

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>  // memcmp
 #include <memory>
 #include <string>
 #include <string_view>
@@ -57,11 +58,35 @@ struct Obj {
   Obj(const Obj&) = delete;
   Obj& operator=(const Obj&) = delete;
   virtual ~Obj() = default;
+
+  /// A render makes and drops many small objects: each thread keeps the memory of some for the
+  /// next.
+  static void* operator new(size_t bytes);
+  static void operator delete(void* memory, size_t bytes);
 };
 
 struct StrObj;
 struct ListObj;
 struct DictObj;
+
+/// a == b, without a call for strings as short as the keys and roles of messages.
+inline bool same_text(std::string_view a, std::string_view b) {
+  const size_t n = a.size();
+  if (n != b.size()) return false;
+  const auto differ = [&]<typename Word>(size_t at, Word) {
+    Word x, y;
+    std::memcpy(&x, a.data() + at, sizeof x);
+    std::memcpy(&y, b.data() + at, sizeof y);
+    return x != y;
+  };
+  if (n > 16) return std::memcmp(a.data(), b.data(), n) == 0;
+  if (n >= 8) return !differ(0, uint64_t{}) && !differ(n - 8, uint64_t{});
+  if (n >= 4) return !differ(0, uint32_t{}) && !differ(n - 4, uint32_t{});
+  for (size_t i = 0; i < n; ++i) {
+    if (a[i] != b[i]) return false;
+  }
+  return true;
+}
 
 class Value {
  public:
@@ -105,6 +130,8 @@ class Value {
     return v;
   }
   static Value string(std::string s);
+  /// The string of one character of ASCII, which all share.
+  static Value ascii(char c);
   /// A string that stands elsewhere and outlives the render: nothing is allocated.
   static Value borrowed(const std::string& s) {
     Value v(Type::kStr);
