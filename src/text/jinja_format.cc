@@ -15,49 +15,31 @@ namespace lorry::text::jinja {
 
 namespace {
 
+void append_json_escape(char32_t c, std::string& out) {
+  static constexpr std::string_view kLetters = "\"\\\n\r\t\f\b";
+  static constexpr std::string_view kEscapes = "\"\\nrtfb";
+  const size_t known = c < 0x80 ? kLetters.find(static_cast<char>(c)) : std::string_view::npos;
+  if (known != std::string_view::npos) {
+    out += '\\';
+    out += kEscapes[known];
+  } else if (c == 0x7f) {
+    out += '\x7f';
+  } else if (c < 0x10000) {
+    fmt::format_to(std::back_inserter(out), "\\u{:04x}", static_cast<uint32_t>(c));
+  } else {
+    const uint32_t v = static_cast<uint32_t>(c) - 0x10000;
+    fmt::format_to(std::back_inserter(out), "\\u{:04x}\\u{:04x}", 0xD800 + (v >> 10),
+                   0xDC00 + (v & 0x3FF));
+  }
+}
+
 void append_json_string(std::string_view s, bool ensure_ascii, std::string& out) {
   out += '"';
   for (size_t pos = 0; pos < s.size();) {
-    const size_t at = pos;
-    const char32_t c = next_code_point(s, pos);
-    switch (c) {
-      case '"':
-        out += "\\\"";
-        continue;
-      case '\\':
-        out += "\\\\";
-        continue;
-      case '\n':
-        out += "\\n";
-        continue;
-      case '\r':
-        out += "\\r";
-        continue;
-      case '\t':
-        out += "\\t";
-        continue;
-      case '\f':
-        out += "\\f";
-        continue;
-      case '\b':
-        out += "\\b";
-        continue;
-      default:
-        break;
-    }
-    if (c < 0x20) {
-      fmt::format_to(std::back_inserter(out), "\\u{:04x}", static_cast<uint32_t>(c));
-    } else if (!ensure_ascii || c < 0x7f) {
-      out += s.substr(at, pos - at);
-    } else if (c == 0x7f) {
-      out += '\x7f';
-    } else if (c < 0x10000) {
-      fmt::format_to(std::back_inserter(out), "\\u{:04x}", static_cast<uint32_t>(c));
-    } else {
-      const uint32_t v = static_cast<uint32_t>(c) - 0x10000;
-      fmt::format_to(std::back_inserter(out), "\\u{:04x}\\u{:04x}", 0xD800 + (v >> 10),
-                     0xDC00 + (v & 0x3FF));
-    }
+    const size_t run = plain_run(s, pos, '"', !ensure_ascii);
+    out.append(s, pos, run);
+    pos += run;
+    if (pos < s.size()) append_json_escape(next_code_point(s, pos), out);
   }
   out += '"';
 }
@@ -68,10 +50,9 @@ std::string json_float(double d) {
   return float_repr(d);
 }
 
+// A key that is no str.
 std::string json_key(const Value& key) {
   switch (key.type()) {
-    case Type::kStr:
-      return std::string(key.str());
     case Type::kNone:
       return "null";
     case Type::kBool:
@@ -107,27 +88,38 @@ void append_json_list(const Value& value, const JsonStyle& style, int level, std
   out += ']';
 }
 
+std::vector<const std::pair<Value, Value>*> sorted_items(const DictObj& dict) {
+  std::vector<const std::pair<Value, Value>*> order;
+  for (const auto& item : dict.items) order.push_back(&item);
+  std::stable_sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
+    return compare(a->first, b->first, "<") == -1;
+  });
+  return order;
+}
+
 void append_json_dict(const DictObj& dict, const JsonStyle& style, int level, std::string& out) {
   if (dict.items.empty()) {
     out += "{}";
     return;
   }
-  std::vector<const std::pair<Value, Value>*> order;
-  for (const auto& item : dict.items) order.push_back(&item);
-  if (style.sort_keys) {
-    std::stable_sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
-      return compare(a->first, b->first, "<") == -1;
-    });
-  }
   out += '{';
   bool first = true;
-  for (const auto* item : order) {
+  const auto append = [&](const std::pair<Value, Value>& item) {
     if (!first) out += style.item_separator;
     first = false;
     if (style.pretty) new_line(style, level + 1, out);
-    append_json_string(json_key(item->first), style.ensure_ascii, out);
+    if (item.first.is_str()) {
+      append_json_string(item.first.str(), style.ensure_ascii, out);
+    } else {
+      append_json_string(json_key(item.first), style.ensure_ascii, out);
+    }
     out += style.key_separator;
-    append_json(item->second, style, level + 1, out);
+    append_json(item.second, style, level + 1, out);
+  };
+  if (style.sort_keys) {
+    for (const auto* item : sorted_items(dict)) append(*item);
+  } else {
+    for (const auto& item : dict.items) append(item);
   }
   if (style.pretty) new_line(style, level, out);
   out += '}';

@@ -58,6 +58,29 @@ bool is_ascii(std::string_view s) {
   return true;
 }
 
+size_t plain_run(std::string_view s, size_t pos, char quote, bool all) {
+  constexpr uint64_t kOnes = 0x0101010101010101, kHigh = 0x8080808080808080;
+  const auto has_byte = [](uint64_t word, uint8_t byte) {
+    const uint64_t x = word ^ (kOnes * byte);
+    return (x - kOnes) & ~x & kHigh;
+  };
+  size_t end = pos;
+  for (uint64_t word; end + sizeof word <= s.size(); end += sizeof word) {
+    std::memcpy(&word, s.data() + end, sizeof word);
+    const uint64_t control = (word - kOnes * 0x20) & ~word & kHigh;
+    const uint64_t others = all ? 0 : (word & kHigh) | has_byte(word, 0x7f);
+    if ((control | others | has_byte(word, static_cast<uint8_t>(quote)) | has_byte(word, '\\')) !=
+        0) {
+      break;
+    }
+  }
+  const auto is_plain = [&](uint8_t c) {
+    return c >= 0x20 && c != '\\' && c != static_cast<uint8_t>(quote) && (all || c < 0x7f);
+  };
+  while (end < s.size() && is_plain(static_cast<uint8_t>(s[end]))) ++end;
+  return end - pos;
+}
+
 size_t code_point_count(std::string_view s) {
   if (is_ascii(s)) return s.size();
   size_t n = 0;

@@ -365,6 +365,10 @@ void append_str_repr(std::string_view s, std::string& out) {
   const char quote = has_single && s.find('"') == std::string_view::npos ? '"' : '\'';
   out += quote;
   for (size_t pos = 0; pos < s.size();) {
+    const size_t run = plain_run(s, pos, quote);
+    out.append(s, pos, run);
+    pos += run;
+    if (pos == s.size()) break;
     const char32_t c = next_code_point(s, pos);
     if (c == static_cast<char32_t>(quote) || c == '\\') {
       out += '\\';
@@ -527,8 +531,9 @@ Value from_json(const Json& json, int depth) {
       Value value = Value::object(Type::kDict, dict);
       dict->items.reserve(json.size());
       for (const auto& [key, item] : json.get_ref<const Json::object_t&>()) {
-        dict->items.emplace_back(Value::borrowed(key), from_json(item, depth + 1));
-        dict->depth = std::max(dict->depth, depth_above(dict->items.back().second));
+        const auto& added =
+            dict->items.emplace_back(Value::borrowed(key), from_json(item, depth + 1));
+        if (item.is_structured()) dict->depth = std::max(dict->depth, depth_above(added.second));
       }
       dict->add_to_index(0);
       return value;
