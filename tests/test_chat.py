@@ -139,6 +139,12 @@ SNIPPETS = r"""
   {% if true %}  
     x {%- if true -%}  y  {%+ endif %}  
   {% endif %}  z {{- " a " -}} b {#- c -#} d {{ 1 }}
+{{ "a" + ("<b>"|e) + "c&" }}|{{ 1 + 2 + n }}|{{ [1] + words + ["x"] }}|{{ "a" + s + "b" }}|{{ ("a" + "b") * 2 + "c" if n else "d" + "e" }}|{{ "<b>" + s|e }}
+{{ "a" + s + 1 }}
+{{ ("a" + "<b>"|e) + none }}
+{{ d["items"] }} {{ d["b"] }} {{ d["get"] is callable }} {{ people[0].home.city }} {{ people[2]["home"]["city"] }} {{ people[0].home.city.upper() }} {{ people[0]["name"].x }} {{ "xyé"[-1] }}{{ "xyé"[0] }}{{ s["split"] is callable }}
+{% set ns = namespace(x="a") %}{% macro m() %}{% set ns.x = ns.x + "b" %}{% endmacro %}{{ ns.x + m() + ns.x }}{{ ns["x"] == "ab" }}{% for i in [1, 2] recursive %}{{ i ~ loop([3]) ~ i if i < 3 else i }}{% endfor %}
+{{ "a\\\"b'c\x7f\x01é\n"|tojson }} {{ "a\\\"b'c\x7f\x01é\n"|tojson(ensure_ascii=true) }} {{ ["a\\\"b'c\x7f\x01é\n plain text behind it", "it's plain"] }}
 {{ 1_000 }} {{ 0x1F }} {{ 0b11 }} {{ 1e3 }} {{ 1.5e-3 }} {{ 'it\'s' }} {{ "\u00e9\x41\101" }} {{ [1, 2,] }} {{ {"a": 1,} }} {{ "é"|upper }} {{ "ß"|upper }} {{ "ΑΣ".lower() }}
 """.strip("\n").split("\n")
 SNIPPETS += [
@@ -161,6 +167,7 @@ def test_the_language_is_jinja2s(probe, snippet):
         assert got == {"text": want, **{k: v for k, v in got.items() if k == "generation"}}
 
 
+BIG = "{% set b = 'x' * 60000000 %}"
 HOSTILE = [
     "{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}",
     "{{ 'x' * 999999999999 }}",
@@ -179,6 +186,36 @@ HOSTILE = [
     "{{ 9 ** 9 ** 9 }}",
     "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}",
     "{{ [1, 2, 3][::9223372036854775807] }}{{ 1 // 0 }}",
+    # texts that grow out of little
+    BIG + "{{ '%s' * 1000 % ((b,) * 1000) }}",
+    BIG + "{{ ('{0}' * 1000).format(b) }}",
+    BIG + "{{ " + " ~ ".join(["b"] * 900) + " }}",
+    BIG + "{{ [[[1]]]|tojson(indent=b) }}",
+    "{{ ('&' * 60000000)|forceescape|forceescape|forceescape }}",
+    "{{ strftime_now('%c' * 1000000) }}",
+    # memory that values hold
+    "{% set ns = namespace(l=[]) %}{% for i in range(1000) %}"
+    "{% set ns.l = ns.l + [range(100000)|batch(1)|list] %}{% endfor %}",
+    "{{ ('é' * 30000000)|list|length }}",
+    # work inside one filter, method or comparison
+    BIG + "{% for i in range(100000) %}{% set x = b|title %}{% endfor %}",
+    BIG + "{% for i in range(100000) %}{% set x = b.rsplit(none, 1) %}{% endfor %}",
+    "{% set b = 'é' * 30000000 %}{% for i in range(100000) %}{% set x = b[0] %}{% endfor %}",
+    "{% set a = 'a' * 10000000 %}{{ a.rfind('b' ~ 'a' * 5000000) }}",
+    "{% set a = 'a' * 1000000 %}{{ a.find('a' * 500000 ~ 'b') }}{{ 1 // 0 }}",
+    "{% set a = namespace(l=[]) %}{% set b = namespace(l=[]) %}{% for i in range(90) %}"
+    "{% set a.l = [a.l, a.l] %}{% set b.l = [b.l, b.l] %}{% endfor %}{{ a.l == b.l }}",
+    "{{ ([[0] * 100000, [0] * 100000] * 50000)|sort|length }}",
+    "{% for i in range(1000) %}{% set x = range(1000)|batch(1000000, 'x')|list %}{% endfor %}",
+    "{% macro f(" + ", ".join(f"a{i}" for i in range(20000)) + ") %}{% endmacro %}"
+    "{% for i in range(100000) %}{{ f() }}{% endfor %}",
+    # recursion
+    "{% macro f() %}{{ f()" + " + 'x'" * 900 + " }}{% endmacro %}{{ f() }}",
+    "{% macro f() %}{% if f()" + " and 1" * 900 + " %}{% endif %}{% endmacro %}{{ f() }}",
+    "{% set a = namespace() %}{% set a.a = [a] %}{{ a.a }}",
+    # long sources
+    "{% set x = 1 %}" * 30000 + "{{ y.z }}",
+    "{#" * 100000,
 ]
 
 
@@ -250,6 +287,46 @@ def test_text_and_ids_are_those_of_transformers(probe, models, name):
             assert got["prompt_ids"] == list(ids)
             compared += 1
     assert compared > 50
+
+
+PLAIN = {
+    "prints what it gets": "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}",
+    "trims": "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] | trim }}</>{% endfor %}",
+    "adds strings": "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}",
+    "calls": "{% for m in messages %}{{ m.role }}:{% for c in m.tool_calls %}{{ c.function.name }}"
+             "({{ c.function.arguments|tojson }}){% else %}{{ m.content }}{% endfor %};{% endfor %}",
+    "items of arguments": "{% for m in messages %}{% for c in m.tool_calls or [] %}{% for k, v in "
+                          "c.function.arguments.items() %}{{ k }}={{ v }} {% endfor %}{% endfor %}{% endfor %}",
+    "parts": "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}{% for p in "
+             "m.content %}{{ p.text if p.type == 'text' else '<image>' }}{% endfor %}{% endif %}|{% endfor %}",
+    "thinks": "{% for m in messages %}{{ m.reasoning_content|default('-') }}/{{ m.thinking|d('-') }} "
+              "{{ m|tojson }}\n{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_a_conversation_is_rendered_as_it_stands_or_fails(probe, models, kind):
+    """Lists of parts, calls with either kind of arguments, content that is null, empty or missing."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(models["demo"])
+    parts = [{"type": "text", "text": "one "}, {"type": "text", "text": "it's two"}]
+    contents = ["text", "", None, parts, [{"type": "image"}, *parts], []]
+    rendered = 0
+    for content in contents:
+        for arguments in ({"city": "Zürich", "n": None}, '{"city": "Bern"}'):
+            call = {"id": "a1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+            messages = [{"role": "user", "content": content}]
+            for assistant in ({"content": content}, {"content": content, "tool_calls": [call]},
+                              {"tool_calls": [call], "reasoning": "because"}, {"content": "x", "tool_calls": []}):
+                messages.append({"role": "assistant", **assistant})
+                try:
+                    want = tokenizer.apply_chat_template(
+                        messages, chat_template=PLAIN[kind], tokenize=False)
+                except Exception:
+                    want = None
+                got = probe(model_dir=str(models["demo"]), template=PLAIN[kind], messages=messages)
+                assert got.get("text") == want and ("error" in got) == (want is None), (messages, got)
+                rendered += want is not None
+    assert rendered > 3
 
 
 def masked_runs(tokenizer, example):

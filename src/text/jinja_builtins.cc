@@ -53,9 +53,11 @@ Value make_dict(Interp& in, CallArgs& args) {
   if (!args.positional.empty()) {
     const Value& source = args.positional[0];
     if (source.is_dict()) {
+      in.charge(static_cast<int64_t>(source.as<DictObj>()->items.size() * 8));
       for (const auto& [k, v] : source.as<DictObj>()->items) dict->set(k, v);
     } else {
       const Value pairs = in.elements(source);
+      in.charge(static_cast<int64_t>(pairs.items().size() * 8));
       for (const Value& pair : pairs.items()) {
         const Value both = in.elements(pair);
         if (both.items().size() != 2)
@@ -99,6 +101,9 @@ Value strftime_now(Interp& in, CallArgs& args) {
   Value format;
   args.bind("strftime_now", {"format"}, {&format});
   if (!format.is_str()) raise("strftime_now() needs a format");
+  constexpr size_t kMaxFormat = 1024;
+  if (format.str().size() > kMaxFormat) raise("strftime_now(): the format is too long");
+  in.charge(static_cast<int64_t>(10 + format.str().size()));
   using std::chrono::system_clock;
   const auto now = system_clock::now();
   const auto seconds = system_clock::to_time_t(now);
@@ -236,7 +241,7 @@ Value Interp::make_namespace(CallArgs& args) {
     ns->attributes.set(k, v);
   }
   namespaces_.push_back(out);
-  charge(10);
+  charge(20);
   return out;
 }
 
@@ -267,6 +272,7 @@ Value Interp::apply_filter(const Value& name, const Value& input, CallArgs& args
   const FilterFn filter = name.is_str() ? find_filter(name.str()) : nullptr;
   if (filter == nullptr) raise(fmt::format("there is no filter {}", repr(name)));
   charge(1);
+  charge_text(input);
   return filter(*this, input, args);
 }
 

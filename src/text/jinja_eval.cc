@@ -15,9 +15,8 @@ Value Interp::eval(const Expr& e) {
     line_ = e.line;
     return Value::undefined(e.value);
   }
-  charge(1);
   line_ = e.line;
-  if (++depth_ > limits_.depth) raise("evaluation goes too deep");
+  deeper();
   Value v = eval_at_depth(e);
   --depth_;
   return v;
@@ -76,28 +75,37 @@ const Value& Interp::look(const Expr& e, Value& room) {
 
 // truthy(eval(e)).
 bool Interp::holds(const Expr& e) {
-  charge(1);
+  deeper();
+  bool out = false;
   switch (e.kind) {
     case ExprKind::kNot:
-      return !holds(*e.a);
+      out = !holds(*e.a);
+      break;
     case ExprKind::kAnd:
-      return holds(*e.a) && holds(*e.b);
+      out = holds(*e.a) && holds(*e.b);
+      break;
     case ExprKind::kOr:
-      return holds(*e.a) || holds(*e.b);
+      out = holds(*e.a) || holds(*e.b);
+      break;
     case ExprKind::kCompare:
-      return eval_compare(e);
+      out = eval_compare(e);
+      break;
     case ExprKind::kTest:
-      return eval_test(e);
+      out = eval_test(e);
+      break;
     default: {
       Value room;
-      return truthy(look(e, room));
+      out = truthy(look(e, room));
     }
   }
+  --depth_;
+  return out;
 }
 
 // Appends what an expression gives to the output; of a sum of strings each by itself.
 void Interp::print(const Expr& e) {
   Value room;
+  deeper();
   if (e.kind == ExprKind::kAdd) {
     if (!print_sum(e, out_->size(), room)) append_str(room, *out_);
   } else if (e.kind == ExprKind::kConditional && e.c) {
@@ -105,16 +113,18 @@ void Interp::print(const Expr& e) {
   } else {
     append_str(look(e, room), *out_);
   }
+  --depth_;
 }
 
 // True: the sum so far is a str, and was appended to the output, where it starts at `begin`.
 // False: nothing was appended; it is in `sum`.
 bool Interp::print_sum(const Expr& e, size_t begin, Value& sum) {
   const auto is_plain = [](const Value& v) { return v.is_str() && !v.is_markup(); };
-  charge(1);
   bool printed = false;
   if (e.a->kind == ExprKind::kAdd) {
+    deeper();
     printed = print_sum(*e.a, begin, sum);
+    --depth_;
   } else {
     const Value& left = look(*e.a, sum);
     printed = is_plain(left);
@@ -203,7 +213,10 @@ Value Interp::eval_at_depth(const Expr& e) {
 
 Value Interp::eval_concat(const Expr& e) {
   std::string out;
-  for (const auto& arg : e.args) append_str(eval(*arg), out);
+  for (const auto& arg : e.args) {
+    append_str(eval(*arg), out);
+    check_size(out.size());
+  }
   return make_string(std::move(out));
 }
 
@@ -222,11 +235,13 @@ Value Interp::eval_filter(const Expr& e) {
     Value room;
     const Value& input = look(*e.a, room);
     line_ = e.line;
+    charge_text(input);
     return e.filter(*this, input, args);
   }
   const Value input = e.a ? eval(*e.a) : std::move(filter_input_);
   eval_args(e, args);
   line_ = e.line;
+  charge_text(input);
   return e.filter(*this, input, args);
 }
 
@@ -250,7 +265,8 @@ bool Interp::eval_compare(const Expr& e) {
     const Value& right = look(second, right_room);
     line_ = e.line;
     const CompareOp op = e.ops.front();
-    if (left.is_str() && right.is_str() && (op == CompareOp::kEq || op == CompareOp::kNe)) {
+    if (left.is_str() && right.is_str() && right.str().size() <= 16 &&
+        (op == CompareOp::kEq || op == CompareOp::kNe)) {
       return same_text(left.str(), right.str()) == (op == CompareOp::kEq);
     }
     return compare_by(op, left, right);
@@ -299,7 +315,7 @@ bool Interp::contains(const Value& container, const Value& item) {
                           type_name(item.type())));
       }
       charge(static_cast<int64_t>(container.str().size() / 64));
-      return container.str().find(item.str()) != std::string_view::npos;
+      return find_text(container.str(), item.str()) != std::string_view::npos;
     case Type::kDict:
       if (item.is_list() || item.is_dict()) {
         raise(fmt::format("unhashable type: '{}'", type_name(item.type())));
@@ -370,15 +386,19 @@ Value Interp::character(std::string_view s, int64_t i, int64_t n) {
   const bool ascii = static_cast<size_t>(n) == s.size();
   if (ascii) return Value::ascii(s[static_cast<size_t>(i)]);
   const size_t at = byte_offset(s, static_cast<size_t>(i));
-  charge(static_cast<int64_t>(at / 64));
+  charge(static_cast<int64_t>(at / 16));
   size_t behind = at;
   next_code_point(s, behind);
   return make_string(std::string(s.substr(at, behind - at)));
 }
 
 int64_t Interp::length(const Value& v) {
-  if (v.is_str()) charge(static_cast<int64_t>(v.str().size() / 256));
-  return length_of(v);
+  if (!v.is_str()) return length_of(v);
+  const auto bytes = static_cast<int64_t>(v.str().size());
+  charge(bytes / 256);
+  const int64_t n = length_of(v);
+  if (n != bytes) charge(bytes / 16);
+  return n;
 }
 
 namespace {
@@ -628,15 +648,13 @@ Value Interp::add(const Value& a, const Value& b) {
       const auto part = [](const Value& v) {
         return v.is_markup() ? std::string(v.str()) : escape_html(v.str());
       };
-      return Value::markup(part(a) + part(b));
+      return make_markup(part(a) + part(b));
     }
     check_size(a.str().size() + b.str().size());
     StrObj* left = a.sole_string();
     if (left != nullptr && !left->own.empty() && a.obj() != b.obj()) {
       charge(static_cast<int64_t>(b.str().size() / 64));
-      left->own += b.str();  // nobody else sees the left side
-      left->view = left->own;
-      left->ascii = -1;
+      left->append(b.str());  // nobody else sees the left side
       return a;
     }
     std::string out;

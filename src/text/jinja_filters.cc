@@ -70,6 +70,7 @@ Value replace(Interp& in, const Value& v, CallArgs& args) {
 }
 
 Value title_filter(Interp& in, const Value& v, CallArgs&) {
+  in.charge_characters(v);
   const std::string s = to_str(v);
   static constexpr std::string_view kBetween = "-({[<";
   std::string out, word;
@@ -204,7 +205,8 @@ Value format_(Interp& in, const Value& v, CallArgs& args) {
   return percent_format(in, to_str(v), values);
 }
 
-Value wordcount(Interp&, const Value& v, CallArgs&) {
+Value wordcount(Interp& in, const Value& v, CallArgs&) {
+  in.charge_characters(v);
   const std::string s = to_str(v);
   int64_t n = 0;
   bool inside = false;
@@ -256,6 +258,7 @@ std::string quoted(std::string_view s, bool query) {
 }
 
 Value urlencode(Interp& in, const Value& v, CallArgs&) {
+  in.charge_characters(v);
   if (v.is_str() || !is_iterable(v)) return in.make_string(quoted(to_str(v), false));
   Value pairs = v;
   CallArgs none;
@@ -283,6 +286,7 @@ Value attr(Interp& in, const Value& v, CallArgs& args) {
 
 template <std::string (*F)(std::string_view)>
 Value mapped(Interp& in, const Value& v, CallArgs&) {
+  in.charge_characters(v);
   return in.make_string(F(to_str(v)));
 }
 
@@ -313,8 +317,8 @@ Value length(Interp& in, const Value& v, CallArgs&) {
 }  // namespace
 
 const FilterTable& text_filters() {
-  static const FilterFn kEscape = [](Interp&, const Value& v, CallArgs&) {
-    return v.is_markup() ? v : Value::markup(escape_html(to_str(v)));
+  static const FilterFn kEscape = [](Interp& in, const Value& v, CallArgs&) {
+    return v.is_markup() ? v : in.make_markup(escape_html(to_str(v)));
   };
   static const FilterTable kFilters = {
       {"tojson", tojson},
@@ -341,11 +345,11 @@ const FilterTable& text_filters() {
       {"count", length},
       {"string",
        [](Interp& in, const Value& v, CallArgs&) { return v.is_str() ? v : text_of(in, v); }},
-      {"safe", [](Interp&, const Value& v, CallArgs&) { return Value::markup(to_str(v)); }},
+      {"safe", [](Interp& in, const Value& v, CallArgs&) { return in.make_markup(to_str(v)); }},
       {"escape", kEscape},
       {"e", kEscape},
-      {"forceescape",
-       [](Interp&, const Value& v, CallArgs&) { return Value::markup(escape_html(to_str(v))); }},
+      {"forceescape", [](Interp& in, const Value& v,
+                         CallArgs&) { return in.make_markup(escape_html(to_str(v))); }},
   };
   return kFilters;
 }

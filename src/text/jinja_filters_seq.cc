@@ -69,7 +69,7 @@ struct Keyed {
 // Stable, and `reverse` keeps equal elements in their order, as Python's sorted() does.
 void sort_keyed(Interp& in, std::vector<Keyed>& all, bool reverse) {
   const double n = static_cast<double>(all.size());
-  in.charge(static_cast<int64_t>(n * std::log2(n + 1)));
+  in.charge(static_cast<int64_t>(2 * n * std::log2(n + 1)));
   std::stable_sort(all.begin(), all.end(), [&](const Keyed& a, const Keyed& b) {
     return reverse ? compare(b.key, a.key, "<") == -1 : compare(a.key, b.key, "<") == -1;
   });
@@ -321,8 +321,8 @@ Value items(Interp& in, const Value& v, CallArgs&) {
   if (v.is_undefined()) return Value::generator({});
   if (!v.is_dict()) raise("Can only get item pairs from a mapping.");
   std::vector<Value> out;
+  in.charge(static_cast<int64_t>(4 * v.as<DictObj>()->items.size()));
   for (const auto& [key, value] : v.as<DictObj>()->items) out.push_back(Value::tuple({key, value}));
-  in.charge(static_cast<int64_t>(out.size()));
   return Value::generator(std::move(out));
 }
 
@@ -343,7 +343,10 @@ Value batch(Interp& in, const Value& v, CallArgs& args) {
     const size_t end = std::min(i + n, all.items().size());
     std::vector<Value> row(all.items().begin() + static_cast<std::ptrdiff_t>(i),
                            all.items().begin() + static_cast<std::ptrdiff_t>(end));
-    if (given(fill)) row.resize(n, fill);
+    if (given(fill)) {
+      in.charge(static_cast<int64_t>(n));
+      row.resize(n, fill);
+    }
     out.push_back(Value::list(std::move(row)));
   }
   return Value::generator(std::move(out));

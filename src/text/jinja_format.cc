@@ -15,6 +15,8 @@ namespace lorry::text::jinja {
 
 namespace {
 
+constexpr size_t kMaxJson = size_t{64} << 20;
+
 void append_json_escape(char32_t c, std::string& out) {
   static constexpr std::string_view kLetters = "\"\\\n\r\t\f\b";
   static constexpr std::string_view kEscapes = "\"\\nrtfb";
@@ -22,8 +24,6 @@ void append_json_escape(char32_t c, std::string& out) {
   if (known != std::string_view::npos) {
     out += '\\';
     out += kEscapes[known];
-  } else if (c == 0x7f) {
-    out += '\x7f';
   } else if (c < 0x10000) {
     fmt::format_to(std::back_inserter(out), "\\u{:04x}", static_cast<uint32_t>(c));
   } else {
@@ -69,7 +69,10 @@ std::string json_key(const Value& key) {
 
 void new_line(const JsonStyle& style, int level, std::string& out) {
   out += '\n';
-  for (int i = 0; i < level; ++i) out += style.indent;
+  for (int i = 0; i < level; ++i) {
+    out += style.indent;
+    if (out.size() > kMaxJson) raise("a value is too long to print");
+  }
 }
 
 void append_json_list(const Value& value, const JsonStyle& style, int level, std::string& out) {
@@ -128,7 +131,6 @@ void append_json_dict(const DictObj& dict, const JsonStyle& style, int level, st
 }  // namespace
 
 void append_json(const Value& v, const JsonStyle& style, int level, std::string& out) {
-  constexpr size_t kMaxJson = size_t{64} << 20;
   if (out.size() > kMaxJson) raise("a value is too long to print");
   switch (v.type()) {
     case Type::kNone:
@@ -419,7 +421,8 @@ namespace {
 
 class Percent {
  public:
-  Percent(std::string_view format, const Value& args) : format_(format), args_(args) {}
+  Percent(Interp& interp, std::string_view format, const Value& args)
+      : interp_(interp), format_(format), args_(args) {}
 
   std::string run() {
     std::string out;
@@ -429,6 +432,7 @@ class Percent {
         continue;
       }
       out += conversion(++i);
+      interp_.check_size(out.size());
     }
     const bool tuple = args_.is(Type::kTuple);
     if (tuple ? used_ < args_.items().size() : used_ == 0 && !args_.is_dict() && !args_.is_list()) {
@@ -505,6 +509,7 @@ class Percent {
     raise(fmt::format("unsupported format character '{}'", type));
   }
 
+  Interp& interp_;
   std::string_view format_;
   const Value& args_;
   size_t used_ = 0;
@@ -513,7 +518,7 @@ class Percent {
 }  // namespace
 
 Value percent_format(Interp& interp, std::string_view format, const Value& args) {
-  return interp.make_string(Percent(format, args).run());
+  return interp.make_string(Percent(interp, format, args).run());
 }
 
 // ---- "...".format(values)
@@ -535,6 +540,7 @@ class Braces {
       } else if (c == '{') {
         const size_t end = closing(format, i + 1);
         out += field(format.substr(i + 1, end - i - 1), depth);
+        interp_.check_size(out.size());
         i = end;
       } else if (c == '}') {
         raise("single '}' encountered in format string");

@@ -17,6 +17,7 @@ Value hold(Obj* obj) { return Value::object(Type::kMacro, obj); }
 }  // namespace
 
 Interp::~Interp() {
+  meter_.max_work = meter_.max_bytes = INT64_MAX;  // nothing is limited between renders
   for (const Value& ns : namespaces_) {
     auto* obj = ns.as<NamespaceObj>();
     std::vector<std::pair<Value, Value>> items;
@@ -30,6 +31,7 @@ Interp::~Interp() {
 }
 
 std::string Interp::render(const std::vector<std::pair<std::string_view, const Json*>>& variables) {
+  meter_ = {0, 0, 0, limits_.steps, limits_.memory};
   globals_.reserve(template_.globals.size());
   for (const auto& global : template_.globals) globals_.push_back(global.builtin);
   for (size_t i = variables.size(); i-- > 0;) {  // of two with one name the first counts
@@ -60,7 +62,16 @@ Value Interp::make_string(std::string s) {
   return Value::string(std::move(s));
 }
 
+Value Interp::make_markup(std::string s) {
+  check_size(s.size());
+  charge(static_cast<int64_t>(s.size() / 64));
+  return Value::markup(std::move(s));
+}
+
 Value Interp::elements(const Value& value) {
+  // Before they are made.
+  if (value.is_str()) charge(static_cast<int64_t>(value.str().size()));
+  if (value.is(Type::kView)) charge(4 * length_of(value));
   Value out = iterate(value);
   charge(static_cast<int64_t>(out.items().size()));
   return out;
@@ -127,6 +138,7 @@ Interp::Flow Interp::run(const Stmt& s) {
 }
 
 void Interp::clear_slots(int begin, int end) {
+  charge((end - begin) / 16);
   for (int i = begin; i < end; ++i) {
     Value& slot = frame_->slots[static_cast<size_t>(i)];
     if (!slot.is_missing()) slot = Value::missing();
@@ -382,6 +394,7 @@ void bind_macro(const MacroDef& def, CallArgs& args, std::vector<Value>& slots) 
 Value Interp::call_macro(const MacroObj& macro, CallArgs& args) {
   if (++calls_ > limits_.calls) raise("macros call each other too deeply");
   const MacroDef& def = *macro.def;
+  charge(def.n_slots / 4 + static_cast<int64_t>(def.params.size() * (4 + args.named.size() / 4)));
   const Value closure = macro.closure;
   auto* frame = new Frame;
   Value held = hold(frame);

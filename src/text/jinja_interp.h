@@ -14,10 +14,11 @@ namespace lorry::text::jinja {
 
 /// What a hostile template may cost.
 struct Limits {
-  int64_t steps = 30'000'000;        ///< expressions, iterations, and 64 bytes of new text each
-  size_t output = size_t{64} << 20;  ///< bytes of the result, and of any one string
-  int depth = 2500;                  ///< nested evaluations
-  int calls = 200;                   ///< nested macros and recursive loops
+  int64_t steps = 20'000'000;           ///< expressions, iterations, and 64 bytes of new text each
+  int64_t memory = int64_t{512} << 20;  ///< bytes that values hold at one time
+  size_t output = size_t{64} << 20;     ///< bytes of the result, and of any one string
+  int depth = 2500;                     ///< nested evaluations
+  int calls = 200;                      ///< nested macros and recursive loops
 };
 
 /// The variables of the template itself or of one call of a macro.
@@ -92,10 +93,17 @@ class Interp {
   // For filters, tests and methods.
 
   /// Counts work; raises when the template has done too much.
-  void charge(int64_t steps) {
-    steps_ += steps;
-    if (steps_ > limits_.steps) raise("the template does too much work; rendering was stopped");
+  void charge(int64_t steps) { meter_.charge(steps); }
+  /// Counts the work of going through `input` if it is a string.
+  void charge_text(const Value& input) {
+    if (input.is_str()) charge(static_cast<int64_t>(input.str().size() / 64));
   }
+  /// The same where each of its characters is looked up.
+  void charge_characters(const Value& input) {
+    if (input.is_str()) charge(static_cast<int64_t>(input.str().size()));
+  }
+  /// make_string of what `safe` and `escape` give.
+  Value make_markup(std::string s);
   /// A new string; raises if it is too long.
   Value make_string(std::string s);
   void check_size(size_t bytes) const {
@@ -119,6 +127,12 @@ class Interp {
 
  private:
   enum class Flow : uint8_t { kNext, kBreak, kContinue };
+
+  // One step of work, one evaluation deeper.
+  void deeper() {
+    charge(1);
+    if (++depth_ > limits_.depth) raise("evaluation goes too deep");
+  }
 
   Flow run(const std::vector<StmtPtr>& body);
   Flow run(const Stmt& s);
@@ -160,6 +174,7 @@ class Interp {
 
   const Template& template_;
   const Limits& limits_;
+  Meter& meter_ = meter;
   std::vector<Value> globals_;
   std::vector<Value> namespaces_;  // emptied at the end: they may hold each other
   std::vector<Value> frames_;      // that outlived their call, likewise
@@ -170,7 +185,6 @@ class Interp {
   bool generation_lost_ = false;
   Value filter_input_;  // what a filter chain without an input (a filter block's) starts from
   int line_ = 0;
-  int64_t steps_ = 0;
   int depth_ = 0;
   int calls_ = 0;
 };

@@ -27,6 +27,16 @@ int64_t need_int(const Value& v, int64_t fallback) {
   return v.as_int();
 }
 
+// rfind, whose time grows with both sizes.
+size_t find_last(Interp& in, std::string_view s, std::string_view sub) {
+  if (sub.size() > 64 && sub.size() <= s.size()) {
+    const double work =
+        static_cast<double>(s.size() - sub.size()) * static_cast<double>(sub.size());
+    in.charge(static_cast<int64_t>(work / 4096));
+  }
+  return s.rfind(sub);
+}
+
 Value strip_method(Interp& in, const Value& self, CallArgs& args, const char* name, bool left,
                    bool right) {
   Value chars;
@@ -54,12 +64,12 @@ Value split_spaces(Interp& in, std::string_view s, int64_t limit, bool from_righ
     }
     size_t begin = 0, end = s.size();
     if (from_right) {
+      in.charge(static_cast<int64_t>(s.size() / 4));
       for (size_t pos = 0; pos < s.size();) {
         if (is_space(next_code_point(s, pos))) begin = pos;
       }
       add_piece(in, out, s.substr(begin));
       s = s.substr(0, begin);
-      in.charge(static_cast<int64_t>(begin / 16));
       continue;
     }
     for (size_t pos = 0; pos < s.size();) {
@@ -85,7 +95,7 @@ Value split_method(Interp& in, const Value& self, CallArgs& args, bool from_righ
   if (sep.empty()) raise("empty separator");
   std::vector<Value> out;
   while (limit < 0 || static_cast<int64_t>(out.size()) < limit) {
-    const size_t at = from_right ? s.rfind(sep) : s.find(sep);
+    const size_t at = from_right ? find_last(in, s, sep) : find_text(s, sep);
     if (at == std::string_view::npos) break;
     add_piece(in, out, from_right ? s.substr(at + sep.size()) : s.substr(0, at));
     s = from_right ? s.substr(0, at) : s.substr(at + sep.size());
@@ -162,7 +172,8 @@ Value find_method(Interp& in, const Value& self, CallArgs& args, const char* nam
   int64_t offset = 0;
   in.charge(static_cast<int64_t>(self.str().size() / 64));
   size_t at = std::string_view::npos;
-  if (window(in, self, start, end, s, offset)) at = last ? s.rfind(sub) : s.find(sub);
+  if (window(in, self, start, end, s, offset))
+    at = last ? find_last(in, s, sub) : find_text(s, sub);
   if (at != std::string_view::npos) {
     return Value::integer(offset + static_cast<int64_t>(code_point_count(s.substr(0, at))));
   }
@@ -179,7 +190,8 @@ Value count(Interp& in, const Value& self, CallArgs& args) {
   if (!window(in, self, start, end, s, offset)) return Value::integer(0);
   if (sub.empty()) return Value::integer(static_cast<int64_t>(code_point_count(s)) + 1);
   int64_t n = 0;
-  for (size_t at = s.find(sub); at != std::string_view::npos; at = s.find(sub, at + sub.size()))
+  for (size_t at = find_text(s, sub); at != std::string_view::npos;
+       at = find_text(s, sub, at + sub.size()))
     ++n;
   return Value::integer(n);
 }
@@ -206,8 +218,8 @@ Value replace(Interp& in, const Value& self, CallArgs& args) {
     if (pos < s.size()) out += s.substr(pos);
     return in.make_string(std::move(out));
   }
-  for (size_t at = s.find(from); at != std::string_view::npos && left != 0;
-       at = s.find(from, pos)) {
+  for (size_t at = find_text(s, from); at != std::string_view::npos && left != 0;
+       at = find_text(s, from, pos)) {
     out += s.substr(pos, at - pos);
     out += to;
     pos = at + from.size();
@@ -295,7 +307,7 @@ Value partition(Interp& in, const Value& self, CallArgs& args, bool last) {
   const std::string_view sep = need_str(sep_value, "must be str");
   if (sep.empty()) raise("empty separator");
   const std::string_view s = self.str();
-  const size_t at = last ? s.rfind(sep) : s.find(sep);
+  const size_t at = last ? find_last(in, s, sep) : find_text(s, sep);
   const auto str = [&](std::string_view part) { return in.make_string(std::string(part)); };
   if (at == std::string_view::npos) {
     if (last) return Value::tuple({str(""), str(""), self});
@@ -357,6 +369,7 @@ std::string fold_case(std::string_view text) {
 
 template <std::string (*F)(std::string_view)>
 Value mapped(Interp& in, const Value& self, CallArgs& args) {
+  in.charge_characters(self);
   args.bind("method", {}, {});
   return in.make_string(F(self.str()));
 }

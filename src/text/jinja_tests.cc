@@ -65,6 +65,7 @@ bool remainder_is(Interp& in, const Value& value, const Value& by, int64_t equal
 
 bool case_is(Interp& in, const Value& v, const char* method) {
   CallArgs none;
+  in.charge_characters(v);
   return truthy(str_method(in, Value::string(to_str(v)), method, none));
 }
 

@@ -58,6 +58,13 @@ bool is_ascii(std::string_view s) {
   return true;
 }
 
+size_t find_text(std::string_view s, std::string_view sub, size_t from) {
+  if (from > s.size()) return std::string_view::npos;
+  const void* at = memmem(s.data() + from, s.size() - from, sub.data(), sub.size());
+  if (at == nullptr) return std::string_view::npos;
+  return static_cast<size_t>(static_cast<const char*>(at) - s.data());
+}
+
 size_t plain_run(std::string_view s, size_t pos, char quote, bool all) {
   constexpr uint64_t kOnes = 0x0101010101010101, kHigh = 0x8080808080808080;
   const auto has_byte = [](uint64_t word, uint8_t byte) {

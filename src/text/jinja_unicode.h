@@ -13,6 +13,9 @@ char32_t next_code_point(std::string_view s, size_t& pos);
 void append_code_point(std::string& out, char32_t c);
 
 bool is_ascii(std::string_view s);
+/// s.find(sub, from) in time that grows with the sum of their sizes, not with the product.
+size_t find_text(std::string_view s, std::string_view sub, size_t from = 0);
+
 /// How many bytes of `s` from `pos` on are ASCII that JSON and repr() print as it is: no control
 /// characters, no backslash, no `quote`. With `all` bytes of other characters count too.
 size_t plain_run(std::string_view s, size_t pos, char quote, bool all = false);

@@ -21,6 +21,11 @@ constexpr bool kPooled = true;
 
 void raise(std::string message) { throw TemplateError{std::move(message), 0}; }
 
+void Meter::fail() const {
+  raise(work > max_work ? "the template does too much work; rendering was stopped"
+                        : "the template needs too much memory; rendering was stopped");
+}
+
 namespace {
 
 /// Freed memory of one thread, by size.
@@ -64,8 +69,15 @@ thread_local Pool pool;
 
 }  // namespace
 
-void* Obj::operator new(size_t bytes) { return pool.take(bytes); }
-void Obj::operator delete(void* memory, size_t bytes) { pool.give(memory, bytes); }
+void* Obj::operator new(size_t bytes) {
+  meter.bytes += static_cast<int64_t>(bytes);
+  return pool.take(bytes);
+}
+
+void Obj::operator delete(void* memory, size_t bytes) {
+  meter.bytes -= static_cast<int64_t>(bytes);
+  pool.give(memory, bytes);
+}
 
 Value Value::ascii(char c) {
   static const auto kAll = [] {
@@ -88,7 +100,9 @@ Value Value::markup(std::string s) {
   return object(Type::kStr, obj);
 }
 
-ListObj::ListObj(std::vector<Value> v) : items(std::move(v)) {
+ListObj::ListObj(std::vector<Value> v)
+    : items(std::move(v)), counted_(static_cast<int64_t>(items.capacity() * sizeof(Value))) {
+  meter.bytes += counted_;
   for (const Value& item : items) depth = std::max(depth, depth_above(item));
 }
 
@@ -149,6 +163,7 @@ int16_t depth_above(const Value& child) {
 }
 
 const Value* DictObj::find(std::string_view key) const {
+  if (key.size() > 256) meter.charge(static_cast<int64_t>(key.size() / 64));
   if (index) {
     const auto it = index->find(key);
     return it == index->end() ? nullptr : &items[it->second].second;
@@ -161,6 +176,7 @@ const Value* DictObj::find(std::string_view key) const {
 
 const Value* DictObj::find(const Value& key) const {
   if (key.is_str()) return find(key.str());
+  meter.charge(static_cast<int64_t>(items.size() / 4));
   for (const auto& [k, v] : items) {
     if (equals(k, key)) return &v;
   }
@@ -174,6 +190,7 @@ void DictObj::set(Value key, Value value) {
     return;
   }
   items.emplace_back(std::move(key), std::move(value));
+  meter.bytes += kEntryBytes;
   add_to_index(items.size() - 1);
 }
 
@@ -267,6 +284,7 @@ namespace {
 
 bool dicts_equal(const DictObj& a, const DictObj& b) {
   if (a.items.size() != b.items.size()) return false;
+  meter.charge(static_cast<int64_t>(a.items.size()));
   return std::all_of(a.items.begin(), a.items.end(), [&](const auto& item) {
     const Value* other = b.find(item.first);
     return other != nullptr && equals(item.second, *other);
@@ -274,7 +292,15 @@ bool dicts_equal(const DictObj& a, const DictObj& b) {
 }
 
 bool items_equal(const std::vector<Value>& a, const std::vector<Value>& b) {
-  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), equals);
+  if (a.size() != b.size()) return false;
+  meter.charge(static_cast<int64_t>(a.size()));
+  return std::equal(a.begin(), a.end(), b.begin(), equals);
+}
+
+// Looking at two texts of which one is long.
+void charge_text(std::string_view a, std::string_view b) {
+  const size_t shorter = std::min(a.size(), b.size());
+  if (shorter > 256) meter.charge(static_cast<int64_t>(shorter / 64));
 }
 
 }  // namespace
@@ -291,6 +317,7 @@ bool equals(const Value& a, const Value& b) {
     case Type::kNone:
       return true;
     case Type::kStr:
+      charge_text(a.str(), b.str());
       return same_text(a.str(), b.str());
     case Type::kList:
     case Type::kTuple:
@@ -314,11 +341,13 @@ int compare(const Value& a, const Value& b, const char* op) {
     return x < y ? -1 : x > y ? 1 : x == y ? 0 : 2;  // 2: NaN, less than nothing
   }
   if (a.is_str() && b.is_str()) {
+    charge_text(a.str(), b.str());
     const int c = a.str().compare(b.str());  // UTF-8 keeps the order of code points
     return c < 0 ? -1 : c > 0;
   }
   if (a.type() == b.type() && (a.is_list() || a.is(Type::kTuple))) {
     const auto &x = a.items(), &y = b.items();
+    meter.charge(static_cast<int64_t>(std::min(x.size(), y.size())));
     for (size_t i = 0; i < std::min(x.size(), y.size()); ++i) {
       if (!equals(x[i], y[i])) return compare(x[i], y[i], op);
     }
@@ -465,11 +494,15 @@ void append_repr(const Value& v, std::string& out) {
     case Type::kDict:
       append_dict(*v.as<DictObj>(), out);
       return;
-    case Type::kNamespace:
+    case Type::kNamespace: {
+      constexpr int kMaxNamespaces = 10;  // they may hold themselves
+      if (++meter.namespaces > kMaxNamespaces) raise("namespaces hold each other too deeply");
       out += "<Namespace ";
       append_dict(v.as<NamespaceObj>()->attributes, out);
       out += '>';
+      --meter.namespaces;
       return;
+    }
     case Type::kRange:
       append_range(*v.as<ListObj>(), out);
       return;
@@ -535,6 +568,7 @@ Value from_json(const Json& json, int depth) {
             dict->items.emplace_back(Value::borrowed(key), from_json(item, depth + 1));
         if (item.is_structured()) dict->depth = std::max(dict->depth, depth_above(added.second));
       }
+      meter.bytes += DictObj::kEntryBytes * static_cast<int64_t>(dict->items.size());
       dict->add_to_index(0);
       return value;
     }

@@ -48,6 +48,26 @@ struct TemplateError {
 };
 [[noreturn]] void raise(std::string message);
 
+/// What the render of this thread has cost so far. Values count the memory that they hold, and what
+/// goes through whole values counts its work; Interp sets the limits.
+struct Meter {
+  int64_t work = 0;    ///< expressions, iterations, elements looked at, 64 bytes of text each
+  int64_t bytes = 0;   ///< held by values now
+  int namespaces = 0;  ///< nested in each other where one is printed
+  int64_t max_work = INT64_MAX;
+  int64_t max_bytes = INT64_MAX;
+
+  /// Counts work; raises when there was too much, or values hold too much.
+  void charge(int64_t more) {
+    work += more;
+    if (work > max_work || bytes > max_bytes) fail();
+  }
+
+ private:
+  [[noreturn]] void fail() const;
+};
+inline constinit thread_local Meter meter;
+
 /// Nesting of lists in lists and the like, so that no recursion over a value is deep.
 inline constexpr int kMaxValueDepth = 400;
 
@@ -213,7 +233,18 @@ struct StrObj : Obj {
   std::string_view view;
   bool markup = false;  ///< made by `safe` or `escape`
   int8_t ascii = -1;    ///< 1, 0, or -1 for not looked yet
-  explicit StrObj(std::string s) : own(std::move(s)), view(own) {}
+  explicit StrObj(std::string s) : own(std::move(s)), view(own) { count(1); }
+  ~StrObj() override { count(-1); }
+  void append(std::string_view more) {
+    count(-1);
+    own += more;
+    view = own;
+    ascii = -1;
+    count(1);
+  }
+
+ private:
+  void count(int sign) const { meter.bytes += sign * static_cast<int64_t>(own.capacity()); }
 };
 
 /// Lists, tuples, ranges, and generators (which are emptied by being run through).
@@ -222,9 +253,14 @@ struct ListObj : Obj {
   Value first_name, second_name;          ///< names of a groupby tuple's fields, else undefined
   int64_t start = 0, stop = 0, step = 1;  ///< of a range
   explicit ListObj(std::vector<Value> v);
+  ~ListObj() override { meter.bytes -= counted_; }
+
+ private:
+  int64_t counted_ = 0;
 };
 
 struct DictObj : Obj {
+  ~DictObj() override { meter.bytes -= kEntryBytes * static_cast<int64_t>(items.size()); }
   std::vector<std::pair<Value, Value>> items;
   /// Places of string keys, once there are many.
   std::unique_ptr<std::unordered_map<std::string_view, size_t>> index;
@@ -235,6 +271,7 @@ struct DictObj : Obj {
   void set(Value key, Value value);
 
  private:
+  static constexpr int64_t kEntryBytes = 64;
   void add_to_index(size_t first);
   friend Value from_json(const Json& json, int depth);
 };
