@@ -20,6 +20,9 @@ void Meter::fail() const {
 
 namespace {
 
+/// Values may outlive the pool of the thread that ends: those of static objects.
+constinit thread_local bool pool_is_gone = false;
+
 /// Freed memory of one thread, by size.
 class Pool {
  public:
@@ -27,6 +30,7 @@ class Pool {
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
   ~Pool() {
+    pool_is_gone = true;
     for (auto& list : free_) {
       for (void* memory : list) ::operator delete(memory);
     }
@@ -63,11 +67,12 @@ thread_local Pool pool;
 
 void* Obj::operator new(size_t bytes) {
   meter.bytes += static_cast<int64_t>(bytes);
-  return pool.take(bytes);
+  return pool_is_gone ? ::operator new(bytes) : pool.take(bytes);
 }
 
 void Obj::operator delete(void* memory, size_t bytes) {
   meter.bytes -= static_cast<int64_t>(bytes);
+  if (pool_is_gone) return ::operator delete(memory);
   pool.give(memory, bytes);
 }
 
