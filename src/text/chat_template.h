@@ -14,7 +14,7 @@
 
 namespace lorry::text {
 
-/// A parsed template. Immutable, hence thread-safe; rendering is bounded in steps, output size and
+/// A parsed template. Immutable, hence thread-safe; rendering is bounded in work, memory, output and
 /// recursion, so that a hostile template fails instead of hanging.
 class ChatTemplate {
  public:
