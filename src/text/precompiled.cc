@@ -57,7 +57,7 @@ class Precompiled : public NormalizerStep {
       if (end - begin > kMaxCluster || !replace(in, begin, end, out)) {
         for (size_t i = begin; i < end;) {
           const size_t next = i + utf8_size(text[i]);
-          if (!replace(in, i, next, out)) out.append_part(in, i, next);
+          if (!replace(in, i, next, out)) keep(in, i, next, out);
           i = next;
         }
       }
@@ -74,8 +74,24 @@ class Precompiled : public NormalizerStep {
       return false;
     }
     const auto replacement = find(text);
-    if (replacement) out.append(*replacement, in.span(begin, end));
+    if (replacement) out.append(*replacement, span(in, begin, end, out));
     return replacement.has_value();
+  }
+
+  static void keep(const AlignedText& in, size_t begin, size_t end, AlignedText& out) {
+    if (begin > 0 && out.text().empty()) {
+      out.append(in.text().substr(begin, end - begin), span(in, begin, end, out));
+    } else {
+      out.append_part(in, begin, end);
+    }
+  }
+
+  /// The input behind [begin, end). As with the peer, what was removed from the very start belongs
+  /// to what comes first in its place, so that this still counts as the start of the text.
+  static Span span(const AlignedText& in, size_t begin, size_t end, const AlignedText& out) {
+    Span from = in.span(begin, end);
+    if (out.text().empty()) from.first = in.span(0, 1).first;
+    return from;
   }
 
   /// What stands for the shortest prefix of `key` that the array holds.
