@@ -56,6 +56,7 @@ class Regex {
  private:
   struct Program;
   friend class RegexCompiler;
+  friend class RegexMachine;
   explicit Regex(std::unique_ptr<const Program> program);
   std::unique_ptr<const Program> program_;
 };
