@@ -1,251 +1,71 @@
 #include "text/decoder.h"
 
-#include <algorithm>
 #include <nlohmann/json.hpp>
-#include <optional>
 
 #include "text/byte_chars.h"
+#include "text/decoder_steps.h"
 #include "text/pattern.h"
 #include "text/unicode.h"
 
 namespace lorry::text {
 namespace {
 
-using Tokens = std::vector<std::string>;
-
-void join(Tokens& tokens) {
-  std::string all;
-  for (const std::string& t : tokens) all += t;
-  tokens.assign(1, std::move(all));
-}
-
-class ByteLevelDecoder : public DecoderStep {
- public:
-  void apply(Tokens& tokens) const override {
-    for (std::string& t : tokens) t = Decoder::token_bytes(t);
-    join(tokens);
-    tokens[0] = replace_invalid_utf8(tokens[0]);
-  }
-};
-
-class Fuse : public DecoderStep {
- public:
-  void apply(Tokens& tokens) const override { join(tokens); }
-};
-
-class ReplaceDecoder : public DecoderStep {
- public:
-  ReplaceDecoder(Regex pattern, std::string content)
-      : pattern_(std::move(pattern)), content_(std::move(content)) {}
-
-  void apply(Tokens& tokens) const override {
-    for (std::string& token : tokens) {
-      if (token.empty()) continue;
-      Regex::Iterator matches(pattern_, token);
-      std::string out;
-      size_t done = 0;
-      for (Regex::Match m; matches.next(m); done = m.end) {
-        out.append(token, done, m.begin - done);
-        out += content_;
-      }
-      out.append(token, done);
-      token = std::move(out);
-    }
-  }
-
- private:
-  Regex pattern_;
-  std::string content_;
-};
-
-class ByteFallback : public DecoderStep {
- public:
-  void apply(Tokens& tokens) const override {
-    Tokens out;
-    std::string bytes;
-    const auto flush = [&] {
-      if (bytes.empty()) return;
-      if (is_valid_utf8(bytes)) {
-        out.push_back(bytes);
-      } else {
-        out.insert(out.end(), bytes.size(), "\xEF\xBF\xBD");
-      }
-      bytes.clear();
-    };
-    for (std::string& token : tokens) {
-      if (const auto byte = byte_of(token)) {
-        bytes += *byte;
-      } else {
-        flush();
-        out.push_back(std::move(token));
-      }
-    }
-    flush();
-    tokens = std::move(out);
-  }
-
- private:
-  /// <0x61> is 'a'.
-  static std::optional<char> byte_of(std::string_view t) {
-    if (t.size() != 6 || !t.starts_with("<0x") || t[5] != '>') return std::nullopt;
-    int value = 0;
-    for (const char c : t.substr(3, 2)) {
-      const int digit = c >= '0' && c <= '9'   ? c - '0'
-                        : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                        : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                                               : -1;
-      if (digit < 0) return std::nullopt;
-      value = value * 16 + digit;
-    }
-    return static_cast<char>(value);
-  }
-};
-
-class StripDecoder : public DecoderStep {
- public:
-  StripDecoder(std::string content, size_t start, size_t stop)
-      : content_(std::move(content)), start_(start), stop_(stop) {}
-
-  void apply(Tokens& tokens) const override {
-    for (std::string& token : tokens) {
-      std::string_view t = token;
-      for (size_t i = 0; i < start_ && t.starts_with(content_); ++i) {
-        t.remove_prefix(content_.size());
-      }
-      for (size_t i = 0; i < stop_ && t.ends_with(content_); ++i) t.remove_suffix(content_.size());
-      token = std::string(t);
-    }
-  }
-
- private:
-  std::string content_;
-  size_t start_, stop_;
-};
-
-class MetaspaceDecoder : public DecoderStep {
- public:
-  MetaspaceDecoder(std::string replacement, bool prepended)
-      : replacement_(std::move(replacement)), prepended_(prepended) {}
-
-  void apply(Tokens& tokens) const override {
-    for (size_t i = 0; i < tokens.size(); ++i) {
-      std::string out;
-      for (size_t k = 0; k < tokens[i].size();) {
-        if (tokens[i].compare(k, replacement_.size(), replacement_) == 0) {
-          if (i != 0 || !prepended_) out += ' ';
-          k += replacement_.size();
-        } else {
-          out += tokens[i][k++];
-        }
-      }
-      tokens[i] = std::move(out);
-    }
-  }
-
- private:
-  std::string replacement_;
-  bool prepended_;
-};
-
-class BpeDecoder : public DecoderStep {
- public:
-  explicit BpeDecoder(std::string suffix) : suffix_(std::move(suffix)) {}
-
-  void apply(Tokens& tokens) const override {
-    for (size_t i = 0; !suffix_.empty() && i < tokens.size(); ++i) {
-      const std::string_view space = i + 1 == tokens.size() ? "" : " ";
-      std::string out;
-      size_t done = 0;
-      for (size_t at; (at = tokens[i].find(suffix_, done)) != std::string::npos;) {
-        out.append(tokens[i], done, at - done).append(space);
-        done = at + suffix_.size();
-      }
-      tokens[i] = out.append(tokens[i], done);
-    }
-  }
-
- private:
-  std::string suffix_;
-};
-
-void replace_all(std::string& text, std::string_view from, std::string_view to) {
-  if (from.empty()) return;
-  std::string out;
-  size_t done = 0;
-  for (size_t at; (at = text.find(from, done)) != text.npos; done = at + from.size()) {
-    out.append(text, done, at - done).append(to);
-  }
-  if (done) text = out.append(text, done);
-}
-
-/// English as BERT's decoder puts it together.
-void clean_up(std::string& text) {
-  constexpr std::pair<std::string_view, std::string_view> kChanges[] = {
-      {" .", "."},   {" ?", "?"},     {" !", "!"},    {" ,", ","},
-      {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},  {" do not", " don't"},
-      {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
-  for (const auto& [from, to] : kChanges) replace_all(text, from, to);
-}
-
-class WordPieceDecoder : public DecoderStep {
- public:
-  WordPieceDecoder(std::string prefix, bool cleanup)
-      : prefix_(std::move(prefix)), cleanup_(cleanup) {}
-
-  void apply(Tokens& tokens) const override {
-    for (size_t i = 0; i < tokens.size(); ++i) {
-      std::string& token = tokens[i];
-      if (i != 0) {
-        if (token.starts_with(prefix_)) {
-          token.erase(0, prefix_.size());
-        } else {
-          token = std::string(" ").append(token);
-        }
-      }
-      if (cleanup_) clean_up(token);
-    }
-  }
-
- private:
-  std::string prefix_;
-  bool cleanup_;
-};
-
-class CtcDecoder : public DecoderStep {
- public:
-  CtcDecoder(std::string pad, std::string delimiter, bool cleanup)
-      : pad_(std::move(pad)), delimiter_(std::move(delimiter)), cleanup_(cleanup) {}
-
-  void apply(Tokens& tokens) const override {
-    tokens.erase(std::unique(tokens.begin(), tokens.end()), tokens.end());
-    for (std::string& token : tokens) {
-      replace_all(token, pad_, "");
-      if (!cleanup_) continue;
-      clean_up(token);
-      replace_all(token, delimiter_, " ");
-    }
-    std::erase(tokens, "");
-  }
-
- private:
-  std::string pad_, delimiter_;
-  bool cleanup_;
-};
-
-/// Whether Replace leaves byte tokens what they are, and makes none.
-bool spares_byte_tokens(const Json& json, std::string_view content) {
-  const Json& pattern = json["pattern"];
-  const auto literal = pattern.find("String");
-  if (literal == pattern.end()) return false;
-  constexpr const char* kOfByteTokens = "<>x0123456789abcdefABCDEF";
-  const auto& from = literal->get_ref<const std::string&>();
-  return from.find_first_of(kOfByteTokens) == from.npos &&
-         content.find_first_of("<>") == content.npos;
-}
+using Change = std::function<std::string(std::string)>;
 
 size_t count_field(const Json& json, const char* name) {
   const auto it = json.find(name);
   return it != json.end() && it->is_number_unsigned() ? it->get<size_t>() : 0;
+}
+
+/// The pattern where it is a string; "" if it is an expression.
+std::string literal_of(const Json& json) {
+  const auto it = json["pattern"].find("String");
+  return it == json["pattern"].end() ? "" : it->get<std::string>();
+}
+
+struct StripOptions {
+  std::string content;
+  size_t start = 0, stop = 0;
+};
+
+Result<StripOptions> parse_strip(const Json& json, const std::string& where) {
+  LORRY_ASSIGN(std::string content, string_field(json, "content", where));
+  if (content.empty()) return invalid_input(where + ": empty content");
+  return StripOptions{std::move(content), count_field(json, "start"), count_field(json, "stop")};
+}
+
+struct MetaspaceOptions {
+  std::string replacement;
+  bool prepended = true;
+};
+
+Result<MetaspaceOptions> parse_metaspace(const Json& json, const std::string& where) {
+  LORRY_ASSIGN(std::string replacement, string_field(json, "replacement", where));
+  if (replacement.empty()) return invalid_input(where + ": empty replacement");
+  const auto scheme = json.find("prepend_scheme");
+  const bool never = (scheme != json.end() && *scheme == "never") ||
+                     !bool_field_or(json, "add_prefix_space", true);
+  return MetaspaceOptions{std::move(replacement), !never};
+}
+
+Result<Change> parse_replace(const Json& json, const std::string& where) {
+  LORRY_ASSIGN(Regex compiled, parse_pattern(json, where));
+  LORRY_ASSIGN(const std::string content, string_field(json, "content", where));
+  const auto pattern = std::make_shared<const Regex>(std::move(compiled));
+  return Change([=](const std::string& t) { return replace_matches(*pattern, t, content); });
+}
+
+struct CtcOptions {
+  std::string pad, delimiter;
+  bool cleanup = false;
+};
+
+Result<CtcOptions> parse_ctc(const Json& json, const std::string& where) {
+  CtcOptions out;
+  LORRY_ASSIGN(out.pad, string_field(json, "pad_token", where));
+  LORRY_ASSIGN(out.delimiter, string_field(json, "word_delimiter_token", where));
+  LORRY_ASSIGN(out.cleanup, bool_field(json, "cleanup", where));
+  return out;
 }
 
 }  // namespace
@@ -269,56 +89,84 @@ Result<Decoder> Decoder::parse(const Json& json) {
 Result<> Decoder::add(const Json& json) {
   const std::string type = type_of(json);
   const std::string where = "tokenizer.json: decoder " + type;
-  const bool joined = fused_;
-  if (joined && type != "Sequence" && type != "Fuse" && type != "Strip") local_ = false;
   if (type == "Sequence") {
     const auto list = json.find("decoders");
     if (list == json.end() || !list->is_array())
       return invalid_input(where + ": no list 'decoders'");
     for (const Json& item : *list) LORRY_TRY(add(item));
-  } else if (type == "ByteLevel") {
-    steps_.push_back(std::make_unique<ByteLevelDecoder>());
-    local_ = false;
+    return {};
+  }
+  if (fused_) return add_text_step(type, json, where);
+  if (type == "ByteLevel") {
+    steps_.push_back(make_byte_level_decoder());
     fused_ = true;
   } else if (type == "Fuse") {
-    steps_.push_back(std::make_unique<Fuse>());
+    steps_.push_back(make_fuse());
     fused_ = true;
   } else if (type == "ByteFallback") {
-    steps_.push_back(std::make_unique<ByteFallback>());
+    steps_.push_back(make_byte_fallback());
   } else if (type == "Replace") {
-    LORRY_ASSIGN(Regex pattern, parse_pattern(json, where));
-    LORRY_ASSIGN(std::string content, string_field(json, "content", where));
-    if (!spares_byte_tokens(json, content)) local_ = false;
-    steps_.push_back(std::make_unique<ReplaceDecoder>(std::move(pattern), std::move(content)));
+    LORRY_ASSIGN(Change change, parse_replace(json, where));
+    steps_.push_back(make_each_token(std::move(change)));
   } else if (type == "Strip") {
-    LORRY_ASSIGN(std::string content, string_field(json, "content", where));
-    if (content.empty()) return invalid_input(where + ": empty content");
-    if (joined ? count_field(json, "stop") > 0 : content.find_first_of("<>") != content.npos) {
-      local_ = false;
-    }
-    steps_.push_back(std::make_unique<StripDecoder>(std::move(content), count_field(json, "start"),
-                                                    count_field(json, "stop")));
+    LORRY_ASSIGN(const StripOptions o, parse_strip(json, where));
+    steps_.push_back(make_strip_decoder(o.content, o.start, o.stop));
   } else if (type == "Metaspace") {
-    LORRY_ASSIGN(std::string replacement, string_field(json, "replacement", where));
-    if (replacement.empty()) return invalid_input(where + ": empty replacement");
-    const auto scheme = json.find("prepend_scheme");
-    const bool never = (scheme != json.end() && *scheme == "never") ||
-                       !bool_field_or(json, "add_prefix_space", true);
-    steps_.push_back(std::make_unique<MetaspaceDecoder>(std::move(replacement), !never));
+    LORRY_ASSIGN(const MetaspaceOptions o, parse_metaspace(json, where));
+    steps_.push_back(make_metaspace_decoder(o.replacement, o.prepended));
   } else if (type == "BPEDecoder") {
     LORRY_ASSIGN(std::string suffix, string_field(json, "suffix", where));
-    local_ = false;
-    steps_.push_back(std::make_unique<BpeDecoder>(std::move(suffix)));
+    steps_.push_back(make_bpe_decoder(std::move(suffix)));
   } else if (type == "WordPiece") {
     LORRY_ASSIGN(std::string prefix, string_field(json, "prefix", where));
     LORRY_ASSIGN(const bool cleanup, bool_field(json, "cleanup", where));
-    steps_.push_back(std::make_unique<WordPieceDecoder>(std::move(prefix), cleanup));
+    steps_.push_back(make_word_piece_decoder(std::move(prefix), cleanup));
   } else if (type == "CTC") {
-    LORRY_ASSIGN(std::string pad, string_field(json, "pad_token", where));
-    local_ = false;
-    LORRY_ASSIGN(std::string delimiter, string_field(json, "word_delimiter_token", where));
+    LORRY_ASSIGN(const CtcOptions o, parse_ctc(json, where));
+    steps_.push_back(make_ctc_decoder(o.pad, o.delimiter, o.cleanup));
+  } else {
+    return unsupported("tokenizer.json: decoder '" + type + "' is not supported");
+  }
+  return {};
+}
+
+/// Behind a step that joins, where the text is the first token and the last.
+Result<> Decoder::add_text_step(const std::string& type, const Json& json,
+                                const std::string& where) {
+  const auto add_clean_up = [&] {
+    for (DecoderStep& step : make_text_clean_up()) steps_.push_back(std::move(step));
+  };
+  if (type == "Fuse") return {};
+  if (type == "ByteLevel") {
+    steps_.push_back(make_whole_text(
+        [](const std::string& text) { return replace_invalid_utf8(token_bytes(text)); }));
+  } else if (type == "ByteFallback") {
+    steps_.push_back(make_text_byte_fallback());
+  } else if (type == "Replace") {
+    LORRY_ASSIGN(Change change, parse_replace(json, where));
+    const std::string literal = literal_of(json);
+    steps_.push_back(literal.empty() ? make_whole_text(std::move(change))
+                                     : make_text_replace(literal, json["content"]));
+  } else if (type == "Strip") {
+    LORRY_ASSIGN(const StripOptions o, parse_strip(json, where));
+    steps_.push_back(make_text_strip(o.content, o.start, o.stop));
+  } else if (type == "Metaspace") {
+    LORRY_ASSIGN(const MetaspaceOptions o, parse_metaspace(json, where));
+    steps_.push_back(make_text_replace(o.replacement, o.prepended ? "" : " "));
+  } else if (type == "BPEDecoder") {
+    LORRY_ASSIGN(std::string suffix, string_field(json, "suffix", where));
+    if (!suffix.empty()) steps_.push_back(make_text_replace(std::move(suffix), ""));
+  } else if (type == "WordPiece") {
+    LORRY_TRY(string_field(json, "prefix", where));
     LORRY_ASSIGN(const bool cleanup, bool_field(json, "cleanup", where));
-    steps_.push_back(std::make_unique<CtcDecoder>(std::move(pad), std::move(delimiter), cleanup));
+    if (cleanup) add_clean_up();
+  } else if (type == "CTC") {
+    LORRY_ASSIGN(const CtcOptions o, parse_ctc(json, where));
+    if (!o.pad.empty()) steps_.push_back(make_text_replace(o.pad, ""));
+    if (o.cleanup) {
+      add_clean_up();
+      steps_.push_back(make_text_replace(o.delimiter, " "));
+    }
   } else {
     return unsupported("tokenizer.json: decoder '" + type + "' is not supported");
   }
@@ -326,14 +174,54 @@ Result<> Decoder::add(const Json& json) {
 }
 
 std::string Decoder::decode(std::vector<std::string> tokens) const {
-  for (const auto& step : steps_) {
-    if (!tokens.empty()) step->apply(tokens);
+  DecoderRun run(*this);
+  std::string text;
+  for (std::string& token : tokens) run.push(std::move(token), text);
+  run.finish(text);
+  return text;
+}
+
+DecoderRun::DecoderRun(const Decoder& decoder) : decoder_(decoder) {
+  for (const DecoderStep& step : decoder.steps_) streams_.push_back(step());
+}
+
+void DecoderRun::push(std::string token, std::string& text) {
+  tokens_.clear();
+  tokens_.push_back(std::move(token));
+  pass(0, text);
+}
+
+void DecoderRun::finish(std::string& text) {
+  for (size_t step = 0; step < streams_.size(); ++step) {
+    tokens_.clear();
+    streams_[step]->finish(tokens_);
+    pass(step + 1, text);
   }
-  std::string out;
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    if (join_with_spaces_ && i) out += ' ';
-    out += tokens[i];
+}
+
+/// `tokens_` through the steps from this one on, to the end of `text`.
+void DecoderRun::pass(size_t step, std::string& text) {
+  for (; step < streams_.size(); ++step) {
+    next_.clear();
+    for (std::string& token : tokens_) streams_[step]->push(std::move(token), next_);
+    tokens_.swap(next_);
   }
+  for (const std::string& token : tokens_) {
+    if (decoder_.join_with_spaces_ && !first_) text += ' ';
+    first_ = false;
+    text += token;
+  }
+}
+
+std::string take_certain_text(std::string& bytes) {
+  size_t whole = 0;
+  while (whole < bytes.size()) {
+    const Utf8Step step = step_utf8(std::string_view(bytes).substr(whole));
+    if (step.incomplete) break;
+    whole += step.size + step.bad;
+  }
+  std::string out = replace_invalid_utf8(std::string_view(bytes).substr(0, whole));
+  bytes.erase(0, whole);
   return out;
 }
 

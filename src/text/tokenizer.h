@@ -14,6 +14,8 @@
 
 namespace lorry::text {
 
+class DecoderRun;
+
 /// Ids of a text and where each token lies in it.
 struct Encoding {
   std::vector<int32_t> ids;
@@ -72,10 +74,14 @@ class Tokenizer {
   std::unique_ptr<Impl> impl_;
 };
 
-/// Decodes one token at a time and never hands out half a UTF-8 character. Not thread-safe.
+/// Decodes one token at a time and never hands out half a UTF-8 character; what it hands out is in
+/// all what decode() gives. Not thread-safe.
 class StreamDecoder {
  public:
   StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer, bool skip_special_tokens);
+  StreamDecoder(StreamDecoder&&) noexcept;
+  StreamDecoder& operator=(StreamDecoder&&) noexcept;
+  ~StreamDecoder();
   /// The text that became certain with this id; may be empty.
   std::string push(int32_t id);
   /// What is left, broken bytes as U+FFFD.
@@ -84,13 +90,8 @@ class StreamDecoder {
  private:
   std::shared_ptr<const Tokenizer> tokenizer_;
   bool skip_special_tokens_;
-  std::string push_local(int32_t id);
-  std::string push_whole(int32_t id);
-
-  std::string pending_;       // bytes of an unfinished character
-  std::vector<int32_t> ids_;  // those to decode with the next one
-  size_t emitted_ = 0;        // bytes of their text that were handed out
-  bool anchored_ = false;     // ids_ begins with an earlier token that stands for all before
+  std::string bytes_;                // of an unfinished character, if tokens are bytes
+  std::unique_ptr<DecoderRun> run_;  // if not, from the first token on
 };
 
 }  // namespace lorry::text
