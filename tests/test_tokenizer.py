@@ -345,8 +345,9 @@ def unigram(special):
     """T5's order of special tokens, or XLM-R's, then pieces."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = P.Metaspace()
+    unknown = "[UNK]" if "[UNK]" in special else "<unk>"
     trainer = trainers.UnigramTrainer(
-        vocab_size=700, unk_token="<unk>", special_tokens=special, show_progress=False
+        vocab_size=700, unk_token=unknown, special_tokens=special, show_progress=False
     )
     tokenizer.train_from_iterator(files_of_this_project()[:4] + ["héllo"], trainer)
     tokenizer.normalizer = N.Sequence([N.Nmt(), N.NFKC(), N.Replace(Regex(" {2,}"), " ")])
@@ -374,7 +375,46 @@ def sentencepiece_bpe(special):
     return tokenizer
 
 
+def with_post_processor(make):
+    """The file's own one, which some classes keep and some replace."""
+
+    def made(special):
+        tokenizer = make(special)
+        tokenizer.post_processor = PP.TemplateProcessing(f"$A {special[2]}", "$A $B", [(special[2], 2)])
+        return tokenizer
+
+    return made
+
+
+def byte_bpe(special):
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = byte_level()
+    trainer = trainers.BpeTrainer(
+        vocab_size=900, initial_alphabet=P.ByteLevel.alphabet(), special_tokens=special, show_progress=False
+    )
+    tokenizer.train_from_iterator(files_of_this_project()[:4], trainer)
+    tokenizer.decoder = D.ByteLevel()
+    return tokenizer
+
+
+ALBERT = ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"]
+DEBERTA = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
+ROBERTA = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 FAMILIES = {
+    "RobertaTokenizer": (with_post_processor(byte_bpe), ROBERTA, ({}, {"add_prefix_space": True})),
+    "BartTokenizerFast": (byte_bpe, ROBERTA, ({},)),
+    "AlbertTokenizer": (
+        unigram,
+        ALBERT,
+        ({}, {"do_lower_case": False, "keep_accents": True}, {"add_prefix_space": False}),
+    ),
+    "AlbertTokenizerFast": (with_post_processor(unigram), ALBERT, ({},)),
+    "DebertaV2TokenizerFast": (
+        with_post_processor(unigram),
+        DEBERTA,
+        ({}, {"do_lower_case": True, "split_by_punct": True}, {"add_prefix_space": False}),
+    ),
+    "DebertaV2Tokenizer": (unigram, DEBERTA, ({},)),
     "T5Tokenizer": (unigram, ["<pad>", "</s>", "<unk>"], ({}, {"extra_ids": 3})),
     "XLMRobertaTokenizer": (
         unigram,
@@ -404,6 +444,43 @@ def test_classes_with_components_of_their_own_are_those_of_transformers(tmp_path
     write_config(tmp_path, tokenizer_class=name, **cases[case])
     texts = HAND_PICKED + ["x</s> y", "<s>  z", "<extra_id_1>", "a [MASK] b"] + random_texts(20, 7)
     compare(tmp_path, texts, n_random_ids=20)
+
+
+@pytest.mark.parametrize("name", ("CamembertTokenizer", "WhisperTokenizerFast"))
+def test_a_class_with_components_that_are_not_known_is_refused_by_name(tmp_path, name):
+    if not PROBE.exists():
+        pytest.skip(f"no probe at {PROBE}: build the target lorry_text_probe")
+    train(tmp_path, None, [byte_level()], None)
+    write_config(tmp_path, tokenizer_class=name)
+    done = subprocess.run([PROBE, tmp_path], capture_output=True, text=True, input="")
+    assert done.returncode == 1 and name.removesuffix("Fast") in done.stderr
+
+
+LONG = {
+    "unigram": lambda: unigram(["<pad>", "</s>", "<unk>"]),
+    "word_piece": lambda: word_piece(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]),
+    "one_word": lambda: sentencepiece_bpe(["<unk>", "<s>", "</s>"]),
+    "bytes": lambda: byte_bpe(ROBERTA),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_long_runs_give_the_same_ids_whatever_the_model(tmp_path, name):
+    """Work that grows with the square of a run would not end."""
+    tokenizer = LONG[name]()
+    if name == "bytes":
+        tokenizer.normalizer = N.NFC()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    n = 1 << 17
+    texts = [c * n for c in "a \n1."] + ["é" * (n // 2), "中" * (n // 3), "ab" * (n // 2), "a " * (n // 2)]
+    texts += ["e" + "\u0301" * (n // 2), "\u1100\u1161" * (n // 6), "aé中1. \n" * (n // 10)]
+    peer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    wanted = [peer.encode(text, add_special_tokens=False).ids for text in texts]
+    _, answers = ask(tmp_path, [{"text": t, "special": False} for t in texts])
+    assert [a["ids"] for a in answers] == wanted
+    _, decoded = ask(tmp_path, [{"ids": ids} for ids in wanted])
+    for ids, answer in zip(wanted, decoded, strict=True):
+        assert answer["text"] == answer["stream"] == peer.decode(ids, skip_special_tokens=False)
 
 
 def test_special_tokens_map_json_counts_for_older_models(tmp_path):

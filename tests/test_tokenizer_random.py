@@ -397,7 +397,9 @@ def test_random_tokenizers_are_those_of_the_peer(tmp_path, vocabularies, seed):
     described = {k: v for k, v in config.items() if k != "model"} | {
         "model": {k: v for k, v in config["model"].items() if k not in ("vocab", "merges")}
     }
-    peer = distinct(config)
+    peer = attempt(distinct, config)
+    if peer is None:
+        pytest.skip("the peer panics over this configuration")
     (tmp_path / "tokenizer.json").write_text(json.dumps(config))
     requests, wanted = [], []
     for i, text in enumerate(texts_for(r)):

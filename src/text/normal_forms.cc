@@ -180,34 +180,33 @@ class NormalFormStep : public NormalizerStep {
                                  static_cast<utf8proc_option_t>(options));
     normal.resize(n < 0 ? 0 : static_cast<size_t>(n));
     std::string bytes;
+    const bool one_to_one = normal.size() == points.size();
+    size_t unused = 0;
     for (size_t i = 0; i < normal.size(); ++i) {
       bytes.clear();
       append_utf8(bytes, static_cast<uint32_t>(normal[i]));
-      const bool one_to_one = normal.size() == points.size();
-      out.append(bytes, one_to_one ? points[i].span : span_of(normal[i], points));
+      out.append(bytes, one_to_one ? points[i].span : span_of(normal[i], points, unused));
     }
   }
 
   /// The input behind a character that may be composed: of the points that made it, which are
-  /// marked as used.
-  static Span span_of(utf8proc_int32_t composed, std::vector<Point>& points) {
+  /// marked as used. All before `unused` are.
+  static Span span_of(utf8proc_int32_t composed, std::vector<Point>& points, size_t& unused) {
     constexpr size_t kWindow = 32;  // points looked at: longer runs of marks get near places
     constexpr utf8proc_int32_t kUsed = -1;
+    const auto first = points.begin() + static_cast<ptrdiff_t>(unused);
+    const auto last = first + std::min<ptrdiff_t>(points.end() - first, kWindow);
     std::optional<Span> span;
     for (const auto part : decompose(static_cast<uint32_t>(composed), UTF8PROC_STABLE)) {
-      const auto last = points.begin() + static_cast<ptrdiff_t>(std::min(points.size(), kWindow));
-      const auto found =
-          std::find_if(points.begin(), last, [&](const Point& p) { return p.c == part; });
+      const auto found = std::find_if(first, last, [&](const Point& p) { return p.c == part; });
       if (found == last) continue;
       span = span ? Span{std::min(span->first, found->span.first),
                          std::max(span->second, found->span.second)}
                   : found->span;
       found->c = kUsed;
     }
-    if (!span) span = points.empty() ? Span{} : points.front().span;
-    const auto used = [](const Point& p) { return p.c == kUsed; };
-    const auto left = std::find_if_not(points.begin(), points.end(), used);
-    points.erase(points.begin(), left);
+    if (!span) span = first == points.end() ? Span{} : first->span;
+    while (unused < points.size() && points[unused].c == kUsed) ++unused;
     return *span;
   }
 

@@ -75,13 +75,19 @@ std::string registered_class(const std::string& model_type) {
         "qwen3_moe", "qwen3_next", "qwen3_vl", "qwen3_vl_moe", "qwen3_omni_moe", "internvl"}},
       {"Qwen3_5Tokenizer",
        {"qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text", "qwen4_exp"}},
-      {"GPTNeoXTokenizer", {"gpt_neox", "mpt", "olmo", "olmoe", "mamba", "mamba2", "falcon_mamba"}},
+      {"GPTNeoXTokenizer",
+       {"gpt_neox", "mpt", "olmo", "olmoe", "mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm"}},
       {"CohereTokenizer", {"cohere", "cohere2", "aya_vision"}},
       {"CodeLlamaTokenizer", {"code_llama"}},
       {"LlamaTokenizer", {"idefics", "idefics2"}},
       {"GemmaTokenizer",
        {"diffusion_gemma", "gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text",
         "recurrent_gemma", "shieldgemma2", "t5gemma", "zaya"}},
+      {"RobertaTokenizer",
+       {"bart", "bridgetower", "clap", "data2vec-text", "ibert", "lilt", "longformer", "mega",
+        "mra", "roberta", "roberta-prelayernorm"}},
+      {"AlbertTokenizer", {"albert", "yoso"}},
+      {"DebertaV2Tokenizer", {"deberta-v2"}},
       {"T5Tokenizer", {"mt5", "musicgen", "musicgen_melody", "switch_transformers", "t5"}},
       {"XLMRobertaTokenizer",
        {"gte", "jina_embeddings_v3", "metaclip_2", "trocr", "xlm-roberta", "xmod"}},
@@ -98,6 +104,22 @@ std::string registered_class(const std::string& model_type) {
   return "";
 }
 
+/// Names of what is RoBERTa's in fact.
+const std::set<std::string, std::less<>> kRobertas = {"BartTokenizer"};
+
+/// They bring components of their own that nobody has needed here: without them, ids would be
+/// wrong.
+const std::set<std::string, std::less<>> kUnsupported = {
+    "BarthezTokenizer",    "BigBirdTokenizer",     "BlenderbotTokenizer", "CLIPTokenizer",
+    "CamembertTokenizer",  "DebertaTokenizer",     "EsmcTokenizer",       "FNetTokenizer",
+    "FunnelTokenizer",     "HerbertTokenizer",     "LasrTokenizer",       "LayoutLMv2Tokenizer",
+    "LayoutLMv3Tokenizer", "LayoutXLMTokenizer",   "LukeTokenizer",       "MBartTokenizer",
+    "MBart50Tokenizer",    "MLukeTokenizer",       "MPNetTokenizer",      "NllbTokenizer",
+    "NougatTokenizer",     "OpenAIGPTTokenizer",   "PegasusTokenizer",    "ReformerTokenizer",
+    "RemBertTokenizer",    "SeamlessM4TTokenizer", "Siglip2Tokenizer",    "SplinterTokenizer",
+    "Tipsv2Tokenizer",     "UdopTokenizer",        "VideoPrismTokenizer", "WhisperTokenizer",
+    "XGLMTokenizer",       "XLNetTokenizer"};
+
 std::string string_or_empty(const Json& json, const char* name) {
   if (!json.is_object()) return "";
   const auto it = json.find(name);
@@ -108,12 +130,14 @@ std::string string_or_empty(const Json& json, const char* name) {
 /// nothing.
 std::string_view model_of(const std::string& name) {
   static const std::map<std::string_view, std::string_view> kModels = {
-      {"GPT2Tokenizer", "BPE"},           {"CodeGenTokenizer", "BPE"},
-      {"Qwen2Tokenizer", "BPE"},          {"Qwen3_5Tokenizer", "BPE"},
-      {"GPTNeoXTokenizer", "BPE"},        {"CohereTokenizer", "BPE"},
-      {"LlamaTokenizer", "BPE"},          {"CodeLlamaTokenizer", "BPE"},
-      {"GemmaTokenizer", "BPE"},          {"T5Tokenizer", "Unigram"},
-      {"XLMRobertaTokenizer", "Unigram"}, {"BertTokenizer", "WordPiece"}};
+      {"RobertaTokenizer", "BPE"},       {"AlbertTokenizer", "Unigram"},
+      {"DebertaV2Tokenizer", "Unigram"}, {"GPT2Tokenizer", "BPE"},
+      {"CodeGenTokenizer", "BPE"},       {"Qwen2Tokenizer", "BPE"},
+      {"Qwen3_5Tokenizer", "BPE"},       {"GPTNeoXTokenizer", "BPE"},
+      {"CohereTokenizer", "BPE"},        {"LlamaTokenizer", "BPE"},
+      {"CodeLlamaTokenizer", "BPE"},     {"GemmaTokenizer", "BPE"},
+      {"T5Tokenizer", "Unigram"},        {"XLMRobertaTokenizer", "Unigram"},
+      {"BertTokenizer", "WordPiece"}};
   const auto it = kModels.find(name);
   return it == kModels.end() ? "" : it->second;
 }
@@ -207,6 +231,54 @@ void set_unigram_components(const TokenizerParts& parts, TokenizerPlan& plan) {
                     : TokenWrapper{.before = {"bos_token"}, .after = {"eos_token"}};
 }
 
+/// Whatever the post-processor of the file is.
+void wrap_in_cls_and_sep(TokenizerPlan& plan) {
+  plan.wrapper = {.before = {"cls_token"}, .after = {"sep_token"}};
+}
+
+void set_albert_components(const TokenizerParts& parts, TokenizerPlan& plan) {
+  Json steps = {replace("``", "\""), replace("''", "\"")};
+  if (!bool_field_or(parts.config, "keep_accents", false)) {
+    steps.push_back({{"type", "NFKD"}});
+    steps.push_back({{"type", "StripAccents"}});
+  }
+  if (bool_field_or(parts.config, "do_lower_case", true)) steps.push_back({{"type", "Lowercase"}});
+  if (Json map = precompiled_of(parts.normalizer); !map.is_null()) steps.push_back(std::move(map));
+  const char* scheme = bool_field_or(parts.config, "add_prefix_space", true) ? "always" : "never";
+  plan.normalizer = {{"type", "Sequence"}, {"normalizers", std::move(steps)}};
+  plan.pre_tokenizer = sequence_of({{"type", "WhitespaceSplit"}}, metaspace(scheme, true));
+  plan.decoder = metaspace(scheme, true);
+  plan.model.unigram_unk = 1;
+  if (plan.post_processor.is_null()) wrap_in_cls_and_sep(plan);
+}
+
+void set_deberta_v2_components(const TokenizerParts& parts, TokenizerPlan& plan) {
+  Json steps = Json::array();
+  if (bool_field_or(parts.config, "do_lower_case", false)) {
+    steps.push_back({{"type", "Lowercase"}});
+  }
+  steps.push_back(
+      {{"type", "Replace"}, {"pattern", {{"Regex", R"(\s{2,}|[\n\r\t])"}}}, {"content", " "}});
+  steps.push_back({{"type", "NFC"}});
+  steps.push_back({{"type", "Strip"}, {"strip_left", false}, {"strip_right", true}});
+  plan.normalizer = {{"type", "Sequence"}, {"normalizers", std::move(steps)}};
+  const char* scheme = bool_field_or(parts.config, "add_prefix_space", true) ? "always" : "first";
+  plan.pre_tokenizer = metaspace(scheme, true);
+  if (bool_field_or(parts.config, "split_by_punct", false)) {
+    Json punctuation = {{"type", "Punctuation"}, {"behavior", "Isolated"}};
+    plan.pre_tokenizer = sequence_of(std::move(punctuation), std::move(plan.pre_tokenizer));
+  }
+  plan.decoder = metaspace(scheme, true);
+  wrap_in_cls_and_sep(plan);
+}
+
+void set_roberta_components(const TokenizerParts& parts, TokenizerPlan& plan) {
+  plan.normalizer = nullptr;
+  plan.pre_tokenizer = byte_level(bool_field_or(parts.config, "add_prefix_space", false), true);
+  plan.decoder = byte_level(true, true);
+  wrap_in_cls_and_sep(plan);
+}
+
 void set_bert_components(const TokenizerParts& parts, TokenizerPlan& plan) {
   const Json& config = parts.config;
   plan.normalizer = {
@@ -251,7 +323,7 @@ void set_byte_level_components(const TokenizerParts& parts, TokenizerPlan& plan)
 
 }  // namespace
 
-std::string choose_class(const TokenizerParts& parts) {
+Result<std::string> choose_class(const TokenizerParts& parts) {
   std::string named = string_or_empty(parts.config, "tokenizer_class");
   if (named.empty()) named = string_or_empty(parts.model_config, "tokenizer_class");
   if (named.ends_with("Fast") && named != "PreTrainedTokenizerFast") named.resize(named.size() - 4);
@@ -266,6 +338,11 @@ std::string choose_class(const TokenizerParts& parts) {
   if (!named.empty() && registered == "TokenizersBackend") chosen = "";
   // Llama 3's files name the class of Llama 2.
   if (chosen == "LlamaTokenizer" && is_byte_level(parts)) chosen = "";
+  if (kRobertas.contains(chosen)) chosen = "RobertaTokenizer";
+  if (kUnsupported.contains(chosen)) {
+    return unsupported("tokenizer_config.json: the tokenizer_class " + chosen +
+                       ", which brings components of its own, is not supported");
+  }
   return model_of(chosen) == parts.model_type ? chosen : "";
 }
 
@@ -281,6 +358,12 @@ void set_class_components(const TokenizerParts& parts, const Json& special_token
     set_unigram_components(parts, plan);
   } else if (name == "BertTokenizer") {
     set_bert_components(parts, plan);
+  } else if (name == "AlbertTokenizer") {
+    set_albert_components(parts, plan);
+  } else if (name == "DebertaV2Tokenizer") {
+    set_deberta_v2_components(parts, plan);
+  } else if (name == "RobertaTokenizer") {
+    set_roberta_components(parts, plan);
   } else {
     set_byte_level_components(parts, plan);
   }
@@ -319,10 +402,19 @@ std::map<std::string, std::string> default_tokens(const std::string& name) {
   if (name == "T5Tokenizer") {
     return {{"unk_token", "<unk>"}, {"eos_token", "</s>"}, {"pad_token", "<pad>"}};
   }
-  if (name == "XLMRobertaTokenizer") {
+  if (name == "XLMRobertaTokenizer" || name == "RobertaTokenizer") {
     return {{"bos_token", "<s>"},    {"eos_token", "</s>"},  {"sep_token", "</s>"},
             {"cls_token", "<s>"},    {"unk_token", "<unk>"}, {"pad_token", "<pad>"},
             {"mask_token", "<mask>"}};
+  }
+  if (name == "AlbertTokenizer" || name == "DebertaV2Tokenizer") {
+    return {{"bos_token", "[CLS]"},
+            {"eos_token", "[SEP]"},
+            {"unk_token", name == "AlbertTokenizer" ? "<unk>" : "[UNK]"},
+            {"sep_token", "[SEP]"},
+            {"pad_token", name == "AlbertTokenizer" ? "<pad>" : "[PAD]"},
+            {"cls_token", "[CLS]"},
+            {"mask_token", "[MASK]"}};
   }
   if (name == "BertTokenizer") {
     return {{"unk_token", "[UNK]"},

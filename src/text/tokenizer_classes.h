@@ -9,8 +9,9 @@
 
 namespace lorry::text {
 
-/// The class that AutoTokenizer settles on, "" where it takes tokenizer.json as it is.
-std::string choose_class(const TokenizerParts& parts);
+/// The class that AutoTokenizer settles on, "" where it takes tokenizer.json as it is. Fails with
+/// unsupported if the class has components of its own that are not known here.
+Result<std::string> choose_class(const TokenizerParts& parts);
 
 /// The components of such a class. `special_tokens_map`: name to content.
 void set_class_components(const TokenizerParts& parts, const Json& special_tokens_map,

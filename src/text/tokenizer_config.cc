@@ -270,7 +270,7 @@ class SpecialTokens {
 
 Result<TokenizerPlan> plan_tokenizer(const TokenizerParts& parts) {
   TokenizerPlan plan;
-  plan.tokenizer_class = choose_class(parts);
+  LORRY_ASSIGN(plan.tokenizer_class, choose_class(parts));
   plan.post_processor = parts.post_processor;
   SpecialTokens tokens(parts, plan.tokenizer_class);
   LORRY_TRY(tokens.read());
