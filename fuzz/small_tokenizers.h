@@ -13,8 +13,9 @@ constexpr std::string_view kTokenizers[] = {
         "decoder": {"type": "ByteLevel"},
         "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2, "\u0120": 3, "\u0120ab": 4, "aa": 5},
         "merges": ["a b", "\u0120 ab", "a a"]}})",
-    R"({"normalizer": {"type": "Sequence", "normalizers": [{"type": "Nmt"}, {"type": "NFKC"},
-        {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}]},
+    R"({"normalizer": {"type": "Sequence", "normalizers": [
+        {"type": "Precompiled", "precompiled_charsmap": "NAAAAAAEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAACACgUAAAAAAAAgAA=="},
+        {"type": "Nmt"}, {"type": "NFKC"}, {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}]},
         "pre_tokenizer": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first"},
         "decoder": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first"},
         "model": {"type": "Unigram", "unk_id": 0, "byte_fallback": true, "vocab": [["<unk>", 0],
@@ -32,6 +33,21 @@ constexpr std::string_view kTokenizers[] = {
         {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
         "model": {"type": "BPE", "unk_token": "<unk>", "byte_fallback": true, "fuse_unk": true,
         "vocab": {"<unk>": 0, "a": 1, "b": 2, "ab": 3, "<0xC3>": 4, "<0xA9>": 5, "\u2581": 6},
-        "merges": ["a b"]}})"};
+        "merges": ["a b"]}})",
+    R"({"added_tokens": [{"id": 4, "content": "ba", "single_word": true, "rstrip": true, "normalized": true},
+        {"id": 5, "content": "\u00e9", "lstrip": true, "normalized": true, "special": true}],
+        "normalizer": {"type": "Sequence", "normalizers": [{"type": "NFKD"}, {"type": "StripAccents"},
+        {"type": "Lowercase"}, {"type": "Strip", "strip_left": true, "strip_right": true}]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "UnicodeScripts"},
+        {"type": "Whitespace"}, {"type": "FixedLength", "length": 2}]},
+        "decoder": {"type": "CTC", "pad_token": "b", "word_delimiter_token": "a", "cleanup": true},
+        "model": {"type": "WordLevel", "unk_token": "?", "vocab": {"?": 0, "a": 1, "b": 2, "ab": 3}}})",
+    R"({"normalizer": {"type": "NFD"}, "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+        {"type": "Digits", "individual_digits": true}, {"type": "Punctuation", "behavior": "Contiguous"},
+        {"type": "WhitespaceSplit"}]},
+        "decoder": {"type": "BPEDecoder", "suffix": "</w>"},
+        "model": {"type": "BPE", "unk_token": "?", "continuing_subword_prefix": "##",
+        "end_of_word_suffix": "</w>", "vocab": {"?": 0, "a": 1, "##b": 2, "##b</w>": 3, "ab": 4, "a</w>": 5,
+        "ab</w>": 6}, "merges": ["a ##b", "a ##b</w>"]}})"};
 
 }  // namespace lorry::fuzz

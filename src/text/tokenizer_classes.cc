@@ -7,118 +7,10 @@
 #include <set>
 
 #include "text/pattern.h"
+#include "text/tokenizer_class_names.h"
 
 namespace lorry::text {
 namespace {
-
-// ---- classes that build their own components ----
-
-/// model_type of config.json to the class that is registered for it. Of the types that are not here
-/// the class named in tokenizer_config.json decides.
-std::string registered_class(const std::string& model_type) {
-  static const std::map<std::string_view, std::vector<std::string_view>> kClasses = {
-      {"TokenizersBackend",
-       {"flex_olmo",
-        "umt5",
-        "voxtral_realtime",
-        "glm",
-        "glm4",
-        "glm4_moe",
-        "glm4_moe_lite",
-        "gpt_bigcode",
-        "granite",
-        "granitemoe",
-        "granitemoehybrid",
-        "granitemoeshared",
-        "kimi_k25",
-        "kimi_linear",
-        "mimo_v2_flash",
-        "ministral",
-        "ministral3",
-        "mistral",
-        "mistral3",
-        "mistral_large4",
-        "mixtral",
-        "olmo2",
-        "olmo3",
-        "olmo_hybrid",
-        "persimmon",
-        "pixtral",
-        "stablelm",
-        "voxtral",
-        "minicpm3",
-        "ernie4_5_moe",
-        "phimoe",
-        "modernbert",
-        "internlm2",
-        "llava",
-        "nemotron",
-        "jamba",
-        "llava_next",
-        "phi3",
-        "iquestcoder",
-        "ernie4_5",
-        "hyperclovax",
-        "phi3_v",
-        "arctic",
-        "fuyu",
-        "smolvlm",
-        "minicpmv",
-        "internlm3",
-        "minimax_m2",
-        "molmo",
-        "molmo2"}},
-      {"GPT2Tokenizer",
-       {"codegen", "dbrx", "emu3", "gpt2", "gpt_neo", "gptj", "jais2", "opt", "phi", "starcoder2"}},
-      {"Qwen2Tokenizer",
-       {"qwen2", "qwen2_moe", "qwen2_vl", "qwen2_5_vl", "qwen2_5_omni", "qwen2_audio", "qwen3",
-        "qwen3_moe", "qwen3_next", "qwen3_vl", "qwen3_vl_moe", "qwen3_omni_moe", "internvl"}},
-      {"Qwen3_5Tokenizer",
-       {"qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text", "qwen4_exp"}},
-      {"GPTNeoXTokenizer",
-       {"gpt_neox", "mpt", "olmo", "olmoe", "mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm"}},
-      {"CohereTokenizer", {"cohere", "cohere2", "aya_vision"}},
-      {"CodeLlamaTokenizer", {"code_llama"}},
-      {"LlamaTokenizer", {"idefics", "idefics2"}},
-      {"GemmaTokenizer",
-       {"diffusion_gemma", "gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text",
-        "recurrent_gemma", "shieldgemma2", "t5gemma", "zaya"}},
-      {"RobertaTokenizer",
-       {"bart", "bridgetower", "clap", "data2vec-text", "ibert", "lilt", "longformer", "mega",
-        "mra", "roberta", "roberta-prelayernorm"}},
-      {"AlbertTokenizer", {"albert", "yoso"}},
-      {"DebertaV2Tokenizer", {"deberta-v2"}},
-      {"T5Tokenizer", {"mt5", "musicgen", "musicgen_melody", "switch_transformers", "t5"}},
-      {"XLMRobertaTokenizer",
-       {"gte", "jina_embeddings_v3", "metaclip_2", "trocr", "xlm-roberta", "xmod"}},
-      {"BertTokenizer", {"align",          "bark",         "bert",          "blip",
-                         "bros",           "chinese_clip", "convbert",      "distilbert",
-                         "electra",        "ernie",        "flava",         "git",
-                         "grounding-dino", "layoutlm",     "megatron-bert", "mm-grounding-dino",
-                         "nezha",          "nomic_bert",   "qdqbert",       "realm",
-                         "retribert",      "squeezebert",  "tvp",           "vilt",
-                         "visual_bert"}}};
-  for (const auto& [name, types] : kClasses) {
-    if (std::find(types.begin(), types.end(), model_type) != types.end()) return std::string(name);
-  }
-  return "";
-}
-
-/// Names of what is RoBERTa's in fact.
-const std::set<std::string, std::less<>> kRobertas = {"BartTokenizer"};
-
-/// They bring components of their own that nobody has needed here: without them, ids would be
-/// wrong.
-const std::set<std::string, std::less<>> kUnsupported = {
-    "BarthezTokenizer",    "BigBirdTokenizer",     "BlenderbotTokenizer", "CLIPTokenizer",
-    "CamembertTokenizer",  "DebertaTokenizer",     "EsmcTokenizer",       "FNetTokenizer",
-    "FunnelTokenizer",     "HerbertTokenizer",     "LasrTokenizer",       "LayoutLMv2Tokenizer",
-    "LayoutLMv3Tokenizer", "LayoutXLMTokenizer",   "LukeTokenizer",       "MBartTokenizer",
-    "MBart50Tokenizer",    "MLukeTokenizer",       "MPNetTokenizer",      "NllbTokenizer",
-    "NougatTokenizer",     "OpenAIGPTTokenizer",   "PegasusTokenizer",    "ReformerTokenizer",
-    "RemBertTokenizer",    "SeamlessM4TTokenizer", "Siglip2Tokenizer",    "SplinterTokenizer",
-    "Tipsv2Tokenizer",     "UdopTokenizer",        "VideoPrismTokenizer", "WhisperTokenizer",
-    "XGLMTokenizer",       "XLNetTokenizer"};
 
 std::string string_or_empty(const Json& json, const char* name) {
   if (!json.is_object()) return "";
@@ -330,16 +222,16 @@ Result<std::string> choose_class(const TokenizerParts& parts) {
   const std::string registered =
       registered_class(string_or_empty(parts.model_config, "model_type"));
   // Of these types the Hub's files are known to name the wrong class.
-  static const std::set<std::string> kRegisteredWins = {"qwen2", "qwen3_5", "qwen3_5_moe",
-                                                        "qwen3_5_moe_text", "qwen4_exp"};
+  static const std::set<std::string> kRegisteredWins = {
+      "hyperclovax_vision_v2", "qwen2", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen4_exp"};
   const bool overruled =
       kRegisteredWins.contains(string_or_empty(parts.model_config, "model_type"));
   std::string chosen = named.empty() || overruled ? registered : named;
   if (!named.empty() && registered == "TokenizersBackend") chosen = "";
   // Llama 3's files name the class of Llama 2.
   if (chosen == "LlamaTokenizer" && is_byte_level(parts)) chosen = "";
-  if (kRobertas.contains(chosen)) chosen = "RobertaTokenizer";
-  if (kUnsupported.contains(chosen)) {
+  chosen = class_behind(chosen);
+  if (is_unsupported_class(chosen)) {
     return unsupported("tokenizer_config.json: the tokenizer_class " + chosen +
                        ", which brings components of its own, is not supported");
   }
