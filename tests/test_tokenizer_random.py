@@ -18,7 +18,7 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 tokenizers = pytest.importorskip("tokenizers")
-from test_tokenizer import HAND_PICKED, PROBE, files_of_this_project, random_texts  # noqa: E402
+from test_tokenizer import HAND_PICKED, PROBE, ask, files_of_this_project, random_texts  # noqa: E402
 from tokenizers import Tokenizer, models, trainers  # noqa: E402
 from tokenizers import pre_tokenizers as P  # noqa: E402
 
@@ -430,3 +430,21 @@ def test_random_tokenizers_are_those_of_the_peer(tmp_path, vocabularies, seed):
         assert got["same"]
         if places:
             assert same_places(request["text"], got["offsets"], want[1]), (request, described)
+
+
+def test_text_that_lost_its_first_characters_is_still_the_start(tmp_path, vocabularies):
+    """Metaspace puts its mark before what came from place 0, removed characters or not."""
+    config = {
+        "version": "1.0",
+        "added_tokens": [],
+        "normalizer": {"type": "Precompiled", "precompiled_charsmap": CHARSMAP},
+        "pre_tokenizer": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": True},
+        "post_processor": None,
+        "decoder": None,
+        "model": vocabularies["unigram"],
+    }
+    peer = Tokenizer.from_str(json.dumps(config))
+    (tmp_path / "tokenizer.json").write_text(json.dumps(config))
+    texts = ["\u00adif x", "\u0301\u00adif", "if\u00ad x", "\u00ad", "\u00ad\u3000if"]
+    _, answers = ask(tmp_path, [{"text": text, "special": False} for text in texts])
+    assert [a["ids"] for a in answers] == [peer.encode(t, add_special_tokens=False).ids for t in texts]

@@ -223,13 +223,14 @@ Result<std::string> choose_class(const TokenizerParts& parts) {
       registered_class(string_or_empty(parts.model_config, "model_type"));
   // Of these types the Hub's files are known to name the wrong class.
   static const std::set<std::string> kRegisteredWins = {
-      "hyperclovax_vision_v2", "qwen2", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen4_exp"};
+      "hyperclovax_vision_v2", "qwen2",     "qwen3_5", "qwen3_5_moe",
+      "qwen3_5_moe_text",      "qwen4_exp", "siglip2"};
   const bool overruled =
       kRegisteredWins.contains(string_or_empty(parts.model_config, "model_type"));
   std::string chosen = named.empty() || overruled ? registered : named;
   if (!named.empty() && registered == "TokenizersBackend") chosen = "";
   // Llama 3's files name the class of Llama 2.
-  if (chosen == "LlamaTokenizer" && is_byte_level(parts)) chosen = "";
+  if (!named.empty() && chosen == "LlamaTokenizer" && is_byte_level(parts)) chosen = "";
   chosen = class_behind(chosen);
   if (is_unsupported_class(chosen)) {
     return unsupported("tokenizer_config.json: the tokenizer_class " + chosen +
