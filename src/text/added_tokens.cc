@@ -29,8 +29,8 @@ bool starts_with_word(std::string_view text) {
   return !text.empty() && is_word(decode_utf8(text.data()).code_point);
 }
 
-size_t skip_space_left(std::string_view text, size_t end) {
-  while (end > 0) {
+size_t skip_space_left(std::string_view text, size_t end, size_t floor) {
+  while (end > floor) {
     const size_t begin = character_before(text, end);
     if (!is_whitespace(decode_utf8(&text[begin]).code_point)) break;
     end = begin;
@@ -133,6 +133,7 @@ void AddedTokens::split(std::string_view text, bool normalized,
   const StringFinder& finder = normalized ? normal_ : raw_;
   size_t done = 0;  // everything before it is in a piece
   size_t from = 0;
+  size_t space_begin = 1, space_end = 0;  // white space that was looked at last
   while (const auto match = finder.find(text, from)) {
     from = match->end;
     const AddedToken& token = by_id_.at(match->id);
@@ -143,8 +144,14 @@ void AddedTokens::split(std::string_view text, bool normalized,
     }
     size_t begin = match->begin, end = match->end;
     // White space that an earlier token has taken is gone.
-    if (token.lstrip) begin = std::max(skip_space_left(text, begin), done);
-    if (token.rstrip) end = skip_space_right(text, end);
+    if (token.lstrip) begin = std::max(skip_space_left(text, begin, done), done);
+    if (token.rstrip) {
+      if (end < space_begin || end > space_end) {
+        space_begin = end;
+        space_end = skip_space_right(text, end);
+      }
+      end = space_end;
+    }
     if (done < begin) pieces.push_back({done, begin, -1});
     pieces.push_back({begin, end, match->id});
     done = end;
