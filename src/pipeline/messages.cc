@@ -145,11 +145,9 @@ Result<Example> example_from_row(const Json& row) {
 }
 
 Result<text::EncodedExample> encode(const text::Chat& chat, const Example& example,
-                                    text::TrainOn train_on) {
-  if (!example.is_text) return chat.encode_example(example.messages, example.tools, train_on);
-  auto encoded = chat.encode_text(example.text);
-  if (encoded.text.empty()) encoded.text = example.text;
-  return encoded;
+                                    const text::ExampleOptions& options) {
+  if (!example.is_text) return chat.encode_example(example.messages, example.tools, options);
+  return chat.encode_text(example.text, options.with_offsets);
 }
 
 Result<std::shared_ptr<const text::Chat>> load_chat(const store::Bucket& bucket,

@@ -175,7 +175,7 @@ class Pretokenization {
 
   Result<text::EncodedExample> encode_row(const ExampleReader& examples, int64_t row) const {
     LORRY_ASSIGN(const auto example, examples.at(row));
-    auto encoded = encode(*chat_, example, train_on_);
+    auto encoded = encode(*chat_, example, {.train_on = train_on_});
     if (encoded.ok() && encoded->input_ids.empty()) return invalid_input("it has no tokens");
     return encoded;
   }

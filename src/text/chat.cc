@@ -2,10 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/digest.h"
-#include "text/chat_spans.h"
+#include "text/chat_samples.h"
 
 namespace lorry::text {
 
@@ -74,6 +75,7 @@ Result<Chat::Format> Chat::make_format(std::string source) const {
     LORRY_ASSIGN(auto rendered, render_prepared(*out.tmpl, messages, tools, false, null_json()));
     return std::move(rendered.text);
   });
+  learn_seams(out);
   return out;
 }
 
@@ -189,42 +191,104 @@ std::vector<Span> whole_tokens(const Encoding& encoding, const std::vector<Span>
 
 }  // namespace
 
+namespace {
+
+bool says_something(const Json& message) {
+  for (const char* key : {"content", "reasoning_content", "tool_calls"}) {
+    const auto value = message.find(key);
+    if (value == message.end() || value->is_null()) continue;
+    if (!value->is_string()) {
+      if (!value->empty()) return true;
+    } else if (value->get_ref<const std::string&>().find_first_not_of(" \t\n\v\f\r") !=
+               std::string::npos) {
+      return true;
+    }
+  }
+  return false;
+}
+
+NoTarget why_no_target(const Json& messages, const EncodedExample& example) {
+  if (std::find(example.assistant_masks.begin(), example.assistant_masks.end(), 1) !=
+      example.assistant_masks.end())
+    return NoTarget::kNone;
+  if (example.input_ids.empty()) return NoTarget::kNoText;
+  bool assistant = false, says = false;
+  for (const Json& message : messages) {
+    if (message.value("role", Json()) != "assistant") continue;
+    assistant = true;
+    says |= says_something(message);
+  }
+  return !assistant ? NoTarget::kNoAssistant : says ? NoTarget::kNotShown : NoTarget::kEmpty;
+}
+
+}  // namespace
+
 Result<EncodedExample> Chat::encode_example(const Json& messages, const Json& tools,
-                                            TrainOn train_on) const {
+                                            const ExampleOptions& options) const {
   LORRY_ASSIGN(const Format* format, format_for(tools));
   LORRY_ASSIGN(const Json prepared, prepare_messages(messages, format->capabilities));
   LORRY_ASSIGN(auto rendered, render_prepared(*format->tmpl, prepared, tools, false, null_json()));
   EncodedExample out;
   out.text = std::move(rendered.text);
-  Encoding encoding = tokenizer_->encode_with_offsets(out.text, false);
-  out.assistant_masks.assign(encoding.ids.size(), train_on == TrainOn::kAll);
-  if (train_on == TrainOn::kAll) {
-    out.input_ids = std::move(encoding.ids);
+  if (options.train_on == TrainOn::kAll && !options.with_offsets) {
+    out.input_ids = tokenizer_->encode(out.text, false);
+    out.assistant_masks.assign(out.input_ids.size(), 1);
+    if (out.input_ids.empty()) out.no_target = NoTarget::kNoText;
     return out;
   }
-  std::vector<Span> spans;
-  if (!rendered.generation.empty()) {
-    spans = whole_tokens(encoding, rendered.generation);
-  } else {
-    const SpanRender again = [&](const Json& part, bool prompt) -> Result<std::string> {
-      LORRY_ASSIGN(auto text, render_prepared(*format->tmpl, part, tools, prompt, null_json()));
-      return std::move(text.text);
-    };
-    spans = assistant_spans(prepared, out.text, encoding, *tokenizer_, again);
+  Encoding encoding = tokenizer_->encode_with_offsets(out.text, false);
+  out.assistant_masks.assign(encoding.ids.size(), options.train_on == TrainOn::kAll);
+  if (options.train_on != TrainOn::kAll) {
+    auto spans = rendered.generation.empty()
+                     ? find_turns(*format, prepared, tools, out.text, encoding, nullptr)
+                     : whole_tokens(encoding, rendered.generation);
+    if (options.train_on == TrainOn::kLast && spans.size() > 1) spans = {spans.back()};
+    mark(encoding, spans, out.assistant_masks);
   }
-  if (train_on == TrainOn::kLast && spans.size() > 1) spans = {spans.back()};
-  mark(encoding, spans, out.assistant_masks);
   out.input_ids = std::move(encoding.ids);
+  if (options.with_offsets) out.offsets = std::move(encoding.offsets);
+  out.no_target = why_no_target(prepared, out);
   return out;
 }
 
-EncodedExample Chat::encode_text(std::string_view text) const {
+std::vector<Span> Chat::find_turns(const Format& format, const Json& prepared, const Json& tools,
+                                   const std::string& text, const Encoding& encoding,
+                                   Seams* found) const {
+  const SpanRender again = [&](const Json& part, bool prompt) -> Result<std::string> {
+    LORRY_ASSIGN(auto rendered, render_prepared(*format.tmpl, part, tools, prompt, null_json()));
+    return std::move(rendered.text);
+  };
+  return assistant_spans(prepared, text, encoding, *tokenizer_, again, format.seams, found);
+}
+
+void Chat::learn_seams(Format& format) const {
+  for (const auto& [messages, tools] : sample_conversations()) {
+    const auto prepared = prepare_messages(messages, format.capabilities);
+    if (!prepared.ok()) continue;
+    const auto rendered = render_prepared(*format.tmpl, *prepared, tools, false, null_json());
+    if (!rendered.ok() || !rendered->generation.empty()) continue;
+    const auto encoding = tokenizer_->encode_with_offsets(rendered->text, false);
+    find_turns(format, *prepared, tools, rendered->text, encoding, &format.seams);
+  }
+}
+
+EncodedExample Chat::encode_text(std::string_view text, bool with_offsets) const {
   EncodedExample out;
   out.text = std::string(text);
-  out.input_ids = tokenizer_->encode(text, true);
+  if (with_offsets) {
+    auto encoding = tokenizer_->encode_with_offsets(text, true);
+    out.input_ids = std::move(encoding.ids);
+    out.offsets = std::move(encoding.offsets);
+  } else {
+    out.input_ids = tokenizer_->encode(text, true);
+  }
   const auto eos = tokenizer_->eos_id();
-  if (eos && (out.input_ids.empty() || out.input_ids.back() != *eos)) out.input_ids.push_back(*eos);
+  if (eos && (out.input_ids.empty() || out.input_ids.back() != *eos)) {
+    out.input_ids.push_back(*eos);
+    if (with_offsets) out.offsets.emplace_back(text.size(), text.size());
+  }
   out.assistant_masks.assign(out.input_ids.size(), 1);
+  if (out.input_ids.empty()) out.no_target = NoTarget::kNoText;
   return out;
 }
 
