@@ -3,8 +3,10 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "cli/command.h"
+#include "cli/encoding_flags.h"
 #include "pipeline/messages.h"
 #include "text/chat.h"
 
@@ -20,7 +22,14 @@ class ExampleFlags {
   const text::Chat& chat() const { return *chat_; }
   const pipeline::Example& example() const { return example_; }
 
+  /// The rows that pretokenize would make of the example, with offsets, as --train-on, --max-length
+  /// and --excess-length say: none, one or many.
+  Result<std::vector<text::EncodedExample>> encode();
+  /// What pretokenize would say about it: "longer than --max-length ..."; empty if nothing.
+  const std::string& remark() const { return remark_; }
+
  private:
+  Result<> check_sources(const Flags& flags) const;
   Result<> load_row(const store::Bucket& bucket);
   Result<> load_messages();
 
@@ -28,6 +37,8 @@ class ExampleFlags {
   int64_t row_ = 0;
   std::shared_ptr<const text::Chat> chat_;
   pipeline::Example example_;
+  EncodingFlags encoding_;
+  std::string remark_;
 };
 
 }  // namespace lorry::cli
