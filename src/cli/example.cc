@@ -74,7 +74,7 @@ Result<std::vector<text::EncodedExample>> ExampleFlags::encode() {
       remark_ += fmt::format("{} cut at the end", format_count(counts.tokens_left_out));
       break;
     case pipeline::Excess::kSplit:
-      remark_ += fmt::format("split into {} rows", counts.pieces);
+      remark_ += fmt::format("split into {} row{}", counts.pieces, counts.pieces == 1 ? "" : "s");
       if (counts.pieces_left_out > 0)
         remark_ += fmt::format(", without {} with nothing to learn", counts.pieces_left_out);
       break;

@@ -72,8 +72,9 @@ class Tokenize final : public Command {
       if (rows.size() > 1) text += fmt::format("row {} of {}:\n", i + 1, rows.size());
       all.push_back(to_json(rows[i]));
       text += table(rows[i], context.colour);
-      text += fmt::format("{} tokens, {} trained on\n", format_count(tokens(rows[i])),
-                          format_count(targets(rows[i])));
+      text += fmt::format("{} tokens, {} trained on{}\n", format_count(tokens(rows[i])),
+                          format_count(targets(rows[i])),
+                          targets(rows[i]) > 0 ? "" : ": " + pipeline::why_no_target(rows[i]));
     }
     if (!example_.remark().empty()) text += example_.remark() + "\n";
     return Outcome{rows.size() == 1 ? Json(all[0]) : Json{{"rows", std::move(all)}}, text};

@@ -77,8 +77,8 @@ TEST(LengthLimit, TextsOfPiecesMakeTheTextAndCutNoCharacter) {
   text::EncodedExample bytes;
   bytes.text =
       "a\xE4\xB8\x96"
-      "b";
-  for (uint32_t i = 0; i < 5; ++i) {
+      "bc";
+  for (uint32_t i = 0; i < 6; ++i) {
     bytes.input_ids.push_back(int32_t(i));
     bytes.offsets.emplace_back(i, i + 1);
     bytes.assistant_masks.push_back(1);
@@ -86,7 +86,7 @@ TEST(LengthLimit, TextsOfPiecesMakeTheTextAndCutNoCharacter) {
   ExcessCounts counts;
   std::string joined;
   for (const auto& piece : fit(bytes, {2, Excess::kSplit}, counts)) joined += piece.text + "|";
-  EXPECT_EQ(joined, "a|\xE4\xB8\x96|b|");
+  EXPECT_EQ(joined, "a|\xE4\xB8\x96|bc|");
 }
 
 TEST(LengthLimit, CountsComeBackFromJson) {

@@ -150,6 +150,22 @@ Result<text::EncodedExample> encode(const text::Chat& chat, const Example& examp
   return chat.encode_text(example.text, options.with_offsets);
 }
 
+std::string why_no_target(const text::EncodedExample& example) {
+  switch (example.no_target) {
+    case text::NoTarget::kNone:
+      break;  // until it was cut
+    case text::NoTarget::kNoAssistant:
+      return "no message of the assistant";
+    case text::NoTarget::kEmpty:
+      return "the assistant says nothing";
+    case text::NoTarget::kNotShown:
+      return "the chat template does not show what the assistant says";
+    case text::NoTarget::kNoText:
+      return "no text";
+  }
+  return "every token to train on is beyond --max-length";
+}
+
 Result<std::shared_ptr<const text::Chat>> load_chat(const store::Bucket& bucket,
                                                     const std::string& model) {
   const std::string dir = store::model_dir(model);

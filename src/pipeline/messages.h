@@ -47,6 +47,9 @@ class ExampleReader {
 Result<text::EncodedExample> encode(const text::Chat& chat, const Example& example,
                                     const text::ExampleOptions& options = {});
 
+/// Why nothing of it is trained on, if so: "no message of the assistant".
+std::string why_no_target(const text::EncodedExample& example);
+
 /// Tokenizer and template of a model in the bucket.
 Result<std::shared_ptr<const text::Chat>> load_chat(const store::Bucket& bucket,
                                                     const std::string& model);

@@ -27,28 +27,6 @@ constexpr int kGrowth = 3;
 constexpr char kTooLong[] = "longer than --max-length", kCut[] = "cut at --max-length",
                kSplit[] = "split at --max-length";
 
-/// In the ledger: why a row that is written teaches nothing.
-std::string no_target(text::NoTarget why) {
-  const char* reason = "every token to train on is beyond --max-length";
-  switch (why) {
-    case text::NoTarget::kNone:
-      break;
-    case text::NoTarget::kNoAssistant:
-      reason = "no message of the assistant";
-      break;
-    case text::NoTarget::kEmpty:
-      reason = "the assistant says nothing";
-      break;
-    case text::NoTarget::kNotShown:
-      reason = "the chat template does not show what the assistant says";
-      break;
-    case text::NoTarget::kNoText:
-      reason = "no text";
-      break;
-  }
-  return fmt::format("nothing to train on: {}", reason);
-}
-
 /// Encoded rows into one record batch.
 class TokenBatch {
  public:
@@ -201,7 +179,8 @@ class Pretokenization {
       batch.append(part);
       if (options_.with_text) batch.append_text(part.text);
     }
-    if (!teaches) piece.notes.note(no_target(fitted.front().no_target), std::move(row));
+    if (!teaches)
+      piece.notes.note("nothing to train on: " + why_no_target(fitted.front()), std::move(row));
     piece.notes.keep(1);
   }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -55,17 +56,18 @@ int64_t LengthHistogram::quantile(double q) const {
 }
 
 Json LengthHistogram::to_json() const {
-  Json json = Json::array();
-  for (const auto& [length, rows] : steps_) json.push_back({length, rows});
+  Json json = Json::object();
+  for (const auto& [length, rows] : steps_) json[std::to_string(length)] = rows;
   return json;
 }
 
 LengthHistogram LengthHistogram::from_json(const Json& json) {
   LengthHistogram out;
-  for (const Json& step : json) {
-    const bool whole = step.is_array() && step.size() == 2 && step[0].is_number_integer() &&
-                       step[1].is_number_integer();
-    if (whole) out.steps_[step[0].get<int64_t>()] += step[1].get<int64_t>();
+  for (const auto& [name, rows] : json.items()) {
+    int64_t length = 0;
+    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), length);
+    if (error == std::errc() && end == name.data() + name.size() && rows.is_number_integer())
+      out.steps_[length] += rows.get<int64_t>();
   }
   return out;
 }
@@ -129,7 +131,7 @@ TokenCounts TokenCounts::from_json(const Json& json) {
   for (size_t i = 0; i < std::size(kLengths); ++i) {
     counts.longer[i] = by_length.value(std::to_string(kLengths[i]), int64_t{0});
   }
-  counts.lengths = LengthHistogram::from_json(json.value("lengths", Json::array()));
+  counts.lengths = LengthHistogram::from_json(json.value("lengths", Json::object()));
   counts.excess = ExcessCounts::from_json(json.value("excess", Json::object()));
   return counts;
 }

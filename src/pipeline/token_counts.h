@@ -24,7 +24,7 @@ class LengthHistogram {
   /// Rows by the largest length of each step.
   const std::map<int64_t, int64_t>& steps() const { return steps_; }
 
-  /// [[largest length, rows], ...], and back.
+  /// {largest length of the step: rows}, and back.
   Json to_json() const;
   static LengthHistogram from_json(const Json& json);
 
