@@ -66,15 +66,10 @@ size_t before_tags(std::string_view s, size_t begin, size_t end) {
 
 // Where the marks of a string go, in order.
 std::vector<size_t> mark_places(std::string_view s) {
-  size_t begin = behind_spaces(s, 0, s.size());
-  size_t end = before_spaces(s, begin, s.size());
-  if (begin == end) return {};
-  const size_t inner = behind_tags(s, begin, end);
-  const size_t inner_end = before_tags(s, inner, end);
-  if (inner < inner_end) {
-    begin = inner;
-    end = inner_end;
-  }
+  const size_t first = behind_spaces(s, 0, s.size());
+  const size_t begin = behind_tags(s, first, before_spaces(s, first, s.size()));
+  const size_t end = before_tags(s, begin, before_spaces(s, first, s.size()));
+  if (begin >= end) return {};  // nothing but white space and tags
   std::vector<size_t> places = {begin, end};
   for (const size_t at : {s.find(kThinkEnd), s.rfind(kThinkEnd)}) {
     if (at == s.npos || at <= begin || at >= end) continue;
@@ -186,6 +181,82 @@ std::optional<Regions> find_regions(const Json& messages, const std::string& tex
     i = next;
   }
   if (at != text.size() || !in_order(regions)) return std::nullopt;
+  return regions;
+}
+
+namespace {
+
+const std::string kNoRole;
+
+const std::string& role_of(const Json& message) {
+  const auto role = message.find("role");
+  if (role == message.end() || !role->is_string()) return kNoRole;
+  return role->get_ref<const std::string&>();
+}
+
+// The content of a message that is nothing else, and whose marks would stand at its ends; else "".
+std::string_view plain_content(const Json& message) {
+  std::string_view content;
+  for (const auto& [key, value] : message.get_ref<const Json::object_t&>()) {
+    if (key == "role") continue;
+    if (key != "content" || !value.is_string()) return {};
+    content = value.get_ref<const std::string&>();
+  }
+  if (content.empty() || is_space(content.front()) || is_space(content.back())) return {};
+  if (content.front() == '<' || content.back() == '>') return {};
+  return content.find(kThinkEnd) == content.npos ? content : std::string_view();
+}
+
+}  // namespace
+
+void Gaps::add(const Json& messages, const std::string& text, const Regions& regions) {
+  std::vector<std::pair<Span, std::string>> all;
+  for (size_t i = 0; i < regions.size(); ++i) {
+    if (regions[i]) all.emplace_back(*regions[i], role_of(messages[i]));
+  }
+  std::sort(all.begin(), all.end());
+  all.emplace_back(Span{text.size(), text.size()}, kNoRole);
+  size_t end = 0;
+  std::string role;
+  for (auto& [region, next_role] : all) {
+    auto& known = gaps_[{role, next_role}];
+    std::string gap = text.substr(end, region.first - end);
+    if (std::find(known.begin(), known.end(), gap) == known.end()) known.push_back(std::move(gap));
+    end = region.second;
+    role = std::move(next_role);
+  }
+}
+
+std::optional<Regions> Gaps::read(const Json& messages, const std::string& text) const {
+  // Where `words` begin behind the one gap that fits; npos if none or several do.
+  const auto find_words = [&](size_t at, const std::string& before, const std::string& behind,
+                              std::string_view words) {
+    size_t found = std::string::npos;
+    const auto known = gaps_.find({before, behind});
+    if (known == gaps_.end()) return found;
+    for (const std::string& gap : known->second) {
+      if (text.compare(at, gap.size(), gap) != 0) continue;
+      const size_t begin = at + gap.size();
+      if (text.compare(begin, words.size(), words) != 0) continue;
+      if (words.empty() && begin != text.size()) continue;  // behind the last message
+      if (found != std::string::npos) return std::string::npos;
+      found = begin;
+    }
+    return found;
+  };
+  Regions regions;
+  size_t at = 0;
+  const std::string* role = &kNoRole;
+  for (const Json& message : messages) {
+    const std::string_view words = plain_content(message);
+    if (words.empty()) return std::nullopt;
+    const size_t begin = find_words(at, *role, role_of(message), words);
+    if (begin == std::string::npos) return std::nullopt;
+    at = begin + words.size();
+    regions.emplace_back(Span{begin, at});
+    role = &role_of(message);
+  }
+  if (find_words(at, *role, kNoRole, {}) == std::string::npos) return std::nullopt;
   return regions;
 }
 

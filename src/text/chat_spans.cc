@@ -44,7 +44,7 @@ class SpanFinder {
 
   std::vector<Span> run() {
     if (std::none_of(messages_.begin(), messages_.end(), is_assistant)) return {};
-    if (auto regions = find_regions(messages_, text_, render_)) use(*std::move(regions));
+    if (auto regions = words()) use(*std::move(regions));
     std::vector<Span> out;
     size_t last_end = 0;
     for (size_t i = 0; i < messages_.size(); ++i) {
@@ -65,6 +65,13 @@ class SpanFinder {
     size_t after = 0;  ///< where the words behind begin
     std::string key;
   };
+
+  std::optional<Regions> words() {
+    if (auto regions = known_.gaps.read(messages_, text_)) return regions;
+    auto regions = find_regions(messages_, text_, render_);
+    if (regions) found_.gaps.add(messages_, text_, *regions);
+    return regions;
+  }
 
   void use(Regions regions) {
     regions_ = std::move(regions);

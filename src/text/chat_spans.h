@@ -1,7 +1,6 @@
 // Where in a rendered conversation the assistant speaks.
 #pragma once
 
-#include <functional>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -9,16 +8,10 @@
 #include <vector>
 
 #include "base/json.h"
-#include "base/result.h"
+#include "text/chat_regions.h"
 #include "text/tokenizer.h"
 
 namespace lorry::text {
-
-using Span = std::pair<size_t, size_t>;  ///< bytes [begin, end)
-
-/// Renders prepared messages.
-using SpanRender =
-    std::function<Result<std::string>(const Json& messages, bool add_generation_prompt)>;
 
 /// What a template writes around the words of an assistant's message, and where in it the turn
 /// begins and ends. The same text between the words is divided in the same way wherever it stands,
@@ -38,6 +31,8 @@ class Seams {
   void add(std::string key, std::optional<Seam> seam) {
     seams_.emplace(std::move(key), std::move(seam));
   }
+
+  Gaps gaps;  ///< of the conversations whose seams these are
 
  private:
   std::unordered_map<std::string, std::optional<Seam>> seams_;
