@@ -82,6 +82,8 @@ Result<bool> run_once(RunOptions& options, const Engine& engine, RunReport& repo
   LORRY_ASSIGN(report.pretokenize, pretokenize(options.pretokenize).with_context("pretokenize"));
   if (report.pretokenize.input_changed) return false;
   options.on_stage("pretokenize", describe(report.pretokenize));
+  const std::string cut = describe_cut(report.pretokenize.counts, options.train.max_length);
+  if (!cut.empty()) log::info("{}", cut);
 
   options.train.dataset = report.dataset;
   options.train.model = report.model;

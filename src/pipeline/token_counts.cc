@@ -136,6 +136,31 @@ TokenCounts TokenCounts::from_json(const Json& json) {
   return counts;
 }
 
+namespace {
+
+/// "12", "about 12" or "some": how many rows are longer.
+std::string rows_longer_than(const TokenCounts& counts, int64_t max_length) {
+  for (size_t i = 0; i < std::size(TokenCounts::kLengths); ++i) {
+    if (TokenCounts::kLengths[i] == max_length) return format_count(counts.longer[i]);
+  }
+  if (!counts.has_lengths()) return "some";
+  int64_t rows = 0;
+  for (const auto& [length, n] : counts.lengths.steps()) rows += length > max_length ? n : 0;
+  return "about " + format_count(rows);
+}
+
+}  // namespace
+
+std::string describe_cut(const TokenCounts& counts, int64_t max_length) {
+  if (counts.longest <= max_length) return "";
+  return fmt::format(
+      "{} of {} rows are longer than --max-length {} (the longest has {} tokens): training cuts "
+      "them "
+      "at the end; lorry pretokenize --max-length {} --excess-length drop or split does otherwise",
+      rows_longer_than(counts, max_length), format_count(counts.rows), format_count(max_length),
+      format_count(counts.longest), max_length);
+}
+
 std::string describe_lengths(const TokenCounts& counts) {
   if (!counts.has_lengths()) return "";
   const auto at_most = [&](double q) {

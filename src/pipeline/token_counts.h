@@ -56,6 +56,10 @@ struct TokenCounts {
   static TokenCounts from_json(const Json& json);
 };
 
+/// For people, before the hours of training: how many rows a --max-length of training will cut, and
+/// what else could be done. Empty if none.
+std::string describe_cut(const TokenCounts& counts, int64_t max_length);
+
 /// A few lines for people: quantiles, and a bar for each power of two. Empty without lengths.
 std::string describe_lengths(const TokenCounts& counts);
 

@@ -55,6 +55,15 @@ TEST(TokenCounts, AnInfoJsonWithoutLengthsIsStillRead) {
   EXPECT_EQ(describe_lengths(old), "");
 }
 
+TEST(TokenCounts, WhatTrainingWillCutIsSaidBeforehand) {
+  TokenCounts counts;
+  for (const int64_t length : {20, 600, 1100}) counts.count(of_length(length));
+  EXPECT_EQ(describe_cut(counts, 1100), "");
+  EXPECT_EQ(describe_cut(counts, 1024).substr(0, 73),
+            "1 of 3 rows are longer than --max-length 1,024 (the longest has 1,100 tok");
+  EXPECT_EQ(describe_cut(counts, 100).substr(0, 14), "about 2 of 3 r");
+}
+
 TEST(TokenCounts, PeopleSeeQuantilesAndABarForEachPowerOfTwo) {
   TokenCounts counts;
   for (const int64_t length : {20, 20, 20, 100}) counts.count(of_length(length));
