@@ -44,11 +44,18 @@ size_t before_spaces(std::string_view s, size_t begin, size_t end) {
   return end;
 }
 
+// `<think>`, `</think>`; special tokens (`<|end|>`) are words.
+bool is_tag(std::string_view s) {
+  const auto is_letter = [](char c) { return (c | 0x20) >= 'a' && (c | 0x20) <= 'z'; };
+  return s.size() > 2 && (is_letter(s[1]) || s[1] == '/');
+}
+
 // Behind the tags (`<think>`, `<tool_response>`) that s[begin, end) begins with.
 size_t behind_tags(std::string_view s, size_t begin, size_t end) {
   while (begin < end && s[begin] == '<') {
     const size_t close = s.substr(begin, std::min(kLongestTag, end - begin)).find_first_of("> \n");
     if (close == s.npos || s[begin + close] != '>') break;
+    if (!is_tag(s.substr(begin, close + 1))) break;
     begin = behind_spaces(s, begin + close + 1, end);
   }
   return begin;
@@ -59,6 +66,7 @@ size_t before_tags(std::string_view s, size_t begin, size_t end) {
     const size_t from = std::max(begin, end - std::min(end, kLongestTag));
     const size_t open = s.substr(from, end - from).find_last_of("< \n");
     if (open == s.npos || s[from + open] != '<') break;
+    if (!is_tag(s.substr(from + open, end - from - open))) break;
     end = before_spaces(s, begin, from + open);
   }
   return end;
