@@ -62,7 +62,8 @@ class SpanFinder {
   struct Place {
     size_t before = 0;  ///< where the words before end
     size_t begin = 0, end = 0;
-    size_t after = 0;  ///< where the words behind begin
+    size_t after = 0;      ///< where the words behind begin
+    SeamText left, right;  ///< text[before, begin) and text[end, after)
     std::string key;
   };
 
@@ -91,7 +92,8 @@ class SpanFinder {
     if (seam == nullptr) seam = found_.find(place->key);
     if (seam == nullptr) return learn(i, last_end, *place);
     if (!*seam) return std::nullopt;
-    return Span{place->before + (*seam)->begin, place->end + (*seam)->end};
+    return Span{place->before + place->left.original((*seam)->begin),
+                place->end + place->right.original((*seam)->end)};
   }
 
   std::optional<Span> learn(size_t i, size_t last_end, const Place& place) {
@@ -106,9 +108,10 @@ class SpanFinder {
     // Else the turn is cut by something that is not in the key.
     const bool inside = place.before <= span->first && span->first <= place.begin &&
                         place.end <= span->second && span->second <= place.after;
-    if (inside) {
-      found_.add(place.key, Seams::Seam{span->first - place.before, span->second - place.end});
-    }
+    if (!inside) return span;
+    const auto begin = place.left.place(span->first - place.before);
+    const auto end = place.right.place(span->second - place.end);
+    if (begin && end) found_.add(place.key, Seams::Seam{*begin, *end});
     return span;
   }
 
@@ -128,8 +131,10 @@ class SpanFinder {
     place.key = "words" + key_parts(i);
     if (rank > 0) place.key += "\n<" + role_of(messages_[by_place_[rank - 1]]);
     if (rank + 1 < by_place_.size()) place.key += "\n>" + role_of(messages_[by_place_[rank + 1]]);
-    place.key += '\0' + text_.substr(place.before, place.begin - place.before) + '\0' +
-                 text_.substr(place.end, place.after - place.end);
+    const auto names = names_around(i);
+    place.left = seam_text(place.before, place.begin, names);
+    place.right = seam_text(place.end, place.after, names);
+    place.key += '\0' + place.left.text() + '\0' + place.right.text();
     return place;
   }
 
@@ -149,8 +154,36 @@ class SpanFinder {
     place.key = "none" + key_parts(i);
     for (size_t k = last; k < next; ++k)
       place.key += (k == i ? "\n!" : "\n-") + role_of(messages_[k]);
-    place.key += '\0' + text_.substr(place.before, place.after - place.before);
+    place.left = place.right = seam_text(place.before, place.after, names_around(i));
+    place.key += '\0' + place.left.text();
     return place;
+  }
+
+  SeamText seam_text(size_t begin, size_t end, const std::vector<std::string_view>& names) const {
+    return SeamText(std::string_view(text_).substr(begin, end - begin), names);
+  }
+
+  /// Ids and names of the calls of message i and its neighbours.
+  std::vector<std::string_view> names_around(size_t i) const {
+    std::vector<std::string_view> names;
+    const auto add = [&](const Json& object, const char* key) {
+      const auto value = object.find(key);
+      if (value != object.end() && value->is_string() && !value->empty())
+        names.push_back(value->get_ref<const std::string&>());
+    };
+    for (size_t k = i == 0 ? 0 : i - 1; k < std::min(i + 2, messages_.size()); ++k) {
+      add(messages_[k], "tool_call_id");
+      add(messages_[k], "name");
+      if (!has_calls(messages_[k])) continue;
+      for (const Json& call : messages_[k]["tool_calls"]) {
+        if (!call.is_object()) continue;
+        add(call, "id");
+        const auto function = call.find("function");
+        add(function != call.end() && function->is_object() ? *function : call, "name");
+      }
+    }
+    std::erase_if(names, [](std::string_view name) { return name.empty(); });
+    return names;
   }
 
   /// What else decides where a turn ends (chat_turn_finder.h).
