@@ -96,6 +96,37 @@ TEST(Spans, RenderingsDoNotGrowWithTheTurns) {
   }
 }
 
+TEST(Spans, NorWithTheCalls) {
+  const auto calls = [](int turns) {
+    Json out = Json::array({message("user", "q")});
+    for (int i = 0; i < turns; ++i) {
+      Json function{{"name", "f" + std::to_string(i % 3)}, {"arguments", {{"n", i}}}};
+      Json call = message("assistant", "");
+      call["tool_calls"] = Json::array({{{"function", std::move(function)}}});
+      out.push_back(std::move(call));
+      out.push_back(message("tool", "result"));
+    }
+    return out;
+  };
+  Counted few(kLastThinks), many(kLastThinks);
+  EXPECT_EQ(few.turns(calls(5)).size(), 5u);
+  const auto turns = many.turns(calls(100));
+  ASSERT_EQ(turns.size(), 100u);
+  EXPECT_EQ(turns[70], "<call>f1 {\"n\": 70}</call><|im_end|>");
+  EXPECT_EQ(many.renderings, few.renderings);
+}
+
+TEST(SeamText, NumbersAndNamesAreOneCharacter) {
+  const SeamText seam("a 12.5 call_x7 b 3", {"call_x7", "call"});
+  EXPECT_EQ(seam.text(), "a \x01 \x02 b \x01");
+  EXPECT_EQ(SeamText("a 9 call b 10000", {"call"}).text(), seam.text());
+  for (const size_t at : {0u, 1u, 2u, 6u, 7u, 14u, 15u, 17u, 18u}) {
+    ASSERT_TRUE(seam.place(at)) << at;
+    EXPECT_EQ(seam.original(*seam.place(at)), at);
+  }
+  for (const size_t at : {3u, 5u, 8u, 13u}) EXPECT_FALSE(seam.place(at)) << at;
+}
+
 TEST(Spans, WhatIsKnownOfATemplateNeedsNoRendering) {
   Counted counted(kChatMl);
   Seams seams;
