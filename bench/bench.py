@@ -34,21 +34,38 @@ def versus(metric, ours, theirs, unit, peer):
     say(f"{metric}.ratio", ours / theirs, "x")
 
 
+# A process begins with the peak RSS of the one that it was forked from: so measured programs are
+# started by a small one, which says how long they took and what they held.
+LAUNCHER = """
+import json, os, sys, time
+start = time.time()
+child = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ)
+_, status, usage = os.wait4(child, 0)
+with open(sys.argv[1], "w") as report:
+    json.dump({"seconds": time.time() - start, "rss": usage.ru_maxrss / 1024}, report)
+sys.exit(os.waitstatus_to_exitcode(status) != 0)
+"""
+
+
 def timed(command, env=None):
     """(seconds, peak RSS in MB, stdout) of a command; its stderr is shown if it fails."""
-    start = time.time()
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        process = subprocess.Popen(
-            list(map(str, command)), stdout=out, stderr=err, env={**os.environ, **(env or {})}
+    with (
+        tempfile.NamedTemporaryFile("r") as report,
+        tempfile.TemporaryFile("w+") as out,
+        tempfile.TemporaryFile("w+") as err,
+    ):
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", LAUNCHER, report.name, *map(str, command)],
+            stdout=out,
+            stderr=err,
+            env={**os.environ, **(env or {})},
         )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        seconds = time.time() - start
         out.seek(0)
         err.seek(0)
-        if process.returncode != 0:
+        if done.returncode != 0:
             sys.exit(f"bench: {' '.join(map(str, command))}\n{err.read()[-3000:]}")
-        return seconds, usage.ru_maxrss / 1024, out.read()
+        measured = json.load(report)
+        return measured["seconds"], measured["rss"], out.read()
 
 
 def lorry(*args):

@@ -1,6 +1,8 @@
 // Rates of the text room alone, for bench.py to set beside the peers'.
 //
 //   lorry_text_bench render MODEL_DIR CONVERSATIONS.jsonl THREADS   prints: seconds rows bytes
+//   lorry_text_bench examples MODEL_DIR CONVERSATIONS.jsonl THREADS   ids and masks; prints:
+//   seconds rows tokens
 //   lorry_text_bench encode MODEL_DIR DOCUMENTS THREADS             prints: seconds documents
 //   tokens CPU-seconds, and the seconds that loading the model took
 //
@@ -85,16 +87,30 @@ Measured measure(size_t items, int threads, const std::function<int64_t(size_t)>
   return {seconds_since(start), items, amount, cpu_seconds() - cpu_start};
 }
 
-Result<Measured> render(const lorry::text::Chat& chat, const std::string& input, int threads) {
+Result<std::vector<Json>> read_conversations(const std::string& input) {
   std::vector<Json> conversations;
   for (const std::string& line : split(input, '\n')) {
     LORRY_ASSIGN(Json row, lorry::parse_json(line, "conversation"));
     conversations.push_back(row.at("messages"));
   }
+  return conversations;
+}
+
+Result<Measured> render(const lorry::text::Chat& chat, const std::string& input, int threads) {
+  LORRY_ASSIGN(const auto conversations, read_conversations(input));
   LORRY_TRY(chat.render(conversations.at(0), nullptr, false, nullptr));
   return measure(conversations.size(), threads, [&](size_t i) -> int64_t {
     auto text = chat.render(conversations[i], nullptr, false, nullptr);
     return text.ok() ? static_cast<int64_t>(text->size()) : 0;
+  });
+}
+
+Result<Measured> examples(const lorry::text::Chat& chat, const std::string& input, int threads) {
+  LORRY_ASSIGN(const auto conversations, read_conversations(input));
+  LORRY_TRY(chat.encode_example(conversations.at(0), nullptr));
+  return measure(conversations.size(), threads, [&](size_t i) -> int64_t {
+    auto example = chat.encode_example(conversations[i], nullptr);
+    return example.ok() ? static_cast<int64_t>(example->input_ids.size()) : 0;
   });
 }
 
@@ -116,19 +132,20 @@ Result<Measured> run(const std::string& mode, const std::string& model, const st
                               }));
   const double load_seconds = seconds_since(start);
   if (mode == "render") return render(*chat, *input, threads);
+  if (mode == "examples") return examples(*chat, *input, threads);
   if (mode == "encode") {
     Measured measured = encode(*chat, *input, threads);
     measured.load_seconds = load_seconds;
     return measured;
   }
-  return lorry::usage_error("the first argument is render or encode, not " + mode);
+  return lorry::usage_error("the first argument is render, examples or encode, not " + mode);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   if (argc != 5) {
-    fmt::print(stderr, "usage: lorry_text_bench render|encode MODEL_DIR INPUT THREADS\n");
+    fmt::print(stderr, "usage: lorry_text_bench render|examples|encode MODEL_DIR INPUT THREADS\n");
     return 2;
   }
   const auto measured = run(argv[1], argv[2], argv[3], std::atoi(argv[4]));

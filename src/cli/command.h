@@ -23,7 +23,8 @@ struct Context {
   bool json = false;   ///< results on stdout as JSON
   bool quiet = false;
   bool verbose = false;
-  bool colour = false;  ///< stdout is a terminal that wants colours
+  bool terminal = false;  ///< stdout is one
+  bool colour = false;    ///< stdout is a terminal that wants colours
 
   Result<std::shared_ptr<store::Bucket>> open_bucket(bool create) const;
 };

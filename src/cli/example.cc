@@ -1,15 +1,18 @@
 #include "cli/example.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <fstream>
 #include <iostream>
 #include <sstream>
 
 #include "base/log.h"
+#include "base/progress.h"
 #include "cli/shared_flags.h"
 #include "data/shard.h"
 #include "pipeline/names.h"
+#include "pipeline/pretokenize.h"
 #include "store/layout.h"
 
 namespace lorry::cli {
@@ -21,9 +24,12 @@ void ExampleFlags::declare(Flags& flags) {
   flags.text("--messages", messages_, "FILE",
              "JSON instead: a list of messages, or {messages, tools}; - is stdin");
   flags.text("--text", text_, "TEXT", "plain text instead");
+  encoding_.declare(flags);
 }
 
 Result<> ExampleFlags::load(const Context& context) {
+  LORRY_TRY(encoding_.apply(context));
+  LORRY_TRY(check_sources(*context.flags));
   LORRY_ASSIGN(const auto bucket, context.open_bucket(false));
   const bool given = !model_.empty();
   LORRY_ASSIGN(model_, pipeline::choose_model(*bucket, model_));
@@ -36,6 +42,45 @@ Result<> ExampleFlags::load(const Context& context) {
   }
   if (!messages_.empty()) return load_messages();
   return load_row(*bucket);
+}
+
+Result<> ExampleFlags::check_sources(const Flags& flags) const {
+  std::vector<std::string> given;
+  for (const char* flag : {"--row", "--messages", "--text"}) {
+    if (flags.given(flag)) given.emplace_back(flag);
+  }
+  if (given.size() < 2) return {};
+  return usage_error(
+      fmt::format("{} are examples of their own; give one of them", fmt::join(given, " and ")));
+}
+
+Result<std::vector<text::EncodedExample>> ExampleFlags::encode() {
+  LORRY_ASSIGN(auto whole,
+               pipeline::encode(*chat_, example_,
+                                {.train_on = pipeline::train_on_from(encoding_.train_on()),
+                                 .with_offsets = true,
+                                 .adapt = adapt()}));
+  const auto tokens = static_cast<int64_t>(whole.input_ids.size());
+  const auto& limit = encoding_.length();
+  pipeline::ExcessCounts counts;
+  auto rows = pipeline::fit(std::move(whole), limit, counts);
+  if (counts.rows == 0) return rows;
+  remark_ = fmt::format("{} tokens, longer than --max-length {}: ", format_count(tokens),
+                        format_count(limit.max_length));
+  switch (limit.excess) {
+    case pipeline::Excess::kDrop:
+      remark_ += "left out";
+      break;
+    case pipeline::Excess::kTruncate:
+      remark_ += fmt::format("{} cut at the end", format_count(counts.tokens_left_out));
+      break;
+    case pipeline::Excess::kSplit:
+      remark_ += fmt::format("split into {} row{}", counts.pieces, counts.pieces == 1 ? "" : "s");
+      if (counts.pieces_left_out > 0)
+        remark_ += fmt::format(", without {} with nothing to learn", counts.pieces_left_out);
+      break;
+  }
+  return rows;
 }
 
 Result<> ExampleFlags::load_messages() {

@@ -3,8 +3,10 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "cli/command.h"
+#include "cli/encoding_flags.h"
 #include "pipeline/messages.h"
 #include "text/chat.h"
 
@@ -19,9 +21,19 @@ class ExampleFlags {
 
   const text::Chat& chat() const { return *chat_; }
   const pipeline::Example& example() const { return example_; }
-  bool from_dataset() const { return !example_.is_text && messages_.empty(); }
+  /// A row is shown as it is trained on, the user's own messages as `transformers` renders them.
+  text::Adapt adapt() const {
+    return messages_.empty() ? text::Adapt::kWhereItFails : text::Adapt::kNever;
+  }
+
+  /// The rows that pretokenize would make of the example, with offsets, as --train-on, --max-length
+  /// and --excess-length say: none, one or many.
+  Result<std::vector<text::EncodedExample>> encode();
+  /// What pretokenize would say about it: "longer than --max-length ..."; empty if nothing.
+  const std::string& remark() const { return remark_; }
 
  private:
+  Result<> check_sources(const Flags& flags) const;
   Result<> load_row(const store::Bucket& bucket);
   Result<> load_messages();
 
@@ -29,6 +41,8 @@ class ExampleFlags {
   int64_t row_ = 0;
   std::shared_ptr<const text::Chat> chat_;
   pipeline::Example example_;
+  EncodingFlags encoding_;
+  std::string remark_;
 };
 
 }  // namespace lorry::cli

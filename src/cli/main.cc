@@ -102,7 +102,8 @@ Result<Context> make_context(const Common& common, Settings settings, const Flag
   context.quiet = common.quiet;
   context.verbose = common.verbose;
   const char* term = std::getenv("TERM");
-  context.colour = isatty(STDOUT_FILENO) != 0 && std::getenv("NO_COLOR") == nullptr &&
+  context.terminal = isatty(STDOUT_FILENO) != 0;
+  context.colour = context.terminal && std::getenv("NO_COLOR") == nullptr &&
                    !(term != nullptr && std::string_view(term) == "dumb");
   if (common.quiet)
     log::set_level(log::Level::kWarn);

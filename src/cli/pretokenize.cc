@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "cli/command.h"
+#include "cli/encoding_flags.h"
 #include "cli/shared_flags.h"
 #include "pipeline/names.h"
 #include "pipeline/run.h"
@@ -9,14 +10,24 @@
 namespace lorry::cli {
 namespace {
 
+Json to_json(const pipeline::PretokenizeOptions& options,
+             const pipeline::PretokenizeReport& report) {
+  Json json = {{"model", options.model}, {"dataset", options.dataset}, {"shards", report.shards}};
+  json.update(report.counts.to_json());
+  json["dropped"] = report.dropped;
+  json["complete"] = report.complete;
+  json["missing"] = report.missing;
+  json["up_to_date"] = report.up_to_date;
+  return json;
+}
+
 class Pretokenize final : public Command {
  public:
   void declare(Flags& flags) override {
     declare_dataset(flags, dataset_);
     declare_model(flags, model_);
     flags.on("--with-text", options_.with_text, "keep the rendered text in a column `text`");
-    flags.choice("--train-on", options_.train_on, {"assistant", "last", "all"},
-                 "what counts in the loss: every assistant turn, the last one, or all tokens");
+    encoding_.declare(flags);
     flags.integer("--skip-bad-rows", options_.skip_bad_rows, at_least(0),
                   "rows that the template refuses to leave out and record before giving up");
     work_.declare(flags, options_);
@@ -24,6 +35,9 @@ class Pretokenize final : public Command {
 
   Result<Outcome> run(const Context& context) override {
     LORRY_TRY(work_.apply(context, options_));
+    LORRY_TRY(encoding_.apply(context));
+    options_.train_on = encoding_.train_on();
+    options_.length = encoding_.length();
     LORRY_ASSIGN(options_.bucket, context.open_bucket(false));
     LORRY_ASSIGN(options_.model, pipeline::choose_model(*options_.bucket, model_));
     LORRY_ASSIGN(options_.dataset, pipeline::choose_dataset(*options_.bucket, dataset_));
@@ -34,24 +48,17 @@ class Pretokenize final : public Command {
     LORRY_ASSIGN(const auto report, pipeline::pretokenize(options_));
     options_.progress = nullptr;
     log::info("{}", pipeline::describe(report));
-    return Outcome{{{"model", options_.model},
-                    {"dataset", options_.dataset},
-                    {"shards", report.shards},
-                    {"rows", report.rows},
-                    {"tokens", report.tokens},
-                    {"target_tokens", report.target_tokens},
-                    {"rows_without_target", report.rows_without_target},
-                    {"dropped", report.dropped},
-                    {"longest", report.longest},
-                    {"complete", report.complete},
-                    {"missing", report.missing},
-                    {"up_to_date", report.up_to_date}},
-                   ""};
+    if (!context.json && report.complete) {
+      const std::string lengths = pipeline::describe_lengths(report.counts);
+      if (!lengths.empty()) log::info("{}", lengths);
+    }
+    return Outcome{to_json(options_, report), ""};
   }
 
  private:
   std::string dataset_, model_;
   pipeline::PretokenizeOptions options_;
+  EncodingFlags encoding_;
   WorkFlags work_;
 };
 

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "cli/command.h"
+#include "cli/encoding_flags.h"
 #include "cli/shared_flags.h"
 #include "pipeline/names.h"
 #include "store/layout.h"
@@ -25,6 +26,10 @@ class Run final : public Command {
     declare_run_name(flags, train_.run_name,
                      "keeps this training apart from others on the same data");
     declare_train_flags(flags, train_);
+    declare_excess_length(
+        flags, excess_,
+        "pretokenize cuts, leaves out or splits rows longer than --max-length; not "
+        "given: they stay whole, and training cuts them");
   }
 
   Result<Outcome> run(const Context& context) override {
@@ -39,6 +44,8 @@ class Run final : public Command {
     static_cast<pipeline::ShardWorkOptions&>(options.pretokenize) = import_;
     LORRY_ASSIGN(const auto bucket, context.open_bucket(!sources_.empty()));
     LORRY_TRY(fill_sources(bucket, options));
+    if (context.flags->given("--excess-length"))
+      options.pretokenize.length = {train_.max_length, pipeline::excess_from(excess_)};
     options.pretokenize.bucket = bucket;
     options.pretokenize.progress = progress_line("pretokenize", "rows");
     options.train = train_;
@@ -55,8 +62,8 @@ class Run final : public Command {
               train_.run_name.empty() ? "" : " --run-name " + train_.run_name);
     return Outcome{{{"model", report.model},
                     {"dataset", report.dataset},
-                    {"rows", report.pretokenize.rows},
-                    {"tokens", report.pretokenize.tokens},
+                    {"rows", report.pretokenize.counts.rows},
+                    {"tokens", report.pretokenize.counts.tokens},
                     {"steps", report.train.steps},
                     {"loss", report.train.last_loss},
                     {"seconds", report.train.seconds},
@@ -91,7 +98,7 @@ class Run final : public Command {
   }
 
   std::vector<std::string> sources_;
-  std::string dataset_, model_;
+  std::string dataset_, model_, excess_ = "truncate";
   pipeline::ImportDatasetOptions import_;
   WorkFlags work_;
   train::TrainOptions train_;

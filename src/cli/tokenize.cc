@@ -5,24 +5,56 @@
 #include "base/progress.h"
 #include "cli/command.h"
 #include "cli/example.h"
+#include "cli/visible.h"
+#include "text/unicode.h"
 
 namespace lorry::cli {
 namespace {
 
 constexpr char kTrainedColour[] = "\x1b[32m", kPlainColour[] = "\x1b[2m", kNoColour[] = "\x1b[0m";
 
-/// The bytes of one token with line breaks and tabs made visible.
-std::string visible(const std::string& piece) {
-  std::string out;
-  for (char c : piece) {
-    if (c == '\n')
-      out += "\\n";
-    else if (c == '\t')
-      out += "\\t";
-    else if (c == '\r')
-      out += "\\r";
-    else
-      out += c;
+/// The bytes of the text that one token stands for; what a token without any decodes to.
+class Pieces {
+ public:
+  Pieces(const text::EncodedExample& example, const text::Tokenizer& tokenizer)
+      : example_(example), tokenizer_(tokenizer) {}
+
+  std::string at(size_t token) const {
+    const auto [begin, end] = example_.offsets[token];
+    const int32_t id = example_.input_ids[token];
+    if (begin == end) return tokenizer_.decode({&id, 1}, false);
+    std::string bytes = example_.text.substr(begin, end - begin);
+    // Tokens of single bytes share the place of their character.
+    const size_t first = first_of_place(token);
+    const bool shared = first != token || (token + 1 < example_.offsets.size() &&
+                                           example_.offsets[token + 1] == example_.offsets[token]);
+    if (shared && token - first < bytes.size()) return bytes.substr(token - first, 1);
+    return bytes;
+  }
+
+ private:
+  size_t first_of_place(size_t token) const {
+    while (token > 0 && example_.offsets[token - 1] == example_.offsets[token]) --token;
+    return token;
+  }
+
+  const text::EncodedExample& example_;
+  const text::Tokenizer& tokenizer_;
+};
+
+/// Byte ranges as ranges of whole characters, which is how Python counts.
+Json character_offsets(const text::EncodedExample& example) {
+  std::vector<uint32_t> before(example.text.size() + 1);  // characters that begin before a byte
+  uint32_t characters = 0;
+  for (size_t i = 0; i < example.text.size(); ++i) {
+    before[i] = characters;
+    characters += !text::is_utf8_continuation(example.text[i]);
+  }
+  before.back() = characters;
+  Json out = Json::array();
+  for (auto [begin, end] : example.offsets) {
+    while (begin > 0 && begin < end && text::is_utf8_continuation(example.text[begin])) --begin;
+    out.push_back({before[begin], before[end]});
   }
   return out;
 }
@@ -33,36 +65,52 @@ class Tokenize final : public Command {
 
   Result<Outcome> run(const Context& context) override {
     LORRY_TRY(example_.load(context));
-    LORRY_ASSIGN(const auto encoded, pipeline::encode(example_.chat(), example_.example()));
-    const auto& tokenizer = *example_.chat().tokenizer();
-    Json pieces = Json::array();
-    for (int32_t id : encoded.input_ids) pieces.push_back(tokenizer.decode({&id, 1}, false));
-    const auto targets =
-        std::count(encoded.assistant_masks.begin(), encoded.assistant_masks.end(), 1);
-    const std::string text =
-        table(encoded, pieces, context.colour) +
-        fmt::format("{} tokens, {} trained on\n",
-                    format_count(static_cast<int64_t>(encoded.input_ids.size())),
-                    format_count(targets));
-    return Outcome{{{"text", encoded.text},
-                    {"input_ids", encoded.input_ids},
-                    {"assistant_masks", encoded.assistant_masks},
-                    {"tokens", std::move(pieces)}},
-                   text};
+    LORRY_ASSIGN(const auto rows, example_.encode());
+    Json all = Json::array();
+    std::string text;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      if (rows.size() > 1) text += fmt::format("row {} of {}:\n", i + 1, rows.size());
+      all.push_back(to_json(rows[i]));
+      text += table(rows[i], context.colour);
+      text += fmt::format("{} tokens, {} trained on{}\n", format_count(tokens(rows[i])),
+                          format_count(targets(rows[i])),
+                          targets(rows[i]) > 0 ? "" : ": " + pipeline::why_no_target(rows[i]));
+    }
+    if (!example_.remark().empty()) text += example_.remark() + "\n";
+    return Outcome{rows.size() == 1 ? Json(all[0]) : Json{{"rows", std::move(all)}}, text};
   }
 
  private:
+  static int64_t tokens(const text::EncodedExample& row) {
+    return static_cast<int64_t>(row.input_ids.size());
+  }
+  static int64_t targets(const text::EncodedExample& row) {
+    return std::count(row.assistant_masks.begin(), row.assistant_masks.end(), 1);
+  }
+
+  Json to_json(const text::EncodedExample& row) const {
+    const Pieces pieces(row, *example_.chat().tokenizer());
+    Json shown = Json::array();
+    for (size_t i = 0; i < row.input_ids.size(); ++i)
+      shown.push_back(with_named_bytes(pieces.at(i)));
+    return {{"text", row.text},
+            {"input_ids", row.input_ids},
+            {"assistant_masks", row.assistant_masks},
+            {"tokens", std::move(shown)},
+            {"offsets", character_offsets(row)}};
+  }
+
   /// A line a token: id, a mark where it is trained on, the piece.
-  static std::string table(const text::EncodedExample& encoded, const Json& pieces, bool colour) {
+  std::string table(const text::EncodedExample& row, bool colour) const {
+    const Pieces pieces(row, *example_.chat().tokenizer());
     std::string out;
-    for (size_t i = 0; i < encoded.input_ids.size(); ++i) {
-      const bool trained = encoded.assistant_masks[i] == 1;
-      const std::string piece = visible(pieces[i].get<std::string>());
-      out += fmt::format("{:>7} {} {}{}{}\n", encoded.input_ids[i], trained ? '*' : ' ',
+    for (size_t i = 0; i < row.input_ids.size(); ++i) {
+      const bool trained = row.assistant_masks[i] == 1;
+      out += fmt::format("{:>7} {} {}{}{}\n", row.input_ids[i], trained ? '*' : ' ',
                          !colour   ? ""
                          : trained ? kTrainedColour
                                    : kPlainColour,
-                         piece, colour ? kNoColour : "");
+                         visible(pieces.at(i)), colour ? kNoColour : "");
     }
     return out;
   }

@@ -67,6 +67,9 @@ class Train final : public Command {
       if (stale)
         log::warn("{} was made before standardized/{} changed; lorry pretokenize makes it anew",
                   ready, options_.dataset);
+      const std::string cut =
+          pipeline::describe_cut(pipeline::TokenCounts::from_json(*info), options_.max_length);
+      if (!cut.empty()) log::info("{}", cut);
       // Whether it can be written is better known before the hours of training than after.
       LORRY_TRY(context.open_bucket(true));
       return {};

@@ -145,11 +145,25 @@ Result<Example> example_from_row(const Json& row) {
 }
 
 Result<text::EncodedExample> encode(const text::Chat& chat, const Example& example,
-                                    text::TrainOn train_on) {
-  if (!example.is_text) return chat.encode_example(example.messages, example.tools, train_on);
-  auto encoded = chat.encode_text(example.text);
-  if (encoded.text.empty()) encoded.text = example.text;
-  return encoded;
+                                    const text::ExampleOptions& options) {
+  if (!example.is_text) return chat.encode_example(example.messages, example.tools, options);
+  return chat.encode_text(example.text, options.with_offsets);
+}
+
+std::string why_no_target(const text::EncodedExample& example) {
+  switch (example.no_target) {
+    case text::NoTarget::kNone:
+      break;  // until it was cut
+    case text::NoTarget::kNoAssistant:
+      return "no message of the assistant";
+    case text::NoTarget::kEmpty:
+      return "the assistant says nothing";
+    case text::NoTarget::kNotShown:
+      return "the chat template does not show what the assistant says";
+    case text::NoTarget::kNoText:
+      return "no text";
+  }
+  return "every token to train on is beyond --max-length";
 }
 
 Result<std::shared_ptr<const text::Chat>> load_chat(const store::Bucket& bucket,

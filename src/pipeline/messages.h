@@ -43,10 +43,12 @@ class ExampleReader {
   std::unique_ptr<const Turns> turns_;  ///< null if the columns are of other types
 };
 
-/// Ids and mask as training sees them. `with_text` false may leave `text` empty.
-/// A text on its own is trained on as a whole.
+/// Ids and mask as training sees them. A text on its own is trained on as a whole.
 Result<text::EncodedExample> encode(const text::Chat& chat, const Example& example,
-                                    text::TrainOn train_on = text::TrainOn::kAssistant);
+                                    const text::ExampleOptions& options = {});
+
+/// Why nothing of it is trained on, if so: "no message of the assistant".
+std::string why_no_target(const text::EncodedExample& example);
 
 /// Tokenizer and template of a model in the bucket.
 Result<std::shared_ptr<const text::Chat>> load_chat(const store::Bucket& bucket,

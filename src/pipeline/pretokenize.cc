@@ -20,11 +20,12 @@ namespace lorry::pipeline {
 namespace {
 
 /// Raised when the same inputs come to give other bytes.
-constexpr int kFormat = 2;
+constexpr int kFormat = 3;
 /// Bytes of ids and masks for a byte of text: at most 5 a token, seldom fewer than 2 bytes a token.
 constexpr int kGrowth = 3;
-/// In the ledger: rows that are written, but teach nothing.
-constexpr char kNoTarget[] = "nothing to train on";
+/// In the ledger: what became of rows that are longer than --max-length.
+constexpr char kTooLong[] = "longer than --max-length", kCut[] = "cut at --max-length",
+               kSplit[] = "split at --max-length";
 
 /// Encoded rows into one record batch.
 class TokenBatch {
@@ -76,23 +77,14 @@ struct Piece {
   std::vector<std::pair<int64_t, std::string>> refused;  ///< row of the shard, why
 };
 
-PretokenizeReport report_from(const TokenCounts& counts, int64_t dropped, int64_t shards) {
+PretokenizeReport report_from(const PretokenizeOptions& options, const TokenCounts& counts,
+                              int64_t dropped, int64_t shards) {
   PretokenizeReport report;
+  report.length = options.length;
   report.shards = shards;
-  report.rows = counts.rows;
-  report.tokens = counts.tokens;
-  report.target_tokens = counts.target_tokens;
-  report.rows_without_target = counts.rows_without_target;
+  report.counts = counts;
   report.dropped = dropped;
-  report.longest = counts.longest;
-  report.rows_over_4096 = counts.longer_than_4096();
   return report;
-}
-
-text::TrainOn train_on_from(const std::string& name) {
-  return name == "all"    ? text::TrainOn::kAll
-         : name == "last" ? text::TrainOn::kLast
-                          : text::TrainOn::kAssistant;
 }
 
 /// The stage at work on one model and data set.
@@ -104,7 +96,8 @@ class Pretokenization {
         source_(store::standardized_dir(options.dataset)),
         target_(store::model_ready_dir(options.model, options.dataset)),
         schema_(data::token_schema(options.with_text)),
-        train_on_(train_on_from(options.train_on)),
+        encoding_{.train_on = train_on_from(options.train_on),
+                  .with_offsets = options.with_text && options.length.is_set()},
         limits_(PieceLimits::of(options, kGrowth)) {}
 
   /// Encodes what is missing of `shards` shards; completes `info` and writes it if all are there.
@@ -162,20 +155,38 @@ class Pretokenization {
         piece.refused.emplace_back(from.first_row + row, example.error().message);
         continue;
       }
-      if (!piece.counts.count(*example)) {
-        piece.notes.note(kNoTarget, {place, from.first_row + row, ""});
-      }
-      encoded.append(*example);
-      if (options_.with_text) encoded.append_text(example->text);
+      append(*std::move(example), {place, from.first_row + row, ""}, encoded, piece);
     }
-    piece.notes.keep(piece.counts.rows);
     if (piece.counts.rows > 0) piece.batch = encoded.finish(schema_);
     return piece;
   }
 
+  /// Writes an example as the limit wants it, and into the ledger what became of it.
+  void append(text::EncodedExample example, Ledger::Named row, TokenBatch& batch,
+              Piece& piece) const {
+    const auto tokens = int64_t(example.input_ids.size());
+    const auto fitted = fit(std::move(example), options_.length, piece.counts.excess);
+    if (options_.length.is_set() && tokens > options_.length.max_length) {
+      Ledger::Named named = row;
+      named.detail = fmt::format("{} tokens", tokens);
+      if (fitted.empty()) return piece.notes.drop(kTooLong, std::move(named));
+      const bool split = options_.length.excess == Excess::kSplit;
+      piece.notes.note(split ? kSplit : kCut, std::move(named));
+    }
+    bool teaches = false;
+    for (const auto& part : fitted) {
+      teaches |= piece.counts.count(part);
+      batch.append(part);
+      if (options_.with_text) batch.append_text(part.text);
+    }
+    if (!teaches)
+      piece.notes.note("nothing to train on: " + why_no_target(fitted.front()), std::move(row));
+    piece.notes.keep(1);
+  }
+
   Result<text::EncodedExample> encode_row(const ExampleReader& examples, int64_t row) const {
     LORRY_ASSIGN(const auto example, examples.at(row));
-    auto encoded = encode(*chat_, example, train_on_);
+    auto encoded = encode(*chat_, example, encoding_);
     if (encoded.ok() && encoded->input_ids.empty()) return invalid_input("it has no tokens");
     return encoded;
   }
@@ -189,10 +200,10 @@ class Pretokenization {
       per_shard.push_back({{"rows", counts.rows}, {"tokens", counts.tokens}});
       return {};
     }));
-    auto report = report_from(total, work.ledger().dropped(), shards);
+    auto report = report_from(options_, total, work.ledger().dropped(), shards);
     report.missing = int64_t(missing.size());
     if (!missing.empty()) return report;
-    if (total.rows == 0) return invalid_input(fmt::format("{}: no row could be encoded", source_));
+    if (total.rows == 0) return nothing_written(total);
     info.update(total.to_json());
     info["dropped"] = work.ledger().dropped();
     info["shards"] = per_shard;
@@ -202,11 +213,20 @@ class Pretokenization {
     return report;
   }
 
+  Error nothing_written(const TokenCounts& counts) const {
+    if (counts.excess.rows == 0)
+      return invalid_input(fmt::format("{}: no row could be encoded", source_));
+    return invalid_input(fmt::format(
+        "{}: {} rows are longer than --max-length {}, and no other is left; allow more, "
+        "or --excess-length truncate or split",
+        source_, counts.excess.rows, options_.length.max_length));
+  }
+
   PretokenizeOptions options_;  ///< `bucket` becomes the claim's
   const std::shared_ptr<const text::Chat> chat_;
   const std::string source_, target_;
   const std::shared_ptr<arrow::Schema> schema_;
-  const text::TrainOn train_on_;
+  const text::ExampleOptions encoding_;
   const PieceLimits limits_;
   int64_t rows_done_ = 0, rows_total_ = 0;
 };
@@ -232,11 +252,21 @@ Result<Json> describe_inputs(const PretokenizeOptions& options, const text::Chat
                {"options", {{"with_text", options.with_text}}},
                {"format", kFormat}};
   if (options.train_on != "assistant") info["options"]["train_on"] = options.train_on;
+  if (options.length.is_set()) {
+    info["options"]["max_length"] = options.length.max_length;
+    info["options"]["excess_length"] = name_of(options.length.excess);
+  }
   info["inputs"] = sha256_hex(dump_json(info));
   return info;
 }
 
 }  // namespace
+
+text::TrainOn train_on_from(const std::string& name) {
+  return name == "all"    ? text::TrainOn::kAll
+         : name == "last" ? text::TrainOn::kLast
+                          : text::TrainOn::kAssistant;
+}
 
 Result<bool> tokens_are_stale(const store::Bucket& bucket, const Json& info,
                               const std::string& dataset) {
@@ -290,8 +320,8 @@ Result<std::optional<PretokenizeReport>> find_finished(const PretokenizeOptions&
     return std::optional<PretokenizeReport>();
   }
   LORRY_TRY(check_finished(options, target, *known));
-  auto report = report_from(TokenCounts::from_json(*known), known->value("dropped", int64_t{0}),
-                            inputs.shards);
+  auto report = report_from(options, TokenCounts::from_json(*known),
+                            known->value("dropped", int64_t{0}), inputs.shards);
   report.digest = digest_of_info(*known);
   report.complete = report.up_to_date = true;
   return std::optional(std::move(report));

@@ -7,7 +7,9 @@
 #include <string>
 
 #include "base/result.h"
+#include "pipeline/length_limit.h"
 #include "pipeline/shard_work.h"
+#include "pipeline/token_counts.h"
 #include "store/bucket.h"
 
 namespace lorry::pipeline {
@@ -17,6 +19,7 @@ struct PretokenizeOptions : ShardWorkOptions {
   std::string model, dataset;          ///< names in the bucket
   bool with_text = false;              ///< keep the rendered text in a column `text`
   std::string train_on = "assistant";  ///< turns whose mask is 1: assistant, last (of them), all
+  LengthLimit length;                  ///< of the rows that are written
   /// Called between batches from the calling thread. `rows_total` 0: not known.
   std::function<void(int64_t rows, int64_t rows_total)> progress;
   /// digest_of_info of the standardized shards and of the model that are meant; empty: whatever is
@@ -26,26 +29,26 @@ struct PretokenizeOptions : ShardWorkOptions {
 
 struct PretokenizeReport {
   int64_t shards = 0;
-  int64_t rows = 0;  ///< written
-  int64_t tokens = 0;
-  int64_t target_tokens = 0;        ///< those whose mask is 1
-  int64_t rows_without_target = 0;  ///< written, but nothing in them is trained on
-  int64_t dropped = 0;              ///< rows that were skipped
-  int64_t longest = 0;              ///< tokens of the longest row
-  int64_t rows_over_4096 = 0;       ///< longer than training's default --max-length
-  int64_t missing = 0;              ///< shards that other nodes have not made yet
-  bool complete = false;            ///< every shard is there, and info.json
-  bool up_to_date = false;          ///< nothing had changed, nothing was done
-  std::string digest;               ///< digest_of_info of the output
-  bool input_changed = false;       ///< it is not what was expected: nothing was done
+  TokenCounts counts;          ///< of the rows that were written
+  LengthLimit length;          ///< that they were held to
+  int64_t dropped = 0;         ///< rows that were left out
+  int64_t missing = 0;         ///< shards that other nodes have not made yet
+  bool complete = false;       ///< every shard is there, and info.json
+  bool up_to_date = false;     ///< nothing had changed, nothing was done
+  std::string digest;          ///< digest_of_info of the output
+  bool input_changed = false;  ///< it is not what was expected: nothing was done
 };
 
-/// Encodes every row with the model's own template and tokenizer, whole: training cuts what is
-/// longer than its --max-length. Makes the shards of this process's part, and info.json if all
-/// parts are there; goes on after the last whole shard of an interrupted run, with the bytes of an
-/// undisturbed one. Rows that the template refuses count as malformed (skip_bad_rows). Fails with
-/// not found if its inputs are not complete; the error of a row names shard and row.
+/// Encodes every row with the model's own template and tokenizer; without a limit whole: training
+/// cuts what is longer than its --max-length. Makes the shards of this process's part, and
+/// info.json if all parts are there; goes on after the last whole shard of an interrupted run, with
+/// the bytes of an undisturbed one. Rows that the template refuses count as malformed
+/// (skip_bad_rows). Fails with not found if its inputs are not complete; the error of a row names
+/// shard and row.
 Result<PretokenizeReport> pretokenize(const PretokenizeOptions& options);
+
+/// The word for PretokenizeOptions::train_on.
+text::TrainOn train_on_from(const std::string& name);
 
 /// Names with slashes can meet in one directory (`a` and `b/c`, `a/b` and `c`): fails unless its
 /// info.json is of these two.

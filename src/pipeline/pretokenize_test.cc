@@ -41,7 +41,7 @@ TEST_F(PretokenizeStage, WritesIdsAndMasksInOrder) {
   put_dataset("talk", rows_, 200);
   const auto done = pretokenize(options_);
   ASSERT_TRUE(done.ok()) << done.error().message;
-  EXPECT_EQ(done->rows, 300);
+  EXPECT_EQ(done->counts.rows, 300);
   EXPECT_EQ(done->shards, 2);
   const auto chat = *load_chat(*bucket_, "tiny");
   const auto reader = *data::TokenShardReader::open(*bucket_, std::string(kReady) + "/1");
@@ -63,13 +63,13 @@ TEST_F(PretokenizeStage, InfoCountsAndASecondRunDoesNothing) {
   const auto info = **bucket_->read_info(kReady);
   EXPECT_EQ(info["count"], 1);
   EXPECT_EQ(info["rows"], 300);
-  EXPECT_EQ(info["tokens"], first.tokens);
-  EXPECT_GT(first.target_tokens, 0);
+  EXPECT_EQ(info["tokens"], first.counts.tokens);
+  EXPECT_GT(first.counts.target_tokens, 0);
   EXPECT_FALSE(*bucket_->exists(std::string(kReady) + "/progress.json"));
   const auto again = *pretokenize(options_);
   EXPECT_TRUE(again.up_to_date);
-  EXPECT_EQ(again.tokens, first.tokens);
-  EXPECT_EQ(again.longest, first.longest);
+  EXPECT_EQ(again.counts.tokens, first.counts.tokens);
+  EXPECT_EQ(again.counts.longest, first.counts.longest);
 }
 
 TEST_F(PretokenizeStage, AnInterruptedRunGoesOnAndItsBytesAreThoseOfAnUndisturbedOne) {
@@ -105,7 +105,7 @@ TEST_F(PretokenizeStage, AChangedInputMakesItRunAgain) {
   put_dataset("talk", rows_, 299);
   const auto done = *pretokenize(options_);
   EXPECT_FALSE(done.up_to_date);
-  EXPECT_EQ(done.rows, 299);
+  EXPECT_EQ(done.counts.rows, 299);
   EXPECT_FALSE(*bucket_->exists(std::string(kReady) + "/1")) << "a shard of the run before";
 }
 
@@ -115,8 +115,8 @@ TEST_F(PretokenizeStage, WhatIsTrainedOnIsAnInput) {
   options_.train_on = "all";
   const auto all = *pretokenize(options_);
   EXPECT_FALSE(all.up_to_date);
-  EXPECT_LT(turns.target_tokens, turns.tokens);
-  EXPECT_EQ(all.target_tokens, all.tokens);
+  EXPECT_LT(turns.counts.target_tokens, turns.counts.tokens);
+  EXPECT_EQ(all.counts.target_tokens, all.counts.tokens);
   EXPECT_TRUE(pretokenize(options_)->up_to_date);
 }
 
@@ -142,7 +142,7 @@ TEST_F(PretokenizeStage, ARefusedRowIsNamedOrLeftOutWhenAllowed) {
   options_.skip_bad_rows = 1;
   const auto done = pretokenize(options_);
   ASSERT_TRUE(done.ok()) << done.error().message;
-  EXPECT_EQ(done->rows, 299);
+  EXPECT_EQ(done->counts.rows, 299);
   EXPECT_EQ(done->dropped, 1);
   const auto info = **bucket_->read_info(kReady);
   EXPECT_EQ(info["ledger"]["dropped"]["malformed"], 1);
@@ -155,9 +155,115 @@ TEST_F(PretokenizeStage, ARowWithNothingToLearnIsKeptAndCounted) {
   put_dataset("talk", rows_, 300);
   const auto done = pretokenize(options_);
   ASSERT_TRUE(done.ok()) << done.error().message;
-  EXPECT_EQ(done->rows, 300);
-  EXPECT_EQ(done->rows_without_target, 1);
-  EXPECT_EQ((**bucket_->read_info(kReady))["ledger"]["noted"]["nothing to train on"], 1);
+  EXPECT_EQ(done->counts.rows, 300);
+  EXPECT_EQ(done->counts.rows_without_target, 1);
+  const Json noted = (**bucket_->read_info(kReady))["ledger"]["noted"];
+  EXPECT_EQ(noted["nothing to train on: no message of the assistant"], 1);
+}
+
+/// Rows of about 16 tokens but row 7, which is far longer and says "end" at the end.
+class LongRow : public PretokenizeStage {
+ protected:
+  void SetUp() override {
+    PretokenizeStage::SetUp();
+    std::string words;
+    for (int i = 0; i < 40; ++i) words += "word " + std::to_string(i) + " ";
+    rows_[7] = {{"user", words}, {"assistant", words + "end"}};
+    put_dataset("talk", rows_, 150);
+    whole_ = *pretokenize(options_);
+    options_.length.max_length = kMaxLength;
+  }
+
+  PretokenizeReport with(Excess excess) {
+    options_.length.excess = excess;
+    auto report = pretokenize(options_);
+    EXPECT_TRUE(report.ok()) << report.error().message;
+    ledger_ = (**bucket_->read_info(kReady))["ledger"];
+    return *std::move(report);
+  }
+  data::TokenRow row(int64_t i) {
+    reader_ = *data::TokenShardReader::open(*bucket_, std::string(kReady) + "/0");
+    return reader_->row(i);
+  }
+
+  static constexpr int64_t kMaxLength = 100;
+  PretokenizeReport whole_;
+  Json ledger_;
+  std::shared_ptr<data::TokenShardReader> reader_;
+};
+
+TEST_F(LongRow, IsCutAndTheLedgerSaysSo) {
+  const auto done = with(Excess::kTruncate);
+  EXPECT_FALSE(done.up_to_date) << "the limit is an input";
+  EXPECT_EQ(done.counts.rows, 300);
+  EXPECT_EQ(done.counts.longest, kMaxLength);
+  EXPECT_EQ(done.counts.excess.rows, 1);
+  EXPECT_EQ(done.counts.excess.tokens_left_out, whole_.counts.longest - kMaxLength);
+  EXPECT_EQ(done.counts.tokens + done.counts.excess.tokens_left_out, whole_.counts.tokens);
+  EXPECT_EQ(ledger_["noted"]["cut at --max-length"], 1);
+  EXPECT_EQ(ledger_["noted"]["nothing to train on: every token to train on is beyond --max-length"],
+            1);
+  EXPECT_EQ(row(7).input_ids.size(), size_t(kMaxLength));
+  EXPECT_TRUE(pretokenize(options_)->up_to_date);
+  EXPECT_EQ(pretokenize(options_)->counts.excess.rows, 1) << "what was counted is read back";
+}
+
+TEST_F(LongRow, IsLeftOutAndCountsAsLeftOut) {
+  const auto done = with(Excess::kDrop);
+  EXPECT_EQ(done.counts.rows, 299);
+  EXPECT_EQ(done.dropped, 1);
+  EXPECT_EQ(ledger_["dropped"]["longer than --max-length"], 1);
+  EXPECT_EQ(ledger_["read"], 300);
+  const std::string lines = *bucket_->read(std::string(kReady) + "/ledger.jsonl");
+  EXPECT_NE(lines.find(R"("place":"standardized/talk/0","row":7,"detail":")" +
+                       std::to_string(whole_.counts.longest) + " tokens"),
+            std::string::npos)
+      << lines;
+  options_.max_dropped = *DropLimit::parse("0");
+  EXPECT_FALSE(pretokenize(options_).ok());
+}
+
+TEST_F(LongRow, IsSplitIntoPiecesInOrder) {
+  const auto first = row(7);
+  const std::vector<int32_t> ids(first.input_ids.begin(), first.input_ids.end());
+  const auto done = with(Excess::kSplit);
+  const auto& excess = done.counts.excess;
+  EXPECT_EQ(ledger_["noted"]["split at --max-length"], 1);
+  EXPECT_EQ(ledger_["kept"], 300) << "rows that were read";
+  EXPECT_EQ(done.counts.rows, 299 + excess.pieces);
+  EXPECT_EQ(excess.pieces + excess.pieces_left_out, (int64_t(ids.size()) + 99) / 100);
+  EXPECT_GT(excess.pieces_left_out, 0) << "those of the question";
+  std::vector<int32_t> joined;
+  for (int64_t i = 0; i < excess.pieces; ++i) {
+    const auto piece = row(7 + i);
+    joined.insert(joined.end(), piece.input_ids.begin(), piece.input_ids.end());
+  }
+  EXPECT_EQ(joined,
+            std::vector<int32_t>(ids.begin() + excess.pieces_left_out * kMaxLength, ids.end()));
+}
+
+TEST_F(LongRow, TheBytesAreTheSameWhoeverDoesTheWork) {
+  options_.with_text = true;
+  with(Excess::kSplit);
+  const auto alone = contents(kReady);
+  ASSERT_TRUE(bucket_->remove(kReady).ok());
+  options_.world_size = 2;
+  options_.wait = false;  // one after the other
+  for (const int rank : {1, 0}) {
+    options_.rank = rank;
+    ASSERT_TRUE(pretokenize(options_).ok());
+  }
+  EXPECT_EQ(contents(kReady), alone);
+}
+
+TEST_F(LongRow, ALimitThatLeavesNothingSaysSo) {
+  options_.length.max_length = 2;
+  options_.length.excess = Excess::kDrop;
+  const auto failed = pretokenize(options_);
+  ASSERT_FALSE(failed.ok());
+  EXPECT_NE(failed.error().message.find("300 rows are longer than --max-length 2"),
+            std::string::npos)
+      << failed.error().message;
 }
 
 TEST_F(PretokenizeStage, PartsOfSeveralNodesMakeTheWhole) {

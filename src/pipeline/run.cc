@@ -82,6 +82,8 @@ Result<bool> run_once(RunOptions& options, const Engine& engine, RunReport& repo
   LORRY_ASSIGN(report.pretokenize, pretokenize(options.pretokenize).with_context("pretokenize"));
   if (report.pretokenize.input_changed) return false;
   options.on_stage("pretokenize", describe(report.pretokenize));
+  const std::string cut = describe_cut(report.pretokenize.counts, options.train.max_length);
+  if (!cut.empty()) log::info("{}", cut);
 
   options.train.dataset = report.dataset;
   options.train.model = report.model;
@@ -141,18 +143,40 @@ std::string describe(const StandardizeReport& report) {
   return text;
 }
 
+namespace {
+
+std::string describe(const ExcessCounts& excess, Excess strategy) {
+  if (excess.rows == 0) return "";
+  const std::string longer =
+      fmt::format("; {} longer than --max-length", rows_that(excess.rows, "is", "are"));
+  if (strategy == Excess::kDrop) return longer + " and left out";
+  if (strategy == Excess::kSplit) {
+    const std::string left_out = excess.pieces_left_out == 0
+                                     ? std::string()
+                                     : fmt::format(", without {} with nothing to learn",
+                                                   format_count(excess.pieces_left_out));
+    return fmt::format("{}: split into {} pieces{}", longer, format_count(excess.pieces), left_out);
+  }
+  return fmt::format("{}: cut at the end, {} tokens in all", longer,
+                     format_count(excess.tokens_left_out));
+}
+
+}  // namespace
+
 std::string describe(const PretokenizeReport& report) {
-  std::string text = fmt::format("{} rows, {} tokens, {} to learn", format_count(report.rows),
-                                 format_count(report.tokens), format_count(report.target_tokens));
+  const TokenCounts& counts = report.counts;
+  std::string text = fmt::format("{} rows, {} tokens, {} to learn", format_count(counts.rows),
+                                 format_count(counts.tokens), format_count(counts.target_tokens));
   if (report.dropped > 0)
     text += fmt::format("; {} left out", rows_that(report.dropped, "was", "were"));
-  if (report.rows_without_target > 0)
+  text += describe(counts.excess, report.length.excess);
+  if (counts.rows_without_target > 0)
     text +=
-        fmt::format("; {} nothing to learn", rows_that(report.rows_without_target, "has", "have"));
-  if (report.rows_over_4096 > 0)
-    text +=
-        fmt::format("; {} longer than 4,096 tokens, the longest {}",
-                    rows_that(report.rows_over_4096, "is", "are"), format_count(report.longest));
+        fmt::format("; {} nothing to learn", rows_that(counts.rows_without_target, "has", "have"));
+  if (counts.longer_than_4096() > 0)
+    text += fmt::format("; {} longer than 4,096 tokens, the longest {}",
+                        rows_that(counts.longer_than_4096(), "is", "are"),
+                        format_count(counts.longest));
   if (!report.complete) text += "; " + describe_missing(report.missing, report.shards);
   if (report.up_to_date) text += ", nothing to do";
   return text;

@@ -2,10 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/digest.h"
-#include "text/chat_spans.h"
+#include "text/chat_samples.h"
 
 namespace lorry::text {
 
@@ -74,6 +75,7 @@ Result<Chat::Format> Chat::make_format(std::string source) const {
     LORRY_ASSIGN(auto rendered, render_prepared(*out.tmpl, messages, tools, false, null_json()));
     return std::move(rendered.text);
   });
+  learn_seams(out);
   return out;
 }
 
@@ -146,47 +148,51 @@ Result<ChatTemplate::Rendered> Chat::render_prepared(const ChatTemplate& tmpl, c
   return tmpl.render(variables);
 }
 
-/// A conversation's text, and the messages that were made of it to get there; null if none were.
+/// A conversation's text.
 struct Chat::Rendering {
   ChatTemplate::Rendered rendered;
-  Json adapted;
+  Json changed;  ///< what was made of the messages to get there; null if nothing was
+
+  const Json& messages(const Json& given) const { return changed.is_null() ? given : changed; }
 };
 
-Result<Chat::Rendering> Chat::render_fitting(const Format& format, const Json& prepared,
-                                             const Json& tools, bool add_generation_prompt,
-                                             const Json& extra) const {
-  auto plain = render_prepared(*format.tmpl, prepared, tools, add_generation_prompt, extra);
-  if (plain.ok()) return Rendering{std::move(plain).value(), nullptr};
-  LORRY_ASSIGN(Json adapted, adapt_messages(prepared, format.capabilities));
-  if (adapted == prepared) return std::move(plain).error();
-  auto text = render_prepared(*format.tmpl, adapted, tools, add_generation_prompt, extra);
-  if (!text.ok()) return std::move(plain).error();
-  return Rendering{std::move(text).value(), std::move(adapted)};
+Result<Chat::Rendering> Chat::render_as(const Format& format, const Json& messages,
+                                        const Json& tools, bool add_generation_prompt,
+                                        const Json& extra, Adapt adapt) const {
+  Rendering out;
+  LORRY_ASSIGN(const Json* fit, prepare_messages(messages, out.changed));
+  if (Json joined;
+      adapt != Adapt::kNever && join_parts(*fit, format.capabilities, joined) == &joined) {
+    out.changed = std::move(joined);
+    fit = &out.changed;
+  }
+  auto text = render_prepared(*format.tmpl, *fit, tools, add_generation_prompt, extra);
+  if (!text.ok() && adapt != Adapt::kNever) {
+    LORRY_ASSIGN(Json adapted, adapt_messages(*fit, format.capabilities));
+    auto other = adapted == *fit
+                     ? Result<ChatTemplate::Rendered>(text.error())
+                     : render_prepared(*format.tmpl, adapted, tools, add_generation_prompt, extra);
+    if (other.ok()) {
+      text = std::move(other);
+      out.changed = std::move(adapted);
+    }
+  }
+  if (!text.ok()) return std::move(text).error();
+  out.rendered = std::move(text).value();
+  return out;
 }
 
 Result<std::string> Chat::render(const Json& messages, const Json& tools,
                                  bool add_generation_prompt, const Json& extra, Adapt adapt) const {
   LORRY_ASSIGN(const Format* format, format_for(tools));
-  Json changed;
-  LORRY_ASSIGN(const Json* prepared, prepare_messages(messages, changed));
-  if (adapt == Adapt::kNever) {
-    LORRY_ASSIGN(auto rendered,
-                 render_prepared(*format->tmpl, *prepared, tools, add_generation_prompt, extra));
-    return std::move(rendered.text);
-  }
-  LORRY_ASSIGN(auto fitting,
-               render_fitting(*format, *prepared, tools, add_generation_prompt, extra));
-  return std::move(fitting.rendered.text);
+  LORRY_ASSIGN(auto text, render_as(*format, messages, tools, add_generation_prompt, extra, adapt));
+  return std::move(text.rendered.text);
 }
 
 Result<std::vector<int32_t>> Chat::encode_prompt(const Json& messages, const Json& tools,
                                                  const Json& extra) const {
-  LORRY_ASSIGN(const Format* format, format_for(tools));
-  Json changed, joined;
-  LORRY_ASSIGN(const Json* prepared, prepare_messages(messages, changed));
-  prepared = join_parts(*prepared, format->capabilities, joined);
-  LORRY_ASSIGN(const auto fitting, render_fitting(*format, *prepared, tools, true, extra));
-  return tokenizer_->encode(fitting.rendered.text, false);
+  LORRY_ASSIGN(const std::string text, render(messages, tools, true, extra, Adapt::kWhereItFails));
+  return tokenizer_->encode(text, false);
 }
 
 namespace {
@@ -220,45 +226,105 @@ std::vector<Span> whole_tokens(const Encoding& encoding, const std::vector<Span>
 
 }  // namespace
 
+namespace {
+
+bool says_something(const Json& message) {
+  for (const char* key : {"content", "reasoning_content", "tool_calls"}) {
+    const auto value = message.find(key);
+    if (value == message.end() || value->is_null()) continue;
+    if (!value->is_string()) {
+      if (!value->empty()) return true;
+    } else if (value->get_ref<const std::string&>().find_first_not_of(" \t\n\v\f\r") !=
+               std::string::npos) {
+      return true;
+    }
+  }
+  return false;
+}
+
+NoTarget why_no_target(const Json& messages, const EncodedExample& example) {
+  if (std::find(example.assistant_masks.begin(), example.assistant_masks.end(), 1) !=
+      example.assistant_masks.end())
+    return NoTarget::kNone;
+  if (example.input_ids.empty()) return NoTarget::kNoText;
+  bool assistant = false, says = false;
+  for (const Json& message : messages) {
+    if (message.value("role", Json()) != "assistant") continue;
+    assistant = true;
+    says |= says_something(message);
+  }
+  return !assistant ? NoTarget::kNoAssistant : says ? NoTarget::kNotShown : NoTarget::kEmpty;
+}
+
+}  // namespace
+
 Result<EncodedExample> Chat::encode_example(const Json& messages, const Json& tools,
-                                            TrainOn train_on) const {
+                                            const ExampleOptions& options) const {
   LORRY_ASSIGN(const Format* format, format_for(tools));
-  Json changed;
-  LORRY_ASSIGN(const Json* given, prepare_messages(messages, changed));
-  LORRY_ASSIGN(const auto fitting, render_fitting(*format, *given, tools, false, null_json()));
-  const auto& rendered = fitting.rendered;
-  const Json& prepared = fitting.adapted.is_null() ? *given : fitting.adapted;
+  LORRY_ASSIGN(auto rendering,
+               render_as(*format, messages, tools, false, null_json(), options.adapt));
+  const Json& shown = rendering.messages(messages);
+  const auto& generation = rendering.rendered.generation;
   EncodedExample out;
-  out.text = rendered.text;
-  Encoding encoding = tokenizer_->encode_with_offsets(out.text, false);
-  out.assistant_masks.assign(encoding.ids.size(), train_on == TrainOn::kAll);
-  if (train_on == TrainOn::kAll) {
-    out.input_ids = std::move(encoding.ids);
+  out.text = std::move(rendering.rendered.text);
+  if (options.train_on == TrainOn::kAll && !options.with_offsets) {
+    out.input_ids = tokenizer_->encode(out.text, false);
+    out.assistant_masks.assign(out.input_ids.size(), 1);
+    if (out.input_ids.empty()) out.no_target = NoTarget::kNoText;
     return out;
   }
-  std::vector<Span> spans;
-  if (!rendered.generation.empty()) {
-    spans = whole_tokens(encoding, rendered.generation);
-  } else {
-    const SpanRender again = [&](const Json& part, bool prompt) -> Result<std::string> {
-      LORRY_ASSIGN(auto text, render_prepared(*format->tmpl, part, tools, prompt, null_json()));
-      return std::move(text.text);
-    };
-    spans = assistant_spans(prepared, out.text, encoding, *tokenizer_, again);
+  Encoding encoding = tokenizer_->encode_with_offsets(out.text, false);
+  out.assistant_masks.assign(encoding.ids.size(), options.train_on == TrainOn::kAll);
+  if (options.train_on != TrainOn::kAll) {
+    auto spans = generation.empty() ? find_turns(*format, shown, tools, out.text, encoding, nullptr)
+                                    : whole_tokens(encoding, generation);
+    if (options.train_on == TrainOn::kLast && spans.size() > 1) spans = {spans.back()};
+    mark(encoding, spans, out.assistant_masks);
   }
-  if (train_on == TrainOn::kLast && spans.size() > 1) spans = {spans.back()};
-  mark(encoding, spans, out.assistant_masks);
   out.input_ids = std::move(encoding.ids);
+  if (options.with_offsets) out.offsets = std::move(encoding.offsets);
+  out.no_target = why_no_target(shown, out);
   return out;
 }
 
-EncodedExample Chat::encode_text(std::string_view text) const {
+std::vector<Span> Chat::find_turns(const Format& format, const Json& prepared, const Json& tools,
+                                   const std::string& text, const Encoding& encoding,
+                                   Seams* found) const {
+  const SpanRender again = [&](const Json& part, bool prompt) -> Result<std::string> {
+    LORRY_ASSIGN(auto rendered, render_prepared(*format.tmpl, part, tools, prompt, null_json()));
+    return std::move(rendered.text);
+  };
+  return assistant_spans(prepared, text, encoding, *tokenizer_, again, format.seams, found);
+}
+
+void Chat::learn_seams(Format& format) const {
+  for (const auto& [messages, tools] : sample_conversations()) {
+    const auto sample =
+        render_as(format, messages, tools, false, null_json(), Adapt::kWhereItFails);
+    if (!sample.ok() || !sample->rendered.generation.empty()) continue;
+    const std::string& text = sample->rendered.text;
+    const auto encoding = tokenizer_->encode_with_offsets(text, false);
+    find_turns(format, sample->messages(messages), tools, text, encoding, &format.seams);
+  }
+}
+
+EncodedExample Chat::encode_text(std::string_view text, bool with_offsets) const {
   EncodedExample out;
   out.text = std::string(text);
-  out.input_ids = tokenizer_->encode(text, true);
+  if (with_offsets) {
+    auto encoding = tokenizer_->encode_with_offsets(text, true);
+    out.input_ids = std::move(encoding.ids);
+    out.offsets = std::move(encoding.offsets);
+  } else {
+    out.input_ids = tokenizer_->encode(text, true);
+  }
   const auto eos = tokenizer_->eos_id();
-  if (eos && (out.input_ids.empty() || out.input_ids.back() != *eos)) out.input_ids.push_back(*eos);
+  if (eos && (out.input_ids.empty() || out.input_ids.back() != *eos)) {
+    out.input_ids.push_back(*eos);
+    if (with_offsets) out.offsets.emplace_back(text.size(), text.size());
+  }
   out.assistant_masks.assign(out.input_ids.size(), 1);
+  if (out.input_ids.empty()) out.no_target = NoTarget::kNoText;
   return out;
 }
 

@@ -13,24 +13,44 @@
 #include "base/json.h"
 #include "base/result.h"
 #include "text/chat_capabilities.h"
+#include "text/chat_spans.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
 namespace lorry::text {
+
+/// Why nothing of an example is trained on.
+enum class NoTarget {
+  kNone,         ///< something is
+  kNoAssistant,  ///< no message is the assistant's
+  kEmpty,        ///< the assistant's messages say nothing, and the template ends their turns with
+                 ///< nothing
+  kNotShown,     ///< the template leaves out what the assistant says
+  kNoText,       ///< there are no tokens
+};
 
 /// What is known about one training example.
 struct EncodedExample {
   std::string text;
   std::vector<int32_t> input_ids;
   std::vector<int8_t> assistant_masks;  ///< 1 on what the assistant must produce
+  /// Where each token lies in the text, as in Encoding; empty unless asked for.
+  std::vector<std::pair<uint32_t, uint32_t>> offsets;
+  NoTarget no_target = NoTarget::kNone;
 };
 
 /// What of a conversation is trained on: each assistant turn, the last of them, or the whole text.
 enum class TrainOn { kAssistant, kLast, kAll };
 
 /// Whether a conversation that the template cannot take (calls without content, arguments of the
-/// other type, parts where it wants text) is changed as little as lets it.
+/// other type, parts where it wants text) is changed as little as lets it. Serving and training do.
 enum class Adapt { kNever, kWhereItFails };
+
+struct ExampleOptions {
+  TrainOn train_on = TrainOn::kAssistant;
+  bool with_offsets = false;  ///< fill in EncodedExample::offsets
+  Adapt adapt = Adapt::kWhereItFails;
+};
 
 /// Tokenizer and template of one model. Thread-safe.
 class Chat {
@@ -62,11 +82,11 @@ class Chat {
   /// follows the messages' structure: each assistant message from behind its header up to and with
   /// its end-of-turn token.
   Result<EncodedExample> encode_example(const Json& messages, const Json& tools,
-                                        TrainOn train_on = TrainOn::kAssistant) const;
+                                        const ExampleOptions& options = {}) const;
 
   /// Ids and mask of plain text with nothing but itself to learn: mask 1 everywhere, EOS appended
   /// if the tokenizer names one.
-  EncodedExample encode_text(std::string_view text) const;
+  EncodedExample encode_text(std::string_view text, bool with_offsets = false) const;
 
   /// SHA-256 of template source, and of what decides ids.
   const std::string& template_digest() const { return template_digest_; }
@@ -77,19 +97,24 @@ class Chat {
   struct Format {
     std::shared_ptr<const ChatTemplate> tmpl;
     ChatCapabilities capabilities;
+    Seams seams;  ///< of small conversations
   };
 
   Chat() = default;
   Result<Format> make_format(std::string source) const;
+  void learn_seams(Format& format) const;
   /// The template for a conversation with or without tools, as `transformers` chooses.
   Result<const Format*> format_for(const Json& tools) const;
   struct Rendering;
-  /// Renders prepared messages; where that fails, what can be made of them.
-  Result<Rendering> render_fitting(const Format& format, const Json& prepared, const Json& tools,
-                                   bool add_generation_prompt, const Json& extra) const;
+  Result<Rendering> render_as(const Format& format, const Json& messages, const Json& tools,
+                              bool add_generation_prompt, const Json& extra, Adapt adapt) const;
   Result<ChatTemplate::Rendered> render_prepared(const ChatTemplate& tmpl, const Json& messages,
                                                  const Json& tools, bool add_generation_prompt,
                                                  const Json& extra) const;
+  /// The turns of a rendered conversation whose template does not mark them.
+  std::vector<Span> find_turns(const Format& format, const Json& prepared, const Json& tools,
+                               const std::string& text, const Encoding& encoding,
+                               Seams* found) const;
 
   std::shared_ptr<const Tokenizer> tokenizer_;
   Format format_;       ///< without a template: tmpl is null

@@ -1,34 +1,29 @@
-// Spans are found from the messages' structure alone. Most templates are monotone: the conversation
-// up to a message renders to a prefix of the whole, and a turn lies between two such prefixes. For
-// those that are not (Qwen3 drops earlier thinking, Mistral moves the system prompt to the last
-// user message), one message of the whole conversation is changed, and what changes with it in the
-// text is that message's.
+// The words of every message are found at once (chat_regions.h), and then the turns between them:
+// each kind of seam between two messages is looked up, or found by rendering the conversation again
+// (chat_turn_finder.h), once. So the work grows with the text, not with turns times text. Where a
+// template cannot be read so, each turn is found on its own.
 #include "text/chat_spans.h"
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <optional>
+
+#include "text/chat_regions.h"
+#include "text/chat_turn_finder.h"
 
 namespace lorry::text {
 
 namespace {
 
-// Private-use code points: no text begins or ends with these.
-constexpr const char* kOther = "\xEE\xA3\xB1lorry\xEE\xA3\xB2";
-
-bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
-
-bool blank(std::string_view s) { return std::all_of(s.begin(), s.end(), is_space); }
-
-size_t trimmed_end(std::string_view s, size_t begin, size_t end) {
-  while (end > begin && is_space(s[end - 1])) --end;
-  return end;
+bool is_assistant(const Json& message) {
+  const auto role = message.find("role");
+  return role != message.end() && *role == "assistant";
 }
 
-std::string_view content_of(const Json& message) {
-  const auto it = message.find("content");
-  if (it == message.end() || !it->is_string()) return {};
-  return it->get_ref<const std::string&>();
+// Stands for the role in a seam's key.
+std::string role_of(const Json& message) {
+  const auto role = message.find("role");
+  if (role == message.end() || !role->is_string()) return "?";
+  return role->get_ref<const std::string&>();
 }
 
 bool has_calls(const Json& message) {
@@ -36,217 +31,192 @@ bool has_calls(const Json& message) {
   return it != message.end() && it->is_array() && !it->empty();
 }
 
-class Finder {
+class SpanFinder {
  public:
-  Finder(const Json& messages, const std::string& text, const Encoding& encoding,
-         const Tokenizer& tokenizer, const SpanRender& render)
+  SpanFinder(const Json& messages, const std::string& text, const Encoding& encoding,
+             const Tokenizer& tokenizer, const SpanRender& render, const Seams& known, Seams* found)
       : messages_(messages),
         text_(text),
-        encoding_(encoding),
-        tokenizer_(tokenizer),
-        render_(render) {}
+        render_(render),
+        known_(known),
+        found_(found == nullptr ? own_ : *found),
+        turns_(messages, text, encoding, tokenizer, render) {}
 
   std::vector<Span> run() {
+    if (std::none_of(messages_.begin(), messages_.end(), is_assistant)) return {};
+    if (auto regions = words()) use(*std::move(regions));
     std::vector<Span> out;
+    size_t last_end = 0;
     for (size_t i = 0; i < messages_.size(); ++i) {
-      if (messages_[i].value("role", Json()) == "assistant") {
-        auto span = by_prefix(i);
-        if (!span) span = by_difference(i);
-        if (span && span->first >= last_end_) {
-          last_end_ = span->second;
-          out.push_back(*span);
-        }
-      }
-      prefix_.push_back(messages_[i]);
+      if (!is_assistant(messages_[i])) continue;
+      const auto span = turn(i, last_end);
+      if (!span || span->first < last_end) continue;
+      last_end = span->second;
+      out.push_back(*span);
     }
     return out;
   }
 
  private:
-  // The turn of message i if all before it, and all up to it, render to prefixes of the text.
-  std::optional<Span> by_prefix(size_t i) {
-    if (i == 0) return std::nullopt;  // an empty conversation is nothing that templates expect
-    const auto before = render_(prefix_, true);
-    if (!before.ok() || !text_.starts_with(*before)) return std::nullopt;
-    const size_t begin = before->size();
-    size_t end = text_.size();
-    if (i + 1 < messages_.size()) {
-      Json through_message = prefix_;
-      through_message.push_back(messages_[i]);
-      const auto through = render_(through_message, false);
-      if (!through.ok() || !text_.starts_with(*through)) return std::nullopt;
-      end = through->size();
+  /// What lies around message i: the ends of its neighbours' words and its own.
+  struct Place {
+    size_t before = 0;  ///< where the words before end
+    size_t begin = 0, end = 0;
+    size_t after = 0;      ///< where the words behind begin
+    SeamText left, right;  ///< text[before, begin) and text[end, after)
+    std::string key;
+  };
+
+  std::optional<Regions> words() {
+    if (auto regions = known_.gaps.read(messages_, text_)) return regions;
+    auto regions = find_regions(messages_, text_, render_);
+    if (regions) found_.gaps.add(messages_, text_, *regions);
+    return regions;
+  }
+
+  void use(Regions regions) {
+    regions_ = std::move(regions);
+    for (size_t i = 0; i < regions_.size(); ++i) {
+      if (regions_[i]) by_place_.push_back(i);
     }
-    if (end < begin || begin < last_end_) return std::nullopt;
-    return Span{begin, end_of_turn(i, begin, end)};
+    std::sort(by_place_.begin(), by_place_.end(),
+              [&](size_t a, size_t b) { return *regions_[a] < *regions_[b]; });
+    rank_.resize(regions_.size());
+    for (size_t r = 0; r < by_place_.size(); ++r) rank_[by_place_[r]] = r;
   }
 
-  bool special(size_t token) const {
-    const int32_t id = encoding_.ids[token];
-    return tokenizer_.is_special(id) || tokenizer_.eos_id() == id;
+  std::optional<Span> turn(size_t i, size_t last_end) {
+    const auto place = place_of(i);
+    if (!place) return turns_.find(i, last_end, std::nullopt);
+    const auto* seam = known_.find(place->key);
+    if (seam == nullptr) seam = found_.find(place->key);
+    if (seam == nullptr) return learn(i, last_end, *place);
+    if (!*seam) return std::nullopt;
+    return Span{place->before + place->left.original((*seam)->begin),
+                place->end + place->right.original((*seam)->end)};
   }
 
-  bool is_eos(size_t token) const { return tokenizer_.eos_id() == encoding_.ids[token]; }
-
-  // The end of the token that ends the turn, of several in a row: EOS, else the first.
-  size_t closing(const std::vector<size_t>& run) const {
-    for (const size_t t : run) {
-      if (is_eos(t)) return encoding_.offsets[t].second;
+  std::optional<Span> learn(size_t i, size_t last_end, const Place& place) {
+    auto span = turns_.find(i, last_end, place.end);
+    if (span && regions_[i]) {
+      span = turns_.mend(i, *span, {place.begin, place.end}, place.before, place.after);
     }
-    return encoding_.offsets[run.front()].second;
+    if (!span) {
+      found_.add(place.key, std::nullopt);
+      return span;
+    }
+    // Else the turn is cut by something that is not in the key.
+    const bool inside = place.before <= span->first && span->first <= place.begin &&
+                        place.end <= span->second && span->second <= place.after;
+    if (!inside) return span;
+    const auto begin = place.left.place(span->first - place.before);
+    const auto end = place.right.place(span->second - place.end);
+    if (begin && end) found_.add(place.key, Seams::Seam{*begin, *end});
+    return span;
   }
 
-  // First token that begins at or behind a byte.
-  size_t token_at(size_t byte) const {
-    const auto& offsets = encoding_.offsets;
-    const auto it = std::lower_bound(offsets.begin(), offsets.end(), byte,
-                                     [](const auto& range, size_t b) { return range.first < b; });
-    return static_cast<size_t>(it - offsets.begin());
+  std::optional<Place> place_of(size_t i) const {
+    if (regions_.empty()) return std::nullopt;
+    return regions_[i] ? place_of_words(i) : place_without_words(i);
   }
 
-  // The end of the turn in [begin, end): behind its end-of-turn token, in front of what the
-  // template adds after that; without such a token, the end of what the message said.
-  size_t end_of_turn(size_t i, size_t begin, size_t end) const {
-    std::string_view content = content_of(messages_[i]);
-    content = content.substr(0, trimmed_end(content, 0, content.size()));
-    const bool known = !content.empty() && !has_calls(messages_[i]);
-    const std::string_view all(text_);
-    std::vector<size_t> run;  // the special tokens that close the turn, last first
-    for (size_t t = token_at(end); t > token_at(begin);) {
-      const auto [from, to] = encoding_.offsets[--t];
-      if (to > end) continue;
-      if (special(t)) {
-        // A second one in front closes the turn only if the message stands before it.
-        const size_t said = trimmed_end(all, begin, from);
-        const bool behind_message = known && all.substr(begin, said - begin).ends_with(content);
-        if (!run.empty() && !behind_message && !is_eos(t)) break;
-        run.push_back(t);
-      } else if (!blank(all.substr(from, to - from))) {
-        break;
+  std::optional<Place> place_of_words(size_t i) const {
+    const size_t rank = rank_[i];
+    Place place;
+    place.begin = regions_[i]->first;
+    place.end = regions_[i]->second;
+    place.before = rank == 0 ? 0 : regions_[by_place_[rank - 1]]->second;
+    place.after =
+        rank + 1 == by_place_.size() ? text_.size() : regions_[by_place_[rank + 1]]->first;
+    place.key = "words" + key_parts(i);
+    if (rank > 0) place.key += "\n<" + role_of(messages_[by_place_[rank - 1]]);
+    if (rank + 1 < by_place_.size()) place.key += "\n>" + role_of(messages_[by_place_[rank + 1]]);
+    const auto names = names_around(i);
+    place.left = seam_text(place.before, place.begin, names);
+    place.right = seam_text(place.end, place.after, names);
+    place.key += '\0' + place.left.text() + '\0' + place.right.text();
+    return place;
+  }
+
+  /// A message that says nothing stands between the words of its neighbours.
+  std::optional<Place> place_without_words(size_t i) const {
+    size_t last = i, next = i + 1;  // neighbours with words: last - 1 and next
+    while (last > 0 && !regions_[last - 1]) --last;
+    while (next < regions_.size() && !regions_[next]) ++next;
+    const size_t before = last == 0 ? 0 : rank_[last - 1] + 1;  // of those with words
+    const size_t behind = next == regions_.size() ? by_place_.size() : rank_[next];
+    if (before != behind) return std::nullopt;  // the text has another order
+    Place place;
+    place.before = last == 0 ? 0 : regions_[last - 1]->second;
+    place.after = next == regions_.size() ? text_.size() : regions_[next]->first;
+    place.begin = place.after;
+    place.end = place.before;
+    place.key = "none" + key_parts(i);
+    for (size_t k = last; k < next; ++k)
+      place.key += (k == i ? "\n!" : "\n-") + role_of(messages_[k]);
+    place.left = place.right = seam_text(place.before, place.after, names_around(i));
+    place.key += '\0' + place.left.text();
+    return place;
+  }
+
+  SeamText seam_text(size_t begin, size_t end, const std::vector<std::string_view>& names) const {
+    return SeamText(std::string_view(text_).substr(begin, end - begin), names);
+  }
+
+  /// Ids and names of the calls of message i and its neighbours.
+  std::vector<std::string_view> names_around(size_t i) const {
+    std::vector<std::string_view> names;
+    const auto add = [&](const Json& object, const char* key) {
+      const auto value = object.find(key);
+      if (value != object.end() && value->is_string() && !value->empty())
+        names.push_back(value->get_ref<const std::string&>());
+    };
+    for (size_t k = i == 0 ? 0 : i - 1; k < std::min(i + 2, messages_.size()); ++k) {
+      add(messages_[k], "tool_call_id");
+      add(messages_[k], "name");
+      if (!has_calls(messages_[k])) continue;
+      for (const Json& call : messages_[k]["tool_calls"]) {
+        if (!call.is_object()) continue;
+        add(call, "id");
+        const auto function = call.find("function");
+        add(function != call.end() && function->is_object() ? *function : call, "name");
       }
     }
-    std::reverse(run.begin(), run.end());
-    if (!run.empty()) return closing(run);
-    return said_end(i, begin, end);
+    std::erase_if(names, [](std::string_view name) { return name.empty(); });
+    return names;
   }
 
-  size_t said_end(size_t i, size_t begin, size_t end) const {
-    const std::string_view content = content_of(messages_[i]);
-    const std::string_view turn = std::string_view(text_).substr(begin, end - begin);
-    if (!has_calls(messages_[i]) && !content.empty() && turn.ends_with(content)) return end;
-    return trimmed_end(text_, begin, end);
-  }
-
-  // The whole conversation with message i saying something else.
-  std::optional<std::string> other_text(size_t i) const {
-    Json all = messages_;
-    Json& message = all[i];
-    for (const char* key : {"reasoning_content", "thinking", "reasoning"}) message.erase(key);
-    if (!message.contains("content") || !message["content"].is_array())
-      message["content"] = kOther;
-    else
-      message["content"] = Json::array({Json{{"type", "text"}, {"text", kOther}}});
-    if (has_calls(message)) {
-      const Json calls = message["tool_calls"];
-      message.erase("tool_calls");
-      if (auto text = render_(all, false); text.ok()) return *text;
-      message["tool_calls"] = calls;
-      for (Json& call : message["tool_calls"]) {
-        Json& function = call.contains("function") ? call["function"] : call;
-        function["name"] = kOther;
-      }
-      if (auto text = render_(all, false); text.ok()) return *text;
-      message["content"] = messages_[i].value("content", Json());
-      if (message["content"].is_null() && !messages_[i].contains("content"))
-        message.erase("content");
-    }
-    auto text = render_(all, false);
-    if (!text.ok()) return std::nullopt;
-    return *text;
-  }
-
-  std::optional<Span> by_difference(size_t i) {
-    const auto other = other_text(i);
-    if (!other) return std::nullopt;
-    const std::string& a = text_;
-    const std::string& b = *other;
-    const size_t shorter = std::min(a.size(), b.size());
-    size_t begin = 0;
-    while (begin < shorter && a[begin] == b[begin]) ++begin;
-    size_t tail = 0;
-    while (tail < shorter - begin && a[a.size() - 1 - tail] == b[b.size() - 1 - tail]) ++tail;
-    // Not in the middle of a character.
-    while (begin > 0 && begin < a.size() && (static_cast<uint8_t>(a[begin]) & 0xC0) == 0x80)
-      --begin;
-    size_t end = a.size() - tail;
-    if (begin == a.size() && begin == b.size()) return std::nullopt;  // the message is not shown
-    const size_t start = behind_header(i, begin);
-    return Span{start, end_behind(i, start, std::max(begin, end))};
-  }
-
-  // The end of a turn whose words end at `said`: behind the end-of-turn token, if only blanks lie
-  // between.
-  size_t end_behind(size_t i, size_t start, size_t said) const {
-    const std::string_view all(text_);
-    std::vector<size_t> run;
-    for (size_t t = token_at(said); t < encoding_.ids.size(); ++t) {
-      const auto [from, to] = encoding_.offsets[t];
-      if (special(t) && (run.empty() || from == encoding_.offsets[run.back()].second)) {
-        run.push_back(t);
-      } else if (!run.empty() || !blank(all.substr(from, to - from))) {
-        break;
-      }
-    }
-    if (!run.empty()) return closing(run);
-    // The end-of-turn token may have counted as part of the difference (calls that close with it).
-    return end_of_turn(i, start, said);
-  }
-
-  // Where the header ends: behind the text of the generation prompt, looked for in front of what
-  // the message said.
-  size_t behind_header(size_t i, size_t said) {
-    const std::string& prompt = generation_prompt(i);
-    if (prompt.empty()) return said;
-    const size_t floor = last_end_;
-    const std::string_view region = std::string_view(text_).substr(floor, said - floor);
-    if (const size_t at = region.rfind(prompt); at != std::string_view::npos) {
-      return floor + at + prompt.size();
-    }
-    return said;
-  }
-
-  const std::string& generation_prompt(size_t i) {
-    if (prompt_) return *prompt_;
-    prompt_.emplace();
-    Json before = Json::array();
-    for (size_t k = 0; k < i; ++k) before.push_back(messages_[k]);
-    for (const Json* part : {static_cast<const Json*>(&before), &messages_}) {
-      if (part->empty()) continue;
-      const auto with = render_(*part, true);
-      const auto without = render_(*part, false);
-      if (!with.ok() || !without.ok() || !with->starts_with(*without)) continue;
-      prompt_ = with->substr(without->size());
-      break;
-    }
-    return *prompt_;
+  /// What else decides where a turn ends (chat_turn_finder.h).
+  std::string key_parts(size_t i) const {
+    std::string key = i == 0 ? " first" : "";
+    if (i + 1 == messages_.size()) key += " last";
+    if (has_calls(messages_[i])) key += " calls";
+    const auto content = messages_[i].find("content");
+    if (content == messages_[i].end() || !content->is_string()) return key;
+    const auto& s = content->get_ref<const std::string&>();
+    const size_t begin = s.find_first_not_of(" \t\n\v\f\r");
+    if (begin == s.npos) return key + " blank";
+    return key + " said" + s.substr(s.find_last_not_of(" \t\n\v\f\r") + 1);
   }
 
   const Json& messages_;
   const std::string& text_;
-  const Encoding& encoding_;
-  const Tokenizer& tokenizer_;
   const SpanRender& render_;
-  Json prefix_ = Json::array();  // the messages before the one that is looked at
-  size_t last_end_ = 0;
-  std::optional<std::string> prompt_;
+  const Seams& known_;
+  Seams own_;
+  Seams& found_;
+  TurnFinder turns_;
+  Regions regions_;               ///< empty: not known
+  std::vector<size_t> by_place_;  ///< messages with words, as they stand in the text
+  std::vector<size_t> rank_;      ///< their places there
 };
 
 }  // namespace
 
 std::vector<Span> assistant_spans(const Json& messages, const std::string& text,
                                   const Encoding& encoding, const Tokenizer& tokenizer,
-                                  const SpanRender& render) {
-  return Finder(messages, text, encoding, tokenizer, render).run();
+                                  const SpanRender& render, const Seams& known, Seams* found) {
+  return SpanFinder(messages, text, encoding, tokenizer, render, known, found).run();
 }
 
 }  // namespace lorry::text

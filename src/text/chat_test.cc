@@ -169,12 +169,13 @@ TEST(Chat, AdaptsNothingUnlessAskedTo) {
             "chat template, line 1: can only concatenate str (not \"list\") to str");
 }
 
-TEST(Chat, AServedPromptHoldsThePartsTextWhereTheTemplateWouldPrintTheList) {
+TEST(Chat, WhatIsTrainedAndServedHoldsThePartsTextWhereTheTemplateWouldPrintTheList) {
   const auto chat = load("{% for m in messages %}{{ m.role }}: {{ m.content }};{% endfor %}");
   const Json part = {{"type", "text"}, {"text", "a"}};
   const Json messages = Json::array({{{"role", "user"}, {"content", Json::array({part})}}});
-  EXPECT_EQ(*chat->render(messages, Json(), false, Json(), Adapt::kWhereItFails),
+  EXPECT_EQ(*chat->render(messages, Json(), false, Json()),
             "user: [{'type': 'text', 'text': 'a'}];");
+  EXPECT_EQ(chat->encode_example(messages, Json())->text, "user: a;");
   EXPECT_EQ(chat->tokenizer()->decode(*chat->encode_prompt(messages, Json(), Json()), false),
             "user: a;");
 }
@@ -199,9 +200,9 @@ TEST(Chat, TheLastTurnOrTheWholeTextCanBeLearned) {
   const Json messages = Json::array({message("user", "q"), message("assistant", "first"),
                                      message("user", "r"), message("assistant", "second")});
   EXPECT_EQ(learned(*chat, messages), (Strings{"first<|im_end|>", "second<|im_end|>"}));
-  const auto all = *chat->encode_example(messages, Json(), TrainOn::kAll);
+  const auto all = *chat->encode_example(messages, Json(), {.train_on = TrainOn::kAll});
   EXPECT_EQ(all.assistant_masks, std::vector<int8_t>(all.input_ids.size(), 1));
-  const auto last = *chat->encode_example(messages, Json(), TrainOn::kLast);
+  const auto last = *chat->encode_example(messages, Json(), {.train_on = TrainOn::kLast});
   std::vector<int32_t> ids;
   for (size_t i = 0; i < last.input_ids.size(); ++i) {
     if (last.assistant_masks[i]) ids.push_back(last.input_ids[i]);

@@ -112,10 +112,6 @@ Json report_facts(const Json& info) {
 }
 
 void log_ledger(const RunState& state) {
-  if (state.cut_examples > 0) {
-    log::warn("{} examples were longer than --max-length and were cut at the end",
-              state.cut_examples);
-  }
   if (state.empty_examples > 0) {
     log::warn("{} examples had no token to learn", state.empty_examples);
   }

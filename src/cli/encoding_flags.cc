@@ -1,0 +1,33 @@
+#include "cli/encoding_flags.h"
+
+namespace lorry::cli {
+
+void declare_excess_length(Flags& flags, std::string& target, const std::string& help) {
+  flags.choice("--excess-length", target, {"truncate", "drop", "split"}, help);
+}
+
+void EncodingFlags::declare(Flags& flags) {
+  flags.choice("--train-on", train_on_, {"assistant", "last", "all"},
+               "what counts in the loss: every assistant turn, the last one, or all tokens");
+  // Not train's variable: that one must not change what is made here.
+  flags.integer("--max-length", length_.max_length, at_least(0),
+                "tokens of a row at most; 0: rows stay whole, and training cuts them "
+                "(LORRY_PRETOKENIZE_MAX_LENGTH)",
+                "LORRY_PRETOKENIZE_MAX_LENGTH");
+  declare_excess_length(flags, excess_,
+                        "rows longer than --max-length: cut at the end, left out, or split into "
+                        "several");
+}
+
+Result<> EncodingFlags::apply(const Context& context) {
+  if (length_.max_length == 1)
+    return usage_error("--max-length: a row of one token has nothing to predict; 2 or more");
+  // A variable may be meant for `run`, whose limit is that of training.
+  if (context.flags->origin("--excess-length") == "--excess-length" && !length_.is_set())
+    return usage_error(
+        "--excess-length says what becomes of rows longer than --max-length; give that, too");
+  length_.excess = pipeline::excess_from(excess_);
+  return {};
+}
+
+}  // namespace lorry::cli

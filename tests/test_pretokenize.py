@@ -1,0 +1,191 @@
+"""lorry pretokenize, tokenize and render from outside: rows that are too long, why rows teach
+nothing, what a terminal sees."""
+
+import json
+import os
+import pty
+
+import pytest
+from conftest import EXAMPLE_MODEL
+from datasets import load_from_disk
+
+FAILED, WRONG_USAGE = 1, 2
+LONG = "word " * 60
+
+
+def last_line(done):
+    return done.stderr.strip().splitlines()[-1]
+
+
+def turns(*contents):
+    roles = ("user", "assistant")
+    return [{"role": roles[i % 2], "content": text} for i, text in enumerate(contents)]
+
+
+ROWS = [
+    turns("Hi", "Hello."),
+    turns("Count.", LONG + "end"),
+    turns(LONG, "Yes."),
+    turns("Hi", "A.", "And?", "B."),
+]
+
+
+@pytest.fixture(scope="module")
+def filled(lorry, tmp_path_factory):
+    """A bucket with standardized rows and the example model."""
+    where = tmp_path_factory.mktemp("pretokenize")
+    source = where / "rows.jsonl"
+    source.write_text("".join(json.dumps({"messages": row}) + "\n" for row in ROWS))
+    lorry("import-dataset", source, "--bucket", where / "bucket", "--dataset", "talk")
+    lorry("import-model", EXAMPLE_MODEL, "--bucket", where / "bucket", "--model", "demo")
+    return where / "bucket"
+
+
+@pytest.fixture
+def pretokenize(lorry, filled):
+    def run(*flags, **kwargs):
+        report = lorry.json("pretokenize", "--bucket", filled, *flags, "--json", **kwargs)
+        shard = load_from_disk(str(filled / "model-ready/demo/talk/0"))
+        info = json.loads((filled / "model-ready/demo/talk/info.json").read_text())
+        return report, list(shard), info
+
+    return run
+
+
+def test_rows_stay_whole_without_a_limit(pretokenize):
+    report, rows, info = pretokenize()
+    assert max(len(row["input_ids"]) for row in rows) == report["longest"] > 64
+    assert "max_length" not in info["options"] and "excess" not in info
+
+
+def test_what_is_too_long_is_cut_at_the_end(pretokenize):
+    _, whole, _ = pretokenize()
+    report, rows, info = pretokenize("--max-length", 64)
+    assert [row["input_ids"] for row in rows] == [row["input_ids"][:64] for row in whole]
+    assert info["ledger"]["noted"]["cut at --max-length"] == 2 == report["excess"]["rows"]
+    reason = "nothing to train on: every token to train on is beyond --max-length"
+    assert info["ledger"]["noted"][reason] == 1 == report["rows_without_target"]
+    assert pretokenize("--max-length", 64)[0]["up_to_date"]
+    assert not pretokenize("--max-length", 63)[0]["up_to_date"]
+
+
+def test_or_left_out(pretokenize):
+    _, whole, _ = pretokenize()
+    report, rows, info = pretokenize("--max-length", 64, "--excess-length", "drop")
+    assert [r["input_ids"] for r in rows] == [r["input_ids"] for r in whole if len(r["input_ids"]) <= 64]
+    assert info["ledger"]["dropped"] == {"longer than --max-length": 2} and report["dropped"] == 2
+
+
+def test_or_split_into_pieces_in_order(pretokenize):
+    _, whole, _ = pretokenize()
+    report, rows, _ = pretokenize("--max-length", 32, "--excess-length", "split", "--with-text")
+    assert report["excess"]["pieces"] + report["excess"]["pieces_left_out"] == sum(
+        -(-len(row["input_ids"]) // 32) for row in whole if len(row["input_ids"]) > 32
+    )
+    kept = [row["input_ids"][i : i + 32] for row in whole for i in range(0, len(row["input_ids"]), 32)
+            if any(row["assistant_masks"][i : i + 32][1:])]  # fmt: skip
+    assert [row["input_ids"] for row in rows] == kept
+    assert all(row["text"] for row in rows)
+
+
+def test_lengths_are_counted(pretokenize, lorry, filled):
+    report, rows, info = pretokenize()
+    lengths = sorted(len(row["input_ids"]) for row in rows)
+    assert sum(info["lengths"].values()) == len(rows)
+    assert lengths[-1] == info["length_quantiles"]["p99"] == info["longest"]
+    said = lorry("pretokenize", "--bucket", filled).stderr
+    assert "tokens a row:" in said and "of the tokens are trained on" in said and "###" in said
+    assert "tokens a row:" not in lorry("pretokenize", "--bucket", filled, "--json").stderr
+
+
+@pytest.mark.parametrize("flags", [("--excess-length", "drop"), ("--max-length", 1),
+                                   ("--max-length", 64, "--excess-length", "ignore")])
+def test_wrong_usage_is_named(lorry, filled, flags):
+    for verb in ("pretokenize", "tokenize", "render"):
+        done = lorry(verb, "--bucket", filled, *flags, code=WRONG_USAGE)
+        assert "length" in last_line(done)
+
+
+def test_the_reason_of_an_empty_mask_is_said(lorry, filled, tmp_path):
+    messages = tmp_path / "messages.json"
+    messages.write_text(json.dumps(turns("q")))
+    said = lorry("tokenize", "--bucket", filled, "--messages", messages).stdout
+    assert said.strip().endswith("0 trained on: no message of the assistant")
+
+
+def test_tokenize_shows_what_pretokenize_makes(lorry, filled, pretokenize):
+    flags = ("--max-length", 64, "--train-on", "last")
+    _, rows, _ = pretokenize(*flags)
+    for i, row in enumerate(rows):
+        shown = lorry.json("tokenize", "--bucket", filled, "--row", i, *flags, "--json")
+        assert shown["input_ids"] == row["input_ids"]
+        assert shown["assistant_masks"] == row["assistant_masks"]
+        for token, (begin, end) in zip(shown["tokens"], shown["offsets"], strict=True):
+            assert shown["text"][begin:end] == token
+    flags = ("--max-length", 32, "--excess-length", "split")
+    _, rows, _ = pretokenize(*flags)
+    pieces = lorry.json("tokenize", "--bucket", filled, "--row", 1, *flags, "--json")["rows"]
+    assert [p["input_ids"] for p in pieces] == [r["input_ids"] for r in rows[1 : 1 + len(pieces)]]
+
+
+def test_a_row_that_is_left_out_says_so(lorry, filled):
+    flags = ("--row", 1, "--max-length", 64, "--excess-length", "drop")
+    assert "longer than --max-length 64: left out" in lorry("tokenize", "--bucket", filled, *flags).stdout
+    assert lorry.json("tokenize", "--bucket", filled, *flags, "--json") == {"rows": []}
+    assert lorry("render", "--bucket", filled, *flags).stdout == ""
+
+
+def test_half_characters_are_shown_as_bytes(lorry, filled):
+    text = "é世\x1b[31m"
+    shown = lorry.json("tokenize", "--bucket", filled, "--text", text, "--json")
+    assert "<0xE4>" in shown["tokens"] and not any("\ufffd" in token for token in shown["tokens"])
+    assert shown["text"] == text and len(shown["offsets"]) == len(shown["input_ids"])
+    table = lorry("tokenize", "--bucket", filled, "--text", text).stdout
+    assert "\x1b" not in table and "\\x1b" in table and "<0xE4>" in table
+
+
+def in_terminal(lorry, *args):
+    """What the program writes to a terminal."""
+    master, slave = pty.openpty()
+    process = lorry.start(*args, stdout=slave, env={"TERM": "xterm"})
+    os.close(slave)
+    out = b""
+    while True:
+        try:
+            part = os.read(master, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        out += part
+    os.close(master)
+    assert process.wait() == 0, process.stderr.read()
+    return out.decode().replace("\r\n", "\n")
+
+
+def test_render_shows_trained_spans_in_colour_in_a_terminal_alone(lorry, filled):
+    where = ("--bucket", filled, "--row", 3)
+    plain = lorry("render", *where).stdout
+    painted = in_terminal(lorry, "render", *where)
+    assert painted.replace("\x1b[32m", "").replace("\x1b[0m", "") == plain
+    assert "\x1b[32mA.<|im_end|>\x1b[0m" in painted and "\x1b[32mB.<|im_end|>\x1b[0m" in painted
+    last = in_terminal(lorry, "render", *where, "--train-on", "last")
+    assert "\x1b[32mA." not in last and "\x1b[32mB." in last
+
+
+def test_hostile_text_does_not_drive_the_terminal(lorry, filled, tmp_path):
+    messages = tmp_path / "messages.json"
+    messages.write_text(json.dumps(turns("q", "\x1b]0;title\x07\u202e\u009b31m")))
+    for verb in ("render", "tokenize"):
+        out = in_terminal(lorry, verb, "--bucket", filled, "--messages", messages)
+        out = out.replace("\x1b[32m", "").replace("\x1b[2m", "").replace("\x1b[0m", "")
+        assert not any(c in out for c in "\x1b\x07\u202e\u009b"), out
+    piped = lorry("render", "--bucket", filled, "--messages", messages).stdout
+    assert "\x1b]0;title\x07\u202e\u009b31m" in piped
+
+
+def test_two_examples_at_once_are_wrong_usage(lorry, filled, tmp_path):
+    done = lorry("render", "--bucket", filled, "--row", 1, "--text", "x", code=WRONG_USAGE)
+    assert "--row and --text" in last_line(done)
+    done = lorry("render", "--bucket", filled, "--messages", tmp_path / "none", code=FAILED)
+    assert "cannot read" in last_line(done)
