@@ -4,7 +4,6 @@
 #include <bit>
 #include <cstring>
 #include <map>
-#include <type_traits>
 #include <utility>
 
 #include "text/regex_dfa.h"
@@ -330,7 +329,7 @@ class SplitAutomaton::Run {
       if (stop == 0 && may_skip(bytes, state)) {
         at_ += kStride;
       } else if (stop == 0) {
-        look_up(bytes, std::integral_constant<size_t, kStride>(), state);
+        look_up(bytes, kStride, state);
         if (number_of(state) == kLost) break;
       } else {
         const auto n = static_cast<size_t>(std::countr_zero(stop));
@@ -356,25 +355,29 @@ class SplitAutomaton::Run {
     return _mm_movemask_epi8(_mm_cmpeq_epi8(in, _mm_setzero_si128())) == 0;
   }
 
-  /// `n` bytes: a number, or a constant that unrolls the loop.
-  template <typename N>
-  [[gnu::always_inline]] void look_up(const uint8_t* bytes, N n, __m128i& state) {
-    const __m128i other_half = _mm_set1_epi8(static_cast<char>(0x80));
-    const Row* const rows = automaton_.rows_.data();
+  /// The next `n` bytes.
+  void look_up(const uint8_t* bytes, size_t n, __m128i& state) {
     __m128i trace = _mm_setzero_si128();
+    if (n == kStride) {
 #pragma GCC unroll 16
-    for (size_t i = 0; i < n; ++i) {
-      const Row& row = rows[bytes[i]];
-      state =
-          _mm_or_si128(_mm_shuffle_epi8(load(row.low.data()), state),
-                       _mm_shuffle_epi8(load(row.high.data()), _mm_xor_si128(state, other_half)));
-      trace = _mm_or_si128(trace, _mm_and_si128(state, load(&kOnly[kStride - i])));
+      for (size_t i = 0; i < kStride; ++i) look_up_byte(bytes, i, state, trace);
+    } else {
+      for (size_t i = 0; i < n; ++i) look_up_byte(bytes, i, state, trace);
     }
     const auto at_bit = [&](int bit) {
       return static_cast<uint32_t>(_mm_movemask_epi8(_mm_slli_epi16(trace, 7 - bit)));
     };
     mark_many(at_ - kMaxBack, at_bit(4) << 2 | at_bit(5) << 1 | at_bit(6));
     at_ += n;
+  }
+
+  [[gnu::always_inline]] void look_up_byte(const uint8_t* bytes, size_t i, __m128i& state,
+                                           __m128i& trace) const {
+    const Row& row = automaton_.rows_.data()[bytes[i]];
+    const __m128i other_half = _mm_xor_si128(state, _mm_set1_epi8(static_cast<char>(0x80)));
+    state = _mm_or_si128(_mm_shuffle_epi8(load(row.low.data()), state),
+                         _mm_shuffle_epi8(load(row.high.data()), other_half));
+    trace = _mm_or_si128(trace, _mm_and_si128(state, load(&kOnly[kStride - i])));
   }
 
   static uint16_t number_of(__m128i state) {
