@@ -35,8 +35,8 @@ class WordModel {
   /// Appends the ids of the words of `text`, which come in order.
   void encode(std::string_view text, std::span<const Regex::Match> words,
               std::vector<int32_t>& ids) const;
-  /// Cuts the words of `text` where no token goes on, if that can be told: shorter words are found in
-  /// the cache.
+  /// Cuts the words of `text` where no token goes on, if that can be told: shorter words are found
+  /// in the cache.
   virtual void cut(std::string_view text, std::vector<Regex::Match>& words) const {}
 
   /// Appends the tokens of one word, each of which stands for a byte or more; not cached.
@@ -44,7 +44,8 @@ class WordModel {
 
   const TokenMap& vocab() const { return vocab_; }
 
-  /// How many bytes of a word each id stands for, where that does not depend on the word; else empty.
+  /// How many bytes of a word each id stands for, where that does not depend on the word; else
+  /// empty.
   std::span<const uint32_t> token_sizes() const { return token_sizes_; }
 
  protected:
