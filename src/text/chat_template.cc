@@ -2,9 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "text/jinja_interp.h"
+#include "text/unicode.h"
 
 namespace lorry::text {
 
@@ -18,7 +20,21 @@ ChatTemplate::~ChatTemplate() = default;
 
 const std::string& ChatTemplate::source() const { return impl_->source; }
 
+namespace {
+
+/// The line of the first byte that is no UTF-8; 0 if there is none.
+ptrdiff_t broken_line(const std::string& source) {
+  if (is_valid_utf8(source)) return 0;
+  size_t at = 0;
+  while (const uint32_t size = step_utf8(std::string_view(source).substr(at)).size) at += size;
+  return 1 + std::count(source.begin(), source.begin() + static_cast<ptrdiff_t>(at), '\n');
+}
+
+}  // namespace
+
 Result<std::shared_ptr<const ChatTemplate>> ChatTemplate::parse(std::string source) {
+  if (const auto line = broken_line(source); line > 0)
+    return invalid_input(fmt::format("chat template, line {}: not UTF-8 text", line));
   auto impl = std::make_unique<Impl>();
   try {
     impl->parsed = jinja::parse_template(source);

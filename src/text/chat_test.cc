@@ -180,6 +180,17 @@ TEST(Chat, WhatIsTrainedAndServedHoldsThePartsTextWhereTheTemplateWouldPrintTheL
             "user: a;");
 }
 
+TEST(Chat, RefusesATemplateThatIsNotUtf8AndTakesWordsThatAreNot) {
+  const auto broken = ChatTemplate::parse("a\n{{ 'b\xFF'[1] }}");
+  ASSERT_FALSE(broken.ok());
+  EXPECT_EQ(broken.error().message, "chat template, line 2: not UTF-8 text");
+  const auto whole = ChatTemplate::parse("{{ s[1] }}{{ s[0] }}{{ s|list|join('-') }}");
+  ASSERT_TRUE(whole.ok());
+  EXPECT_EQ((*whole)->render(Json{{"s", "a\xFF"}})->text,
+            "\xFF"
+            "aa-\xFF");
+}
+
 TEST(Chat, ChoosesTheToolTemplateWhenToolsAreGiven) {
   const std::string config = R"({"chat_template": [{"name": "default", "template": "plain"},
                                 {"name": "tool_use", "template": "tools"}]})";

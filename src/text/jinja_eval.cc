@@ -383,8 +383,8 @@ Value Interp::get_item(const Value& object, const Value& key) {
 
 // Code point `i` of a string that has `n`.
 Value Interp::character(std::string_view s, int64_t i, int64_t n) {
-  const bool ascii = static_cast<size_t>(n) == s.size();
-  if (ascii) return Value::ascii(s[static_cast<size_t>(i)]);
+  const bool bytes = static_cast<size_t>(n) == s.size();
+  if (bytes) return Value::byte(s[static_cast<size_t>(i)]);
   const size_t at = byte_offset(s, static_cast<size_t>(i));
   charge(static_cast<int64_t>(at / 16));
   size_t behind = at;

@@ -14,7 +14,8 @@ namespace lorry::text::jinja {
 
 void raise(std::string message) { throw TemplateError{std::move(message), 0}; }
 
-Value Value::ascii(char c) {
+Value Value::byte(char c) {
+  if (static_cast<uint8_t>(c) >= 128) return string(std::string(1, c));
   static const auto kAll = [] {
     std::array<StrObj*, 128> all{};
     for (size_t i = 0; i < all.size(); ++i) {
@@ -367,9 +368,8 @@ Value iterate(const Value& v) {
       for (size_t pos = 0; pos < v.str().size();) {
         const size_t at = pos;
         next_code_point(v.str(), pos);
-        out.push_back(pos - at == 1 && static_cast<uint8_t>(v.str()[at]) < 0x80
-                          ? Value::ascii(v.str()[at])
-                          : Value::string(std::string(v.str().substr(at, pos - at))));
+        out.push_back(pos - at == 1 ? Value::byte(v.str()[at])
+                                    : Value::string(std::string(v.str().substr(at, pos - at))));
       }
       break;
     case Type::kDict:

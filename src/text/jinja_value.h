@@ -150,8 +150,8 @@ class Value {
     return v;
   }
   static Value string(std::string s);
-  /// The string of one character of ASCII, which all share.
-  static Value ascii(char c);
+  /// The string of one byte: a character of ASCII, which all share, or one that is no UTF-8.
+  static Value byte(char c);
   /// A string that stands elsewhere and outlives the render: nothing is allocated.
   static Value borrowed(const std::string& s) {
     Value v(Type::kStr);
