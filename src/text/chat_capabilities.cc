@@ -257,9 +257,8 @@ namespace {
 bool is_plain(const Json& message) {
   for (const auto& [key, value] : message.get_ref<const Json::object_t&>()) {
     if (value.is_null()) return false;
-    if (std::any_of(kReasoning.begin(), kReasoning.end(),
-                    [&](std::string_view name) { return jinja::same_text(key, name); })) {
-      return false;
+    for (const std::string_view name : kReasoning) {
+      if (jinja::same_text(key, name)) return false;
     }
   }
   return true;

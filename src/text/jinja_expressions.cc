@@ -74,15 +74,15 @@ ExprPtr ExpressionParser::tuple(bool with_conditional, std::string_view end, boo
 
 ExprPtr ExpressionParser::expression(bool with_conditional) {
   const Nest nest(*this);
-  return with_conditional ? conditional() : or_();
+  return with_conditional ? conditional() : disjunction();
 }
 
 ExprPtr ExpressionParser::conditional() {
   const int line = now().line;
-  ExprPtr value = or_();
+  ExprPtr value = disjunction();
   while (skip_name("if")) {
     const Nest nest(*this);
-    ExprPtr test = or_();
+    ExprPtr test = disjunction();
     ExprPtr otherwise = skip_name("else") ? conditional() : nullptr;
     value =
         node(ExprKind::kConditional, line, std::move(test), std::move(value), std::move(otherwise));
@@ -90,24 +90,24 @@ ExprPtr ExpressionParser::conditional() {
   return value;
 }
 
-ExprPtr ExpressionParser::or_() {
+ExprPtr ExpressionParser::disjunction() {
   const int line = now().line;
-  ExprPtr left = and_();
-  while (skip_name("or")) left = node(ExprKind::kOr, line, std::move(left), and_());
+  ExprPtr left = conjunction();
+  while (skip_name("or")) left = node(ExprKind::kOr, line, std::move(left), conjunction());
   return left;
 }
 
-ExprPtr ExpressionParser::and_() {
+ExprPtr ExpressionParser::conjunction() {
   const int line = now().line;
-  ExprPtr left = not_();
-  while (skip_name("and")) left = node(ExprKind::kAnd, line, std::move(left), not_());
+  ExprPtr left = negation();
+  while (skip_name("and")) left = node(ExprKind::kAnd, line, std::move(left), negation());
   return left;
 }
 
-ExprPtr ExpressionParser::not_() {
+ExprPtr ExpressionParser::negation() {
   const Nest nest(*this);
   const int line = now().line;
-  if (skip_name("not")) return node(ExprKind::kNot, line, not_());
+  if (skip_name("not")) return node(ExprKind::kNot, line, negation());
   return comparison();
 }
 

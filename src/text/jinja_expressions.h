@@ -22,9 +22,9 @@ class ExpressionParser : protected TemplateReader {
   ExprPtr tuple(bool with_conditional = true, std::string_view end = {}, bool parentheses = false);
   ExprPtr expression(bool with_conditional = true);
   ExprPtr conditional();
-  ExprPtr or_();
-  ExprPtr and_();
-  ExprPtr not_();
+  ExprPtr disjunction();
+  ExprPtr conjunction();
+  ExprPtr negation();
   bool compare_op(CompareOp& op);
   ExprPtr comparison();
   ExprPtr sum();

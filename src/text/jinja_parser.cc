@@ -75,8 +75,8 @@ class Parser : private ExpressionParser {
     const int line = now().line;
     const std::string tag = next().text;
     if (tag == "set") return set(line);
-    if (tag == "if") return if_(line);
-    if (tag == "for") return for_(line);
+    if (tag == "if") return if_statement(line);
+    if (tag == "for") return for_loop(line);
     if (tag == "macro") return macro(line);
     if (tag == "call") return call_block(line);
     if (tag == "filter") return filter_block(line);
@@ -120,7 +120,7 @@ class Parser : private ExpressionParser {
     return s;
   }
 
-  StmtPtr if_(int line) {
+  StmtPtr if_statement(int line) {
     auto s = std::make_unique<Stmt>(StmtKind::kIf, line);
     while (true) {
       s->exprs.push_back(tuple(false));
@@ -132,7 +132,7 @@ class Parser : private ExpressionParser {
     }
   }
 
-  StmtPtr for_(int line) {
+  StmtPtr for_loop(int line) {
     auto s = std::make_unique<Stmt>(StmtKind::kFor, line);
     s->target = target(false, "in");
     expect_name("in");

@@ -275,7 +275,7 @@ class RegexCompiler {
   Result<> emit_sub(const Node& node) {
     const bool behind = node.kind == Kind::kLookBehind;
     const auto [min, max] = width(*node.children[0]);
-    if (behind && (max == kUnbounded || max > 255)) {
+    if (behind && max > 255) {
       return unsupported("look-behind without a bound in a split pattern");
     }
     const uint32_t sub = add({.op = node.kind == Kind::kAtomic ? Op::kAtomic : Op::kLook,

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstring>
 #include <map>
+#include <tuple>
 #include <utility>
 
 #include "text/regex_dfa.h"
@@ -74,7 +75,10 @@ class SplitAutomaton::Builder {
     bool behind_gap = false;      // what may become a match is behind what is in none
     uint32_t row = 0;             // of the DFA
     std::vector<uint8_t> behind;  // characters behind the last end, without one all of them
-    auto operator<=>(const State&) const = default;
+    bool operator<(const State& o) const {
+      return std::tie(kind, may_end, behind_gap, row, behind) <
+             std::tie(o.kind, o.may_end, o.behind_gap, o.row, o.behind);
+    }
   };
   struct Step {
     State state;
