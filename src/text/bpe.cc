@@ -1,9 +1,7 @@
 #include "text/bpe.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstdio>
-#include <optional>
 #include <queue>
 
 #include "text/byte_chars.h"
@@ -122,14 +120,19 @@ Result<> Bpe::prepare_bytes() {
   return {};
 }
 
-/// A byte is a character in the vocabulary.
+/// A byte is a character in the vocabulary. Where one id has tokens of several sizes, it tells
+/// none.
 void Bpe::measure_tokens() {
+  bool one_size = true;
   vocab().for_each([&](std::string_view token, int32_t id) {
     const auto at = static_cast<size_t>(id);
     if (at >= token_sizes_.size()) token_sizes_.resize(std::max(at + 1, vocab().size()));
-    token_sizes_[at] = static_cast<uint32_t>(
+    const auto size = static_cast<uint32_t>(
         std::count_if(token.begin(), token.end(), [](char c) { return !is_utf8_continuation(c); }));
+    one_size = one_size && (token_sizes_[at] == 0 || token_sizes_[at] == size);
+    token_sizes_[at] = size;
   });
+  if (!one_size) token_sizes_.clear();
 }
 
 void Bpe::encode(std::string_view word, std::vector<Symbol>& symbols) const {

@@ -81,6 +81,16 @@ TEST_P(ManyWords, BecomeWhatEachBecomesAlone) {
   }
 }
 
+TEST(Bpe, TellsNoSizesWhereTokensOfSeveralShareAnId) {
+  std::mt19937 random(5);
+  Parts parts = random_parts(random, true);
+  parts.vocab.insert("zzz", 300);
+  const std::vector<Bpe::Merge> merges(parts.merges.begin(), parts.merges.end());
+  const auto bpe = Bpe::create(std::move(parts.vocab), merges, {}, true);
+  ASSERT_TRUE(bpe.ok()) << bpe.error().message;
+  EXPECT_EQ((*bpe)->token_sizes().empty(), true);
+}
+
 INSTANTIATE_TEST_SUITE_P(Bpe, ManyWords, testing::Combine(testing::Bool(), testing::Bool()));
 
 }  // namespace
