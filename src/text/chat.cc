@@ -169,9 +169,8 @@ Result<Chat::Rendering> Chat::render_as(const Format& format, const Json& messag
   auto text = render_prepared(*format.tmpl, *fit, tools, add_generation_prompt, extra);
   if (!text.ok() && adapt != Adapt::kNever) {
     LORRY_ASSIGN(Json adapted, adapt_messages(*fit, format.capabilities));
-    auto other = adapted == *fit
-                     ? Result<ChatTemplate::Rendered>(text.error())
-                     : render_prepared(*format.tmpl, adapted, tools, add_generation_prompt, extra);
+    if (adapted == *fit) return std::move(text).error();
+    auto other = render_prepared(*format.tmpl, adapted, tools, add_generation_prompt, extra);
     if (other.ok()) {
       text = std::move(other);
       out.changed = std::move(adapted);

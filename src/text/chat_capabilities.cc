@@ -307,10 +307,7 @@ const Json* join_parts(const Json& prepared, const ChatCapabilities& capabilitie
 
 Result<Json> adapt_messages(Json prepared, const ChatCapabilities& capabilities) {
   try {
-    for (Json& message : prepared) {
-      adapt_parts(message, capabilities);
-      adapt_calls(message, capabilities);
-    }
+    for (Json& message : prepared) adapt_calls(message, capabilities);
     return prepared;
   } catch (const jinja::TemplateError& e) {
     return invalid_input("messages: " + e.message);

@@ -41,8 +41,8 @@ Result<const Json*> prepare_messages(const Json& messages, Json& changed);
 /// result as above.
 const Json* join_parts(const Json& prepared, const ChatCapabilities& capabilities, Json& changed);
 
-/// Prepared messages as the template can take them: parts joined, arguments as the type it takes,
-/// calls that it would leave out as JSON behind the content.
+/// Prepared messages, their parts joined, as the template can take them: arguments as the type it
+/// takes, calls that it would leave out as JSON behind the content.
 Result<Json> adapt_messages(Json prepared, const ChatCapabilities& capabilities);
 
 }  // namespace lorry::text
