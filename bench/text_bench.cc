@@ -1,4 +1,4 @@
-// Rates of the text room alone, for bench.py to set beside the peers'.
+// Rates of tokenizer and chat alone, for bench.py to set beside the peers'.
 //
 //   lorry_text_bench render MODEL_DIR CONVERSATIONS.jsonl THREADS   prints: seconds rows bytes
 //   lorry_text_bench examples MODEL_DIR CONVERSATIONS.jsonl THREADS   ids and masks; prints:
@@ -22,7 +22,7 @@
 #include <thread>
 
 #include "base/json.h"
-#include "text/chat.h"
+#include "chat/chat.h"
 
 namespace {
 
@@ -96,7 +96,7 @@ Result<std::vector<Json>> read_conversations(const std::string& input) {
   return conversations;
 }
 
-Result<Measured> render(const lorry::text::Chat& chat, const std::string& input, int threads) {
+Result<Measured> render(const lorry::chat::Chat& chat, const std::string& input, int threads) {
   LORRY_ASSIGN(const auto conversations, read_conversations(input));
   LORRY_TRY(chat.render(conversations.at(0), nullptr, false, nullptr));
   return measure(conversations.size(), threads, [&](size_t i) -> int64_t {
@@ -105,7 +105,7 @@ Result<Measured> render(const lorry::text::Chat& chat, const std::string& input,
   });
 }
 
-Result<Measured> examples(const lorry::text::Chat& chat, const std::string& input, int threads) {
+Result<Measured> examples(const lorry::chat::Chat& chat, const std::string& input, int threads) {
   LORRY_ASSIGN(const auto conversations, read_conversations(input));
   LORRY_TRY(chat.encode_example(conversations.at(0), nullptr));
   return measure(conversations.size(), threads, [&](size_t i) -> int64_t {
@@ -114,7 +114,7 @@ Result<Measured> examples(const lorry::text::Chat& chat, const std::string& inpu
   });
 }
 
-Measured encode(const lorry::text::Chat& chat, const std::string& input, int threads) {
+Measured encode(const lorry::chat::Chat& chat, const std::string& input, int threads) {
   const std::vector<std::string> documents = split(input, '\0');
   return measure(documents.size(), threads, [&](size_t i) {
     return static_cast<int64_t>(chat.tokenizer()->encode(documents[i], false).size());
@@ -126,7 +126,7 @@ Result<Measured> run(const std::string& mode, const std::string& model, const st
   const std::optional<std::string> input = read_file(file);
   if (!input) return lorry::not_found(file);
   const auto start = Clock::now();
-  LORRY_ASSIGN(auto chat, lorry::text::Chat::load(
+  LORRY_ASSIGN(auto chat, lorry::chat::Chat::load(
                               [&](std::string_view name) -> Result<std::optional<std::string>> {
                                 return read_file(model + "/" + std::string(name));
                               }));

@@ -1,7 +1,7 @@
 // Any bytes as a template, rendered over a conversation.
 #include <nlohmann/json.hpp>
 
-#include "text/chat_template.h"
+#include "chat/chat_template.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const lorry::Json context = lorry::Json::parse(R"({"messages": [
@@ -10,7 +10,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       {"role": "user", "content": [{"type": "text", "text": "a\nb"}]}],
       "tools": null, "add_generation_prompt": true, "bos_token": "<s>", "n": 3})");
   auto parsed =
-      lorry::text::ChatTemplate::parse(std::string(reinterpret_cast<const char*>(data), size));
+      lorry::chat::ChatTemplate::parse(std::string(reinterpret_cast<const char*>(data), size));
   if (parsed.ok()) (void)(*parsed)->render(context);
   return 0;
 }

@@ -3,11 +3,11 @@
 #include <vector>
 
 #include "small_tokenizers.h"
-#include "text/tokenizer.h"
+#include "tokenizer/tokenizer.h"
 
 namespace {
 
-using lorry::text::Tokenizer;
+using lorry::tokenizer::Tokenizer;
 
 std::vector<std::shared_ptr<const Tokenizer>> load_all() {
   std::vector<std::shared_ptr<const Tokenizer>> out;
@@ -34,7 +34,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   require(encoding.ids == tokenizer->encode(text, false));
   require(encoding.ids.size() == encoding.offsets.size());
   for (const auto& [begin, end] : encoding.offsets) require(begin <= end && end <= text.size());
-  lorry::text::StreamDecoder stream(tokenizer, false);
+  lorry::tokenizer::StreamDecoder stream(tokenizer, false);
   std::string streamed;
   for (const int32_t id : encoding.ids) streamed += stream.push(id);
   streamed += stream.finish();

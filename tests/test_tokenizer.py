@@ -1,6 +1,6 @@
 """Ids and decoded text beside `transformers`, for real tokenizers and for trained variants.
 
-Needs lorry_text_probe (a build with LORRY_TESTS) in $LORRY_BUILD or build/release. Real tokenizers
+Needs lorry_tokenizer_probe (a build with LORRY_TESTS) in $LORRY_BUILD or build/release. Real tokenizers
 and data are read from the folder beside the checkout ($LORRY_SHARED or ../shared), if it is there.
 """
 
@@ -23,7 +23,7 @@ from tokenizers import pre_tokenizers as P  # noqa: E402
 from tokenizers import processors as PP  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-PROBE = pathlib.Path(os.environ.get("LORRY_BUILD", ROOT / "build/release")) / "lorry_text_probe"
+PROBE = pathlib.Path(os.environ.get("LORRY_BUILD", ROOT / "build/release")) / "lorry_tokenizer_probe"
 SHARED = pathlib.Path(os.environ.get("LORRY_SHARED", ROOT.parent / "shared"))
 REAL = ("deepseek_v3", "gpt2", "mistral_nemo", "qwen2_5", "qwen3", "demo")
 
@@ -55,7 +55,7 @@ def random_texts(n, seed):
 
 
 def files_of_this_project():
-    return [p.read_text()[:4000] for p in sorted((ROOT / "src/text").glob("*.cc"))[:12]]
+    return [p.read_text()[:4000] for p in sorted((ROOT / "src/tokenizer").glob("*.cc"))[:12]]
 
 
 def samples_of_data(n):
@@ -76,7 +76,7 @@ def samples_of_data(n):
 
 def ask(directory, requests):
     if not PROBE.exists():
-        pytest.skip(f"no probe at {PROBE}: build the target lorry_text_probe")
+        pytest.skip(f"no probe at {PROBE}: build the target lorry_tokenizer_probe")
     lines = "".join(json.dumps(q) + "\n" for q in requests)
     done = subprocess.run([PROBE, directory], input=lines, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -449,7 +449,7 @@ def test_classes_with_components_of_their_own_are_those_of_transformers(tmp_path
 @pytest.mark.parametrize("name", ("CamembertTokenizer", "WhisperTokenizerFast"))
 def test_a_class_with_components_that_are_not_known_is_refused_by_name(tmp_path, name):
     if not PROBE.exists():
-        pytest.skip(f"no probe at {PROBE}: build the target lorry_text_probe")
+        pytest.skip(f"no probe at {PROBE}: build the target lorry_tokenizer_probe")
     train(tmp_path, None, [byte_level()], None)
     write_config(tmp_path, tokenizer_class=name)
     done = subprocess.run([PROBE, tmp_path], capture_output=True, text=True, input="")
@@ -493,7 +493,7 @@ def test_special_tokens_map_json_counts_for_older_models(tmp_path):
 
 def test_unsupported_parts_are_named_at_load(tmp_path):
     if not PROBE.exists():
-        pytest.skip(f"no probe at {PROBE}: build the target lorry_text_probe")
+        pytest.skip(f"no probe at {PROBE}: build the target lorry_tokenizer_probe")
     train(tmp_path, None, [byte_level()], None)
     path = tmp_path / "tokenizer.json"
     whole = json.loads(path.read_text())

@@ -4,7 +4,7 @@ Five vocabularies are trained once; each seed then draws a model, its options, n
 pre-tokenizers, a post-processor, a decoder and added tokens. LORRY_SEEDS says how many seeds
 (default 150); one that fails is run again with `-k "[17]"`.
 
-Needs lorry_text_probe in $LORRY_BUILD or build/release.
+Needs lorry_tokenizer_probe in $LORRY_BUILD or build/release.
 """
 
 import base64
@@ -391,7 +391,7 @@ def texts_for(r):
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_random_tokenizers_are_those_of_the_peer(tmp_path, vocabularies, seed):
     if not PROBE.exists():
-        pytest.skip(f"no probe at {PROBE}: build the target lorry_text_probe")
+        pytest.skip(f"no probe at {PROBE}: build the target lorry_tokenizer_probe")
     r = random.Random(seed)
     config = configuration(r, vocabularies)
     described = {k: v for k, v in config.items() if k != "model"} | {

@@ -11,7 +11,7 @@
 #include "cli/command.h"
 #include "cli/line_editor.h"
 #include "cli/shared_flags.h"
-#include "pipeline/engine.h"
+#include "engine/engine.h"
 
 namespace lorry::cli {
 namespace {
@@ -42,7 +42,7 @@ class Chat final : public Command {
     if (json_ && prompt_.empty()) return usage_error("--json needs --prompt");
     LORRY_TRY(choose_served(context, base_, run_name_, options_));
     options_.max_num_seqs = 1;
-    LORRY_ASSIGN(const auto* engine, pipeline::load_engine());
+    LORRY_ASSIGN(const auto* engine, engine::load_engine());
     LORRY_ASSIGN(chat_, engine->open_local_chat(options_));
     if (!system_.empty()) messages_.push_back({{"role", "system"}, {"content", system_}});
     if (prompt_.empty()) return converse();

@@ -1,4 +1,4 @@
-#include "pipeline/doctor.h"
+#include "inspect/doctor.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -12,8 +12,8 @@
 namespace lorry::cli {
 namespace {
 
-using pipeline::Finding;
-using pipeline::Health;
+using inspect::Finding;
+using inspect::Health;
 
 /// Which settings are in force and where they come from; names only.
 Finding settings_finding(const Settings& settings) {
@@ -45,7 +45,7 @@ class Doctor final : public Command {
   Result<Outcome> run(const Context& context) override {
     LORRY_TRY(check_device(options_.device));
     options_.bucket = context.bucket;
-    LORRY_ASSIGN(auto findings, pipeline::examine(options_));
+    LORRY_ASSIGN(auto findings, inspect::examine(options_));
     findings.push_back(settings_finding(context.settings));
     for (const auto& unknown : unknown_settings(context.settings)) {
       // What .env holds for other programs is their business.
@@ -55,16 +55,16 @@ class Doctor final : public Command {
            fmt::format("{} ({}) is nothing that lorry reads", unknown.name, unknown.origin),
            unknown.meant.empty() ? "" : fmt::format("did you mean {}?", unknown.meant)});
     }
-    Json json = pipeline::findings_json(findings);
+    Json json = inspect::findings_json(findings);
     Json used = Json::object();
     for (const auto& [name, origin] : used_settings(context.settings)) used[name] = origin;
     json["settings"] = std::move(used);
-    return Outcome{std::move(json), pipeline::format_findings(findings),
-                   pipeline::any_failed(findings)};
+    return Outcome{std::move(json), inspect::format_findings(findings),
+                   inspect::any_failed(findings)};
   }
 
  private:
-  pipeline::DoctorOptions options_;
+  inspect::DoctorOptions options_;
 };
 
 }  // namespace

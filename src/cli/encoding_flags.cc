@@ -26,7 +26,7 @@ Result<> EncodingFlags::apply(const Context& context) {
   if (context.flags->origin("--excess-length") == "--excess-length" && !length_.is_set())
     return usage_error(
         "--excess-length says what becomes of rows longer than --max-length; give that, too");
-  length_.excess = pipeline::excess_from(excess_);
+  length_.excess = stages::excess_from(excess_);
   return {};
 }
 

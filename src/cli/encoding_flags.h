@@ -5,9 +5,9 @@
 #include <cstdint>
 #include <string>
 
+#include "chat/chat.h"
 #include "cli/command.h"
-#include "pipeline/length_limit.h"
-#include "text/chat.h"
+#include "stages/length_limit.h"
 
 namespace lorry::cli {
 
@@ -18,11 +18,11 @@ class EncodingFlags {
   Result<> apply(const Context& context);
 
   const std::string& train_on() const { return train_on_; }
-  const pipeline::LengthLimit& length() const { return length_; }
+  const stages::LengthLimit& length() const { return length_; }
 
  private:
   std::string train_on_ = "assistant", excess_ = "truncate";
-  pipeline::LengthLimit length_;
+  stages::LengthLimit length_;
 };
 
 /// --excess-length alone, for a verb whose --max-length is another's.

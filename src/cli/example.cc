@@ -11,8 +11,8 @@
 #include "base/progress.h"
 #include "cli/shared_flags.h"
 #include "data/shard.h"
-#include "pipeline/names.h"
-#include "pipeline/pretokenize.h"
+#include "inspect/names.h"
+#include "stages/pretokenize.h"
 #include "store/layout.h"
 
 namespace lorry::cli {
@@ -32,9 +32,9 @@ Result<> ExampleFlags::load(const Context& context) {
   LORRY_TRY(check_sources(*context.flags));
   LORRY_ASSIGN(const auto bucket, context.open_bucket(false));
   const bool given = !model_.empty();
-  LORRY_ASSIGN(model_, pipeline::choose_model(*bucket, model_));
+  LORRY_ASSIGN(model_, inspect::choose_model(*bucket, model_));
   if (!given) log::info("model: {}", model_);
-  LORRY_ASSIGN(chat_, pipeline::load_chat(*bucket, model_));
+  LORRY_ASSIGN(chat_, stages::load_chat(*bucket, model_));
   if (context.flags->given("--text")) {
     example_.text = text_;
     example_.is_text = true;
@@ -54,27 +54,26 @@ Result<> ExampleFlags::check_sources(const Flags& flags) const {
       fmt::format("{} are examples of their own; give one of them", fmt::join(given, " and ")));
 }
 
-Result<std::vector<text::EncodedExample>> ExampleFlags::encode() {
-  LORRY_ASSIGN(auto whole,
-               pipeline::encode(*chat_, example_,
-                                {.train_on = pipeline::train_on_from(encoding_.train_on()),
-                                 .with_offsets = true,
-                                 .adapt = adapt()}));
+Result<std::vector<chat::EncodedExample>> ExampleFlags::encode() {
+  LORRY_ASSIGN(auto whole, stages::encode(*chat_, example_,
+                                          {.train_on = stages::train_on_from(encoding_.train_on()),
+                                           .with_offsets = true,
+                                           .adapt = adapt()}));
   const auto tokens = static_cast<int64_t>(whole.input_ids.size());
   const auto& limit = encoding_.length();
-  pipeline::ExcessCounts counts;
-  auto rows = pipeline::fit(std::move(whole), limit, counts);
+  stages::ExcessCounts counts;
+  auto rows = stages::fit(std::move(whole), limit, counts);
   if (counts.rows == 0) return rows;
   remark_ = fmt::format("{} tokens, longer than --max-length {}: ", format_count(tokens),
                         format_count(limit.max_length));
   switch (limit.excess) {
-    case pipeline::Excess::kDrop:
+    case stages::Excess::kDrop:
       remark_ += "left out";
       break;
-    case pipeline::Excess::kTruncate:
+    case stages::Excess::kTruncate:
       remark_ += fmt::format("{} cut at the end", format_count(counts.tokens_left_out));
       break;
-    case pipeline::Excess::kSplit:
+    case stages::Excess::kSplit:
       remark_ += fmt::format("split into {} row{}", counts.pieces, counts.pieces == 1 ? "" : "s");
       if (counts.pieces_left_out > 0)
         remark_ += fmt::format(", without {} with nothing to learn", counts.pieces_left_out);
@@ -108,7 +107,7 @@ Result<> ExampleFlags::load_messages() {
 Result<> ExampleFlags::load_row(const store::Bucket& bucket) {
   const bool given = !dataset_.empty();
   LORRY_ASSIGN(dataset_,
-               pipeline::choose(bucket, "standardized", dataset_, "data set", "--dataset"));
+               inspect::choose(bucket, "standardized", dataset_, "data set", "--dataset"));
   if (!given) log::info("data set: {}", dataset_);
   const std::string dir = store::standardized_dir(dataset_);
   LORRY_ASSIGN(const auto info, bucket.read_info(dir));
@@ -121,7 +120,7 @@ Result<> ExampleFlags::load_row(const store::Bucket& bucket) {
       continue;
     }
     const auto [batch, at] = reader->locate(row);
-    auto example = pipeline::example_from_row(data::row_to_json(*batch, at));
+    auto example = stages::example_from_row(data::row_to_json(*batch, at));
     if (!example.ok()) return example.error().with_context(fmt::format("{} row {}", dir, row_));
     example_ = *std::move(example);
     return {};

@@ -5,10 +5,10 @@
 #include <string>
 #include <vector>
 
+#include "chat/chat.h"
 #include "cli/command.h"
 #include "cli/encoding_flags.h"
-#include "pipeline/messages.h"
-#include "text/chat.h"
+#include "stages/messages.h"
 
 namespace lorry::cli {
 
@@ -19,16 +19,16 @@ class ExampleFlags {
   /// data set, counted over all shards.
   Result<> load(const Context& context);
 
-  const text::Chat& chat() const { return *chat_; }
-  const pipeline::Example& example() const { return example_; }
+  const chat::Chat& chat() const { return *chat_; }
+  const stages::Example& example() const { return example_; }
   /// A row is shown as it is trained on, the user's own messages as `transformers` renders them.
-  text::Adapt adapt() const {
-    return messages_.empty() ? text::Adapt::kWhereItFails : text::Adapt::kNever;
+  chat::Adapt adapt() const {
+    return messages_.empty() ? chat::Adapt::kWhereItFails : chat::Adapt::kNever;
   }
 
   /// The rows that pretokenize would make of the example, with offsets, as --train-on, --max-length
   /// and --excess-length say: none, one or many.
-  Result<std::vector<text::EncodedExample>> encode();
+  Result<std::vector<chat::EncodedExample>> encode();
   /// What pretokenize would say about it: "longer than --max-length ..."; empty if nothing.
   const std::string& remark() const { return remark_; }
 
@@ -39,8 +39,8 @@ class ExampleFlags {
 
   std::string model_, dataset_, messages_, text_;
   int64_t row_ = 0;
-  std::shared_ptr<const text::Chat> chat_;
-  pipeline::Example example_;
+  std::shared_ptr<const chat::Chat> chat_;
+  stages::Example example_;
   EncodingFlags encoding_;
   std::string remark_;
 };

@@ -1,9 +1,9 @@
-#include "pipeline/import_dataset.h"
+#include "stages/import_dataset.h"
 
 #include "base/log.h"
 #include "cli/command.h"
 #include "cli/shared_flags.h"
-#include "pipeline/run.h"
+#include "stages/run.h"
 
 namespace lorry::cli {
 namespace {
@@ -32,12 +32,12 @@ class ImportDataset final : public Command {
     const auto bytes = progress_line("import-dataset", "bytes");
     options_.progress = [bytes](int64_t, int64_t done, int64_t total) { bytes(done, total); };
     options_.standardize_progress = progress_line("standardize", "rows");
-    LORRY_ASSIGN(const auto report, pipeline::import_dataset(options_));
+    LORRY_ASSIGN(const auto report, stages::import_dataset(options_));
     options_.progress = nullptr;  // takes the lines off the screen
     options_.standardize_progress = nullptr;
-    log::info("{}", pipeline::describe(report));
+    log::info("{}", stages::describe(report));
     const bool standardized = options_.standardize && report.complete;
-    if (standardized) log::info("{}", pipeline::describe(report.standardized));
+    if (standardized) log::info("{}", stages::describe(report.standardized));
     Json json = {{"dataset", report.dataset},   {"rows", report.rows},
                  {"shards", report.shards},     {"bytes", report.bytes},
                  {"dropped", report.dropped},   {"up_to_date", report.up_to_date},
@@ -52,7 +52,7 @@ class ImportDataset final : public Command {
   }
 
  private:
-  pipeline::ImportDatasetOptions options_;
+  stages::ImportDatasetOptions options_;
   WorkFlags work_;
 };
 

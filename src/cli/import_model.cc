@@ -1,9 +1,9 @@
-#include "pipeline/import_model.h"
+#include "stages/import_model.h"
 
 #include "base/log.h"
 #include "cli/command.h"
 #include "cli/shared_flags.h"
-#include "pipeline/run.h"
+#include "stages/run.h"
 
 namespace lorry::cli {
 namespace {
@@ -28,9 +28,9 @@ class ImportModel final : public Command {
   Result<Outcome> run(const Context& context) override {
     LORRY_ASSIGN(options_.bucket, context.open_bucket(true));
     options_.progress = progress_line("import-model", "bytes");
-    LORRY_ASSIGN(const auto report, pipeline::import_model(options_));
+    LORRY_ASSIGN(const auto report, stages::import_model(options_));
     options_.progress = nullptr;
-    log::info("{}", pipeline::describe(report));
+    log::info("{}", stages::describe(report));
     return Outcome{{{"model", report.model},
                     {"architecture", report.architecture},
                     {"files", report.files},
@@ -40,7 +40,7 @@ class ImportModel final : public Command {
   }
 
  private:
-  pipeline::ImportModelOptions options_;
+  stages::ImportModelOptions options_;
 };
 
 }  // namespace

@@ -1,4 +1,4 @@
-#include "pipeline/plan.h"
+#include "inspect/plan.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -8,9 +8,9 @@
 #include "base/log.h"
 #include "cli/command.h"
 #include "cli/shared_flags.h"
-#include "pipeline/names.h"
-#include "pipeline/prices.h"
-#include "pipeline/shard_work.h"
+#include "inspect/names.h"
+#include "inspect/prices.h"
+#include "stages/shard_work.h"
 
 namespace lorry::cli {
 namespace {
@@ -33,22 +33,22 @@ class Plan final : public Command {
     LORRY_TRY(check_run_name(options_.run_name));
     LORRY_ASSIGN(const auto bucket, context.open_bucket(false));
     options_.bucket = context.bucket;
-    LORRY_ASSIGN(options_.model, pipeline::choose_model(*bucket, options_.model));
-    LORRY_ASSIGN(options_.dataset, pipeline::choose_dataset(*bucket, options_.dataset));
-    LORRY_ASSIGN(Json plan, pipeline::make_plan(bucket, options_, memory_));
+    LORRY_ASSIGN(options_.model, inspect::choose_model(*bucket, options_.model));
+    LORRY_ASSIGN(options_.dataset, inspect::choose_dataset(*bucket, options_.dataset));
+    LORRY_ASSIGN(Json plan, inspect::make_plan(bucket, options_, memory_));
     LORRY_ASSIGN(auto machines, priced_machines(*context.flags));
     if (!machines.empty()) {
-      auto costs = pipeline::plan_costs(plan, options_, std::move(machines), utilization_,
-                                        tokens_per_second_);
+      auto costs = inspect::plan_costs(plan, options_, std::move(machines), utilization_,
+                                       tokens_per_second_);
       if (!costs.ok()) return std::move(costs).error();
       plan["costs"] = *std::move(costs);
     }
-    std::string text = pipeline::format_plan(plan);
+    std::string text = inspect::format_plan(plan);
     return Outcome{std::move(plan), std::move(text)};
   }
 
  private:
-  using Machines = std::vector<pipeline::PricedMachine>;
+  using Machines = std::vector<inspect::PricedMachine>;
 
   void declare_price_flags(Flags& flags) {
     flags.list(
@@ -71,9 +71,9 @@ class Plan final : public Command {
   /// Before the work: what no single flag can see.
   Result<> check_price_flags(const Flags& flags) {
     std::vector<std::string> names;
-    for (const auto& gpu : pipeline::gpu_models()) names.emplace_back(gpu.name);
+    for (const auto& gpu : inspect::gpu_models()) names.emplace_back(gpu.name);
     for (auto& name : gpus_) {
-      const auto* gpu = pipeline::find_gpu(name);
+      const auto* gpu = inspect::find_gpu(name);
       if (gpu != nullptr) {
         name = gpu->name;
         continue;
@@ -94,7 +94,7 @@ class Plan final : public Command {
       return usage_error(
           "--tokens-per-second was measured on one machine: say which with --gpu, or what it costs "
           "with --price");
-    LORRY_TRY(pipeline::parse_prices(prices_));
+    LORRY_TRY(inspect::parse_prices(prices_));
     return {};
   }
 
@@ -106,21 +106,21 @@ class Plan final : public Command {
     for (const auto& name : gpus_) {
       const auto found = std::find_if(machines.begin(), machines.end(),
                                       [&](const auto& machine) { return machine.name == name; });
-      chosen.push_back(found != machines.end() ? *found : pipeline::PricedMachine{.name = name});
+      chosen.push_back(found != machines.end() ? *found : inspect::PricedMachine{.name = name});
     }
     return chosen;
   }
 
   Result<Machines> known_prices(const Flags& flags) const {
     if (flags.given("--price"))
-      return Machines{{gpus_.empty() ? pipeline::kMeasuredMachine : gpus_.front(),
-                       pipeline::Offer{price_, "as given"}, std::nullopt}};
-    if (!prices_.empty()) return pipeline::parse_prices(prices_);
+      return Machines{{gpus_.empty() ? inspect::kMeasuredMachine : gpus_.front(),
+                       inspect::Offer{price_, "as given"}, std::nullopt}};
+    if (!prices_.empty()) return inspect::parse_prices(prices_);
     if (catalog_ == "none") return Machines();
-    if (!catalog_.empty()) return pipeline::read_catalog(catalog_);
-    const std::string catalog = pipeline::find_catalog();
+    if (!catalog_.empty()) return inspect::read_catalog(catalog_);
+    const std::string catalog = inspect::find_catalog();
     if (catalog.empty()) return Machines();
-    auto machines = pipeline::read_catalog(catalog);
+    auto machines = inspect::read_catalog(catalog);
     if (machines.ok()) return machines;
     log::warn("no prices: {}", machines.error().message);  // nobody has asked for them
     return Machines();
@@ -129,9 +129,9 @@ class Plan final : public Command {
   std::vector<std::string> gpus_;
   std::vector<std::pair<std::string, std::string>> prices_;
   std::string catalog_;
-  double price_ = 0, utilization_ = pipeline::Job().utilization, tokens_per_second_ = 0;
+  double price_ = 0, utilization_ = inspect::Job().utilization, tokens_per_second_ = 0;
   train::TrainOptions options_;
-  int64_t memory_ = pipeline::ShardWorkOptions().memory;
+  int64_t memory_ = stages::ShardWorkOptions().memory;
 };
 
 }  // namespace

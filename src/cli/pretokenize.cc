@@ -1,17 +1,16 @@
-#include "pipeline/pretokenize.h"
+#include "stages/pretokenize.h"
 
 #include "base/log.h"
 #include "cli/command.h"
 #include "cli/encoding_flags.h"
 #include "cli/shared_flags.h"
-#include "pipeline/names.h"
-#include "pipeline/run.h"
+#include "inspect/names.h"
+#include "stages/run.h"
 
 namespace lorry::cli {
 namespace {
 
-Json to_json(const pipeline::PretokenizeOptions& options,
-             const pipeline::PretokenizeReport& report) {
+Json to_json(const stages::PretokenizeOptions& options, const stages::PretokenizeReport& report) {
   Json json = {{"model", options.model}, {"dataset", options.dataset}, {"shards", report.shards}};
   json.update(report.counts.to_json());
   json["dropped"] = report.dropped;
@@ -39,17 +38,17 @@ class Pretokenize final : public Command {
     options_.train_on = encoding_.train_on();
     options_.length = encoding_.length();
     LORRY_ASSIGN(options_.bucket, context.open_bucket(false));
-    LORRY_ASSIGN(options_.model, pipeline::choose_model(*options_.bucket, model_));
-    LORRY_ASSIGN(options_.dataset, pipeline::choose_dataset(*options_.bucket, dataset_));
+    LORRY_ASSIGN(options_.model, inspect::choose_model(*options_.bucket, model_));
+    LORRY_ASSIGN(options_.dataset, inspect::choose_dataset(*options_.bucket, dataset_));
     if (model_.empty()) log::info("model: {}", options_.model);
     if (dataset_.empty()) log::info("data set: {}", options_.dataset);
     LORRY_ASSIGN(options_.bucket, context.open_bucket(true));  // that is, for writing
     options_.progress = progress_line("pretokenize", "rows");
-    LORRY_ASSIGN(const auto report, pipeline::pretokenize(options_));
+    LORRY_ASSIGN(const auto report, stages::pretokenize(options_));
     options_.progress = nullptr;
-    log::info("{}", pipeline::describe(report));
+    log::info("{}", stages::describe(report));
     if (!context.json && report.complete) {
-      const std::string lengths = pipeline::describe_lengths(report.counts);
+      const std::string lengths = stages::describe_lengths(report.counts);
       if (!lengths.empty()) log::info("{}", lengths);
     }
     return Outcome{to_json(options_, report), ""};
@@ -57,7 +56,7 @@ class Pretokenize final : public Command {
 
  private:
   std::string dataset_, model_;
-  pipeline::PretokenizeOptions options_;
+  stages::PretokenizeOptions options_;
   EncodingFlags encoding_;
   WorkFlags work_;
 };

@@ -11,7 +11,7 @@ namespace {
 constexpr char kTrainedColour[] = "\x1b[32m", kNoColour[] = "\x1b[0m";
 
 /// Byte ranges of the text that are trained on, of whole characters.
-std::vector<std::pair<size_t, size_t>> trained_ranges(const text::EncodedExample& row) {
+std::vector<std::pair<size_t, size_t>> trained_ranges(const chat::EncodedExample& row) {
   std::vector<std::pair<size_t, size_t>> out;
   for (size_t i = 0; i < row.input_ids.size(); ++i) {
     const auto [begin, end] = row.offsets[i];
@@ -26,7 +26,7 @@ std::vector<std::pair<size_t, size_t>> trained_ranges(const text::EncodedExample
 }
 
 /// For a terminal: what is trained on in colour, nothing that drives the terminal.
-std::string painted(const text::EncodedExample& row) {
+std::string painted(const chat::EncodedExample& row) {
   std::string out;
   size_t at = 0;
   const std::string_view text = row.text;

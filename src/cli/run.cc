@@ -1,4 +1,4 @@
-#include "pipeline/run.h"
+#include "stages/run.h"
 
 #include <fmt/format.h>
 
@@ -6,7 +6,7 @@
 #include "cli/command.h"
 #include "cli/encoding_flags.h"
 #include "cli/shared_flags.h"
-#include "pipeline/names.h"
+#include "inspect/names.h"
 #include "store/layout.h"
 
 namespace lorry::cli {
@@ -40,12 +40,12 @@ class Run final : public Command {
     LORRY_TRY(check_train_options(train_));
     LORRY_TRY(check_run_name(train_.run_name));
     LORRY_TRY(work_.apply(context, import_));
-    pipeline::RunOptions options;
-    static_cast<pipeline::ShardWorkOptions&>(options.pretokenize) = import_;
+    stages::RunOptions options;
+    static_cast<stages::ShardWorkOptions&>(options.pretokenize) = import_;
     LORRY_ASSIGN(const auto bucket, context.open_bucket(!sources_.empty()));
     LORRY_TRY(fill_sources(bucket, options));
     if (context.flags->given("--excess-length"))
-      options.pretokenize.length = {train_.max_length, pipeline::excess_from(excess_)};
+      options.pretokenize.length = {train_.max_length, stages::excess_from(excess_)};
     options.pretokenize.bucket = bucket;
     options.pretokenize.progress = progress_line("pretokenize", "rows");
     options.train = train_;
@@ -54,7 +54,7 @@ class Run final : public Command {
     options.on_stage = [](const std::string& stage, const std::string& sentence) {
       log::info("{}: {}", stage, sentence);
     };
-    LORRY_ASSIGN(const auto report, pipeline::run(std::move(options)));
+    LORRY_ASSIGN(const auto report, stages::run(std::move(options)));
     const std::string fused =
         store::fused_dir(report.model, store::run_of(report.dataset, train_.run_name));
     log::info("the merged model is {}; lorry serve --model {} --dataset {}{} answers with it",
@@ -72,11 +72,10 @@ class Run final : public Command {
   }
 
  private:
-  Result<> fill_sources(const std::shared_ptr<store::Bucket>& bucket,
-                        pipeline::RunOptions& options) {
+  Result<> fill_sources(const std::shared_ptr<store::Bucket>& bucket, stages::RunOptions& options) {
     if (sources_.empty()) {
-      LORRY_ASSIGN(options.pretokenize.model, pipeline::choose_model(*bucket, model_));
-      LORRY_ASSIGN(options.pretokenize.dataset, pipeline::choose_dataset(*bucket, dataset_));
+      LORRY_ASSIGN(options.pretokenize.model, inspect::choose_model(*bucket, model_));
+      LORRY_ASSIGN(options.pretokenize.dataset, inspect::choose_dataset(*bucket, dataset_));
       if (model_.empty()) log::info("model: {}", options.pretokenize.model);
       if (dataset_.empty()) log::info("data set: {}", options.pretokenize.dataset);
       return {};
@@ -88,7 +87,7 @@ class Run final : public Command {
     import_.progress = [bytes](int64_t, int64_t done, int64_t total) { bytes(done, total); };
     import_.standardize_progress = progress_line("standardize", "rows");
     options.dataset = std::move(import_);
-    options.model = pipeline::ImportModelOptions{};
+    options.model = stages::ImportModelOptions{};
     options.model->bucket = bucket;
     options.model->wait = options.pretokenize.wait;
     options.model->source = sources_[1];
@@ -99,7 +98,7 @@ class Run final : public Command {
 
   std::vector<std::string> sources_;
   std::string dataset_, model_, excess_ = "truncate";
-  pipeline::ImportDatasetOptions import_;
+  stages::ImportDatasetOptions import_;
   WorkFlags work_;
   train::TrainOptions train_;
 };

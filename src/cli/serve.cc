@@ -5,7 +5,7 @@
 #include "base/log.h"
 #include "cli/command.h"
 #include "cli/shared_flags.h"
-#include "pipeline/engine.h"
+#include "engine/engine.h"
 
 namespace lorry::cli {
 namespace {
@@ -45,7 +45,7 @@ class Serve final : public Command {
                       tensor_parallel_size_));
     options_.port = static_cast<int>(port_);
     LORRY_TRY(choose_served(context, base_, run_name_, options_));
-    LORRY_ASSIGN(const auto* engine, pipeline::load_engine());
+    LORRY_ASSIGN(const auto* engine, engine::load_engine());
     LORRY_TRY(engine->serve(options_));
     return Outcome{{{"stopped", true}}, ""};
   }

@@ -9,8 +9,8 @@
 
 #include "base/log.h"
 #include "base/progress.h"
+#include "inspect/names.h"
 #include "net/ranges.h"
-#include "pipeline/names.h"
 #include "store/layout.h"
 
 namespace lorry::cli {
@@ -25,7 +25,7 @@ void declare_model(Flags& flags, std::string& target) {
                     "MODEL_NAME");
 }
 
-void declare_source_flags(Flags& flags, pipeline::ImportDatasetOptions& options) {
+void declare_source_flags(Flags& flags, stages::ImportDatasetOptions& options) {
   flags.text("--config", options.hub.config, "NAME",
              "which of a Hub data set's configs (the default one)");
   flags.text("--split", options.hub.split, "NAME", "which split (train, or the only one)");
@@ -33,7 +33,7 @@ void declare_source_flags(Flags& flags, pipeline::ImportDatasetOptions& options)
                 "rows a shard at most");
 }
 
-void declare_row_flags(Flags& flags, pipeline::ImportDatasetOptions& options) {
+void declare_row_flags(Flags& flags, stages::ImportDatasetOptions& options) {
   flags.choice("--format", options.format,
                {"auto", "sharegpt", "messages", "openai", "alpaca", "prompt-completion", "text"},
                "how rows are understood (recognised by their columns)");
@@ -67,7 +67,7 @@ Result<> check_run_name(const std::string& name) {
       name));
 }
 
-void WorkFlags::declare(Flags& flags, pipeline::ShardWorkOptions& options) {
+void WorkFlags::declare(Flags& flags, stages::ShardWorkOptions& options) {
   flags.integer("--rank", options.rank, at_least(0),
                 "this node's number among --world-size, from 0 (SKYPILOT_NODE_RANK)",
                 "SKYPILOT_NODE_RANK");
@@ -81,21 +81,21 @@ void WorkFlags::declare(Flags& flags, pipeline::ShardWorkOptions& options) {
   flags.on("--fresh", options.fresh, "again, even if nothing changed");
 }
 
-void WorkFlags::declare_limits(Flags& flags, pipeline::ShardWorkOptions& options) {
+void WorkFlags::declare_limits(Flags& flags, stages::ShardWorkOptions& options) {
   declare_wait(flags, options.wait);
   flags.text("--max-dropped", max_dropped_, "N|P%",
              "rows that may be left out for any reason, or which part, before the stage fails");
   flags.bytes("--memory", options.memory, at_least(16 << 20), "memory that the stage may hold");
 }
 
-Result<> WorkFlags::apply(const Context& context, pipeline::ShardWorkOptions& options) const {
+Result<> WorkFlags::apply(const Context& context, stages::ShardWorkOptions& options) const {
   // --world-size 1 on a node takes up the work of all, whatever the node's rank.
   if (options.world_size == 1 && context.flags->origin("--rank") != "--rank") options.rank = 0;
   options.threads = static_cast<int>(threads_);
   // Buffers of the network are a part of what the stage may hold.
   net::set_transfer_memory(std::min(net::transfer_memory(), options.memory / 8));
-  LORRY_ASSIGN(options.max_dropped, pipeline::DropLimit::parse(max_dropped_));
-  return pipeline::check(options);
+  LORRY_ASSIGN(options.max_dropped, stages::DropLimit::parse(max_dropped_));
+  return stages::check(options);
 }
 
 void declare_train_flags(Flags& flags, train::TrainOptions& o) {
@@ -190,13 +190,13 @@ Result<> choose_served(const Context& context, bool base, const std::string& run
   LORRY_TRY(check_run_name(run_name));
   LORRY_ASSIGN(const auto bucket, context.open_bucket(false));
   const bool model_given = !options.model.empty();
-  LORRY_ASSIGN(options.model, pipeline::choose_model(*bucket, options.model));
+  LORRY_ASSIGN(options.model, inspect::choose_model(*bucket, options.model));
   if (!model_given) log::info("model: {}", options.model);
   if (base) {
     options.dataset.clear();
     return {};
   }
-  LORRY_ASSIGN(const auto trained, pipeline::trained_datasets(*bucket, options.model));
+  LORRY_ASSIGN(const auto trained, inspect::trained_datasets(*bucket, options.model));
   std::vector<std::string> fitting;  // of the names that were given
   for (const auto& run : trained) {
     const size_t at = std::min(run.find('@'), run.size());

@@ -7,8 +7,8 @@
 
 #include "cli/command.h"
 #include "cli/flags.h"
-#include "pipeline/import_dataset.h"
 #include "serve/serve.h"
+#include "stages/import_dataset.h"
 #include "train/train.h"
 
 namespace lorry::cli {
@@ -17,9 +17,9 @@ void declare_dataset(Flags& flags, std::string& target);
 void declare_model(Flags& flags, std::string& target);
 
 /// --config and --split: which rows of a source are imported.
-void declare_source_flags(Flags& flags, pipeline::ImportDatasetOptions& options);
+void declare_source_flags(Flags& flags, stages::ImportDatasetOptions& options);
 /// --format, --columns, --set, --skip-bad-rows: how rows are understood.
-void declare_row_flags(Flags& flags, pipeline::ImportDatasetOptions& options);
+void declare_row_flags(Flags& flags, stages::ImportDatasetOptions& options);
 
 /// --wait / --no-wait: what a verb that writes does when another process is at the same work.
 void declare_wait(Flags& flags, bool& wait);
@@ -32,11 +32,11 @@ Result<> check_run_name(const std::string& name);
 /// --fresh.
 class WorkFlags {
  public:
-  void declare(Flags& flags, pipeline::ShardWorkOptions& options);
+  void declare(Flags& flags, stages::ShardWorkOptions& options);
   /// --wait, --max-dropped and --memory alone.
-  void declare_limits(Flags& flags, pipeline::ShardWorkOptions& options);
+  void declare_limits(Flags& flags, stages::ShardWorkOptions& options);
   /// What no single flag can see. Call it before the stage.
-  Result<> apply(const Context& context, pipeline::ShardWorkOptions& options) const;
+  Result<> apply(const Context& context, stages::ShardWorkOptions& options) const;
 
  private:
   std::string max_dropped_;

@@ -1,10 +1,10 @@
-#include "pipeline/standardize.h"
+#include "stages/standardize.h"
 
 #include "base/log.h"
 #include "cli/command.h"
 #include "cli/shared_flags.h"
-#include "pipeline/names.h"
-#include "pipeline/run.h"
+#include "inspect/names.h"
+#include "stages/run.h"
 
 namespace lorry::cli {
 namespace {
@@ -18,20 +18,20 @@ class Standardize final : public Command {
   }
 
   Result<Outcome> run(const Context& context) override {
-    pipeline::StandardizeOptions options;
+    stages::StandardizeOptions options;
     LORRY_TRY(work_.apply(context, import_));
-    static_cast<pipeline::ShardWorkOptions&>(options) = import_;
+    static_cast<stages::ShardWorkOptions&>(options) = import_;
     LORRY_ASSIGN(options.bucket, context.open_bucket(false));
     LORRY_ASSIGN(options.dataset,
-                 pipeline::choose(*options.bucket, "raw", dataset_, "data set", "--dataset"));
+                 inspect::choose(*options.bucket, "raw", dataset_, "data set", "--dataset"));
     if (dataset_.empty()) log::info("data set: {}", options.dataset);
     options.format = import_.format;
     options.columns = import_.columns;
     options.placeholders = import_.placeholders;
     options.progress = progress_line("standardize", "rows");
-    LORRY_ASSIGN(const auto report, pipeline::standardize(options));
+    LORRY_ASSIGN(const auto report, stages::standardize(options));
     options.progress = nullptr;
-    log::info("{}", pipeline::describe(report));
+    log::info("{}", stages::describe(report));
     return Outcome{{{"dataset", options.dataset},
                     {"rows", report.rows},
                     {"rows_in", report.rows_in},
@@ -47,7 +47,7 @@ class Standardize final : public Command {
 
  private:
   std::string dataset_;
-  pipeline::ImportDatasetOptions import_;  // the part about rows
+  stages::ImportDatasetOptions import_;  // the part about rows
   WorkFlags work_;
 };
 

@@ -1,4 +1,4 @@
-#include "pipeline/status.h"
+#include "inspect/status.h"
 
 #include "cli/command.h"
 
@@ -11,8 +11,8 @@ class Status final : public Command {
 
   Result<Outcome> run(const Context& context) override {
     LORRY_ASSIGN(const auto bucket, context.open_bucket(false));
-    LORRY_ASSIGN(Json status, pipeline::read_status(*bucket));
-    std::string text = pipeline::format_status(status);
+    LORRY_ASSIGN(Json status, inspect::read_status(*bucket));
+    std::string text = inspect::format_status(status);
     return Outcome{std::move(status), std::move(text)};
   }
 };

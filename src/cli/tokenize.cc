@@ -6,7 +6,7 @@
 #include "cli/command.h"
 #include "cli/example.h"
 #include "cli/visible.h"
-#include "text/unicode.h"
+#include "tokenizer/unicode.h"
 
 namespace lorry::cli {
 namespace {
@@ -16,7 +16,7 @@ constexpr char kTrainedColour[] = "\x1b[32m", kPlainColour[] = "\x1b[2m", kNoCol
 /// The bytes of the text that one token stands for; what a token without any decodes to.
 class Pieces {
  public:
-  Pieces(const text::EncodedExample& example, const text::Tokenizer& tokenizer)
+  Pieces(const chat::EncodedExample& example, const tokenizer::Tokenizer& tokenizer)
       : example_(example), tokenizer_(tokenizer) {}
 
   std::string at(size_t token) const {
@@ -38,22 +38,23 @@ class Pieces {
     return token;
   }
 
-  const text::EncodedExample& example_;
-  const text::Tokenizer& tokenizer_;
+  const chat::EncodedExample& example_;
+  const tokenizer::Tokenizer& tokenizer_;
 };
 
 /// Byte ranges as ranges of whole characters, which is how Python counts.
-Json character_offsets(const text::EncodedExample& example) {
+Json character_offsets(const chat::EncodedExample& example) {
   std::vector<uint32_t> before(example.text.size() + 1);  // characters that begin before a byte
   uint32_t characters = 0;
   for (size_t i = 0; i < example.text.size(); ++i) {
     before[i] = characters;
-    characters += !text::is_utf8_continuation(example.text[i]);
+    characters += !tokenizer::is_utf8_continuation(example.text[i]);
   }
   before.back() = characters;
   Json out = Json::array();
   for (auto [begin, end] : example.offsets) {
-    while (begin > 0 && begin < end && text::is_utf8_continuation(example.text[begin])) --begin;
+    while (begin > 0 && begin < end && tokenizer::is_utf8_continuation(example.text[begin]))
+      --begin;
     out.push_back({before[begin], before[end]});
   }
   return out;
@@ -74,21 +75,21 @@ class Tokenize final : public Command {
       text += table(rows[i], context.colour);
       text += fmt::format("{} tokens, {} trained on{}\n", format_count(tokens(rows[i])),
                           format_count(targets(rows[i])),
-                          targets(rows[i]) > 0 ? "" : ": " + pipeline::why_no_target(rows[i]));
+                          targets(rows[i]) > 0 ? "" : ": " + stages::why_no_target(rows[i]));
     }
     if (!example_.remark().empty()) text += example_.remark() + "\n";
     return Outcome{rows.size() == 1 ? Json(all[0]) : Json{{"rows", std::move(all)}}, text};
   }
 
  private:
-  static int64_t tokens(const text::EncodedExample& row) {
+  static int64_t tokens(const chat::EncodedExample& row) {
     return static_cast<int64_t>(row.input_ids.size());
   }
-  static int64_t targets(const text::EncodedExample& row) {
+  static int64_t targets(const chat::EncodedExample& row) {
     return std::count(row.assistant_masks.begin(), row.assistant_masks.end(), 1);
   }
 
-  Json to_json(const text::EncodedExample& row) const {
+  Json to_json(const chat::EncodedExample& row) const {
     const Pieces pieces(row, *example_.chat().tokenizer());
     Json shown = Json::array();
     for (size_t i = 0; i < row.input_ids.size(); ++i)
@@ -101,7 +102,7 @@ class Tokenize final : public Command {
   }
 
   /// A line a token: id, a mark where it is trained on, the piece.
-  std::string table(const text::EncodedExample& row, bool colour) const {
+  std::string table(const chat::EncodedExample& row, bool colour) const {
     const Pieces pieces(row, *example_.chat().tokenizer());
     std::string out;
     for (size_t i = 0; i < row.input_ids.size(); ++i) {

@@ -5,10 +5,10 @@
 #include "base/log.h"
 #include "cli/command.h"
 #include "cli/shared_flags.h"
-#include "pipeline/engine.h"
-#include "pipeline/names.h"
-#include "pipeline/pretokenize.h"
-#include "pipeline/run.h"
+#include "engine/engine.h"
+#include "inspect/names.h"
+#include "stages/pretokenize.h"
+#include "stages/run.h"
 #include "store/layout.h"
 
 namespace lorry::cli {
@@ -31,9 +31,9 @@ class Train final : public Command {
     LORRY_TRY(check_run_name(options_.run_name));
     LORRY_TRY(choose_names(context));
     options_.bucket = context.bucket;
-    LORRY_ASSIGN(const auto* engine, pipeline::load_engine());
+    LORRY_ASSIGN(const auto* engine, engine::load_engine());
     LORRY_ASSIGN(const auto report, engine->train(options_));
-    log::info("{}", pipeline::describe(report));
+    log::info("{}", stages::describe(report));
     return Outcome{{{"model", options_.model},
                     {"dataset", options_.dataset},
                     {"steps", report.steps},
@@ -55,20 +55,20 @@ class Train final : public Command {
     // Asked for by both names, the run's own input is the one to miss.
     if (options_.model.empty() || options_.dataset.empty()) {
       const bool model = !options_.model.empty(), dataset = !options_.dataset.empty();
-      LORRY_ASSIGN(options_.model, pipeline::choose_model(**bucket, options_.model));
-      LORRY_ASSIGN(options_.dataset, pipeline::choose_dataset(**bucket, options_.dataset));
+      LORRY_ASSIGN(options_.model, inspect::choose_model(**bucket, options_.model));
+      LORRY_ASSIGN(options_.dataset, inspect::choose_dataset(**bucket, options_.dataset));
       if (!model) log::info("model: {}", options_.model);
       if (!dataset) log::info("data set: {}", options_.dataset);
     }
     const std::string ready = store::model_ready_dir(options_.model, options_.dataset);
     LORRY_ASSIGN(const auto info, (*bucket)->read_info(ready));
     if (info) {
-      LORRY_ASSIGN(const bool stale, pipeline::tokens_are_stale(**bucket, *info, options_.dataset));
+      LORRY_ASSIGN(const bool stale, stages::tokens_are_stale(**bucket, *info, options_.dataset));
       if (stale)
         log::warn("{} was made before standardized/{} changed; lorry pretokenize makes it anew",
                   ready, options_.dataset);
       const std::string cut =
-          pipeline::describe_cut(pipeline::TokenCounts::from_json(*info), options_.max_length);
+          stages::describe_cut(stages::TokenCounts::from_json(*info), options_.max_length);
       if (!cut.empty()) log::info("{}", cut);
       // Whether it can be written is better known before the hours of training than after.
       LORRY_TRY(context.open_bucket(true));

@@ -1,4 +1,4 @@
-#include "pipeline/verify.h"
+#include "inspect/verify.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -31,22 +31,22 @@ class Verify final : public Command {
     LORRY_ASSIGN(options_.bucket, context.open_bucket(options_.repair));
     options_.threads = static_cast<int>(threads_);
     options_.progress = progress_line("verify", "bytes");
-    LORRY_ASSIGN(const auto report, pipeline::verify(options_));
+    LORRY_ASSIGN(const auto report, inspect::verify(options_));
     options_.progress = nullptr;
     if (report.unchecked > 0)
       log::warn("{} files carry no checksum and were compared by size only",
                 format_count(report.unchecked));
     if (!report.damages.empty()) {
       complain(report, context);
-      return Outcome{pipeline::to_json(report), "", /*failed=*/true};
+      return Outcome{inspect::to_json(report), "", /*failed=*/true};
     }
     log::info("{} files, {}: all as they were written", format_count(report.files),
               format_bytes(static_cast<double>(report.bytes)));
-    return Outcome{pipeline::to_json(report), ""};
+    return Outcome{inspect::to_json(report), ""};
   }
 
  private:
-  void complain(const pipeline::VerifyReport& report, const Context& context) const {
+  void complain(const inspect::VerifyReport& report, const Context& context) const {
     std::set<std::string> mends;
     for (size_t i = 0; i < report.damages.size(); ++i) {
       const auto& damage = report.damages[i];
@@ -68,7 +68,7 @@ class Verify final : public Command {
           damaged, all, context.bucket, commands);
   }
 
-  pipeline::VerifyOptions options_;
+  inspect::VerifyOptions options_;
   int64_t threads_ = 0;
 };
 

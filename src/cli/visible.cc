@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "text/unicode.h"
+#include "tokenizer/unicode.h"
 
 namespace lorry::cli {
 namespace {
@@ -37,9 +37,9 @@ template <typename Escape>
 std::string each_character(std::string_view bytes, const Escape& escape) {
   std::string out;
   while (!bytes.empty()) {
-    const auto step = text::step_utf8(bytes);
+    const auto step = tokenizer::step_utf8(bytes);
     if (step.size > 0) {
-      escape(text::decode_utf8(bytes.data()).code_point, bytes.substr(0, step.size), out);
+      escape(tokenizer::decode_utf8(bytes.data()).code_point, bytes.substr(0, step.size), out);
       bytes.remove_prefix(step.size);
     }
     // An unfinished character at the end counts no broken byte.

@@ -7,7 +7,7 @@
 
 #include "serve/generation.h"
 #include "serve/stop_matcher.h"
-#include "text/tokenizer.h"
+#include "tokenizer/tokenizer.h"
 
 namespace lorry::serve {
 
@@ -15,7 +15,7 @@ namespace lorry::serve {
 /// ended. Not thread-safe.
 class AnswerText {
  public:
-  AnswerText(std::shared_ptr<const text::Tokenizer> tokenizer, bool skip_special_tokens,
+  AnswerText(std::shared_ptr<const tokenizer::Tokenizer> tokenizer, bool skip_special_tokens,
              std::vector<std::string> stops)
       : decoder_(std::move(tokenizer), skip_special_tokens), stops_(std::move(stops)) {}
 
@@ -38,7 +38,7 @@ class AnswerText {
   int64_t tokens() const { return tokens_; }
 
  private:
-  text::StreamDecoder decoder_;
+  tokenizer::StreamDecoder decoder_;
   StopMatcher stops_;
   FinishReason finish_ = FinishReason::kNone;
   int64_t tokens_ = 0;

@@ -9,7 +9,7 @@
 
 #include "base/json.h"
 #include "serve/generation.h"
-#include "text/tokenizer.h"
+#include "tokenizer/tokenizer.h"
 
 namespace lorry::serve {
 
@@ -53,7 +53,7 @@ std::string whole_answer(const AnswerHead& head, const std::vector<Choice>& choi
 /// Log-probabilities in the form of chat ({"content": [...]}) or completions ({"tokens", ...}).
 class LogprobWriter {
  public:
-  LogprobWriter(const text::Tokenizer& tokenizer, bool chat, int64_t text_offset)
+  LogprobWriter(const tokenizer::Tokenizer& tokenizer, bool chat, int64_t text_offset)
       : tokenizer_(tokenizer), chat_(chat), text_offset_(text_offset) {}
   void add(const TokenEvent& event);
   /// What was added since the last call; null if nothing was.
@@ -63,7 +63,7 @@ class LogprobWriter {
   std::string token_text(int32_t id) const;
   Json entry(const TokenLogprob& token) const;
 
-  const text::Tokenizer& tokenizer_;
+  const tokenizer::Tokenizer& tokenizer_;
   bool chat_;
   int64_t text_offset_;
   Json pending_;

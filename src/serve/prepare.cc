@@ -33,7 +33,7 @@ std::variant<std::vector<int32_t>, ApiError> chat_prompt(const ServedModel& mode
 
 std::variant<std::vector<int32_t>, ApiError> completion_prompt(
     const ServedModel& model, const std::variant<std::string, std::vector<int32_t>>& prompt) {
-  const text::Tokenizer& tokenizer = *model.chat->tokenizer();
+  const tokenizer::Tokenizer& tokenizer = *model.chat->tokenizer();
   std::vector<int32_t> ids;
   if (const auto* text = std::get_if<std::string>(&prompt)) {
     ids = tokenizer.encode(*text, true);

@@ -48,7 +48,7 @@ void add_once(std::vector<int32_t>& ids, int64_t id) {
 
 /// The special token that ends an assistant's turn, as training masks it; models that were trained
 /// from a base checkpoint end with it though their config knows only the end of text.
-std::optional<int32_t> end_of_turn(const text::Chat& chat) {
+std::optional<int32_t> end_of_turn(const chat::Chat& chat) {
   if (!chat.has_template()) return std::nullopt;
   const Json messages = Json::array(
       {{{"role", "user"}, {"content", "a"}}, {{"role", "assistant"}, {"content", "b"}}});
@@ -163,8 +163,8 @@ class ModelLoader {
     return weights;
   }
 
-  Result<std::shared_ptr<const text::Chat>> load_chat(const std::string& dir) {
-    return text::Chat::load([&](std::string_view name) -> Result<std::optional<std::string>> {
+  Result<std::shared_ptr<const chat::Chat>> load_chat(const std::string& dir) {
+    return chat::Chat::load([&](std::string_view name) -> Result<std::optional<std::string>> {
       const std::string path = store::join_path(dir, name);
       LORRY_ASSIGN(const bool there, bucket_->exists(path));
       if (!there) return std::optional<std::string>();

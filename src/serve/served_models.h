@@ -8,11 +8,11 @@
 #include <vector>
 
 #include "base/result.h"
+#include "chat/chat.h"
 #include "model/lora.h"
 #include "model/sampling.h"
 #include "serve/scheduler.h"
 #include "serve/serve.h"
-#include "text/chat.h"
 
 namespace lorry::serve {
 
@@ -22,7 +22,7 @@ struct ServedModel {
   std::string parent;  ///< of a fine-tuned model: its base
   size_t lane = 0;     ///< the scheduler's index of its weights
   const model::LoraAdapter* adapter = nullptr;
-  std::shared_ptr<const text::Chat> chat;
+  std::shared_ptr<const chat::Chat> chat;
   model::SamplingParams defaults;      ///< from generation_config.json
   std::vector<int32_t> stop_ids;       ///< the model's and the tokenizer's end of text
   std::vector<int32_t> chat_stop_ids;  ///< and the template's end of turn

@@ -9,8 +9,8 @@
 
 #include "base/digest.h"
 #include "base/log.h"
+#include "chat/chat.h"
 #include "store/layout.h"
-#include "text/chat.h"
 #include "train/batch.h"
 #include "train/schedule.h"
 
@@ -96,7 +96,7 @@ Result<> check_text_digests(const store::Bucket& bucket, const std::string& mode
     LORRY_ASSIGN(std::string text, bucket.read(path));
     return std::optional<std::string>(std::move(text));
   };
-  LORRY_ASSIGN(const auto chat, text::Chat::load(read));
+  LORRY_ASSIGN(const auto chat, chat::Chat::load(read));
   const bool overridden =
       data_info.contains("options") && data_info.at("options").value("template_override", false);
   const bool same_tokenizer = tokenizer.empty() || tokenizer == chat->tokenizer_digest();

@@ -1,0 +1,332 @@
+#include "chat/chat.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/digest.h"
+#include "chat/samples.h"
+
+namespace lorry::chat {
+
+namespace {
+
+struct Sources {
+  std::string plain;  ///< "" if there is none
+  std::string tool_use;
+};
+
+// A template as configurations write it: a string, or a list of {name, template}, or {name:
+// source}.
+void read_named(const Json& value, Sources& out) {
+  const auto take = [&](const Json& name, const Json& source) {
+    if (!source.is_string()) return;
+    if (name == "default") out.plain = source;
+    if (name == "tool_use") out.tool_use = source;
+  };
+  if (value.is_object()) {
+    for (const auto& [name, source] : value.items()) take(name, source);
+  } else if (value.is_array()) {
+    for (const Json& item : value) {
+      if (item.is_object()) take(item.value("name", Json()), item.value("template", Json()));
+    }
+  } else {
+    take("default", value);
+  }
+}
+
+Result<Sources> from_json_file(const Chat::ReadFile& read_file, std::string_view name) {
+  Sources out;
+  LORRY_ASSIGN(const auto text, read_file(name));
+  if (!text) return out;
+  LORRY_ASSIGN(const Json json, parse_json(*text, name));
+  if (json.is_object() && json.contains("chat_template")) read_named(json["chat_template"], out);
+  return out;
+}
+
+// As `transformers` looks: the .jinja files, else tokenizer_config.json; then the processor's file.
+Result<Sources> find_sources(const Chat::ReadFile& read_file) {
+  Sources out;
+  LORRY_ASSIGN(auto plain, read_file("chat_template.jinja"));
+  LORRY_ASSIGN(auto tool_use, read_file("additional_chat_templates/tool_use.jinja"));
+  if (plain) out.plain = std::move(*plain);
+  if (tool_use) out.tool_use = std::move(*tool_use);
+  if (plain || tool_use) return out;
+  for (const char* name : {"tokenizer_config.json", "chat_template.json"}) {
+    LORRY_ASSIGN(out, from_json_file(read_file, name));
+    if (!out.plain.empty() || !out.tool_use.empty()) break;
+  }
+  return out;
+}
+
+const Json& null_json() {
+  static const Json kNull;
+  return kNull;
+}
+
+}  // namespace
+
+Result<Chat::Format> Chat::make_format(std::string source) const {
+  Format out;
+  LORRY_ASSIGN(out.tmpl, ChatTemplate::parse(std::move(source)));
+  out.capabilities = probe_capabilities([&](const Json& messages,
+                                            const Json& tools) -> Result<std::string> {
+    LORRY_ASSIGN(auto rendered, render_prepared(*out.tmpl, messages, tools, false, null_json()));
+    return std::move(rendered.text);
+  });
+  learn_seams(out);
+  return out;
+}
+
+Result<std::shared_ptr<const Chat>> Chat::load(const ReadFile& read_file,
+                                               std::string template_override) {
+  LORRY_ASSIGN(const auto tokenizer_json, read_file("tokenizer.json"));
+  if (!tokenizer_json) {
+    return not_found(
+        "the model has no tokenizer.json; save it with a fast tokenizer (transformers: "
+        "AutoTokenizer.from_pretrained(...).save_pretrained(dir))");
+  }
+  LORRY_ASSIGN(const auto config, read_file("tokenizer_config.json"));
+  std::shared_ptr<Chat> chat(new Chat);
+  // Which class transformers takes, and some special tokens, stand in these.
+  LORRY_ASSIGN(const auto special_tokens_map, read_file("special_tokens_map.json"));
+  LORRY_ASSIGN(const auto model_config, read_file("config.json"));
+  const auto view = [](const std::optional<std::string>& file) {
+    return file ? std::string_view(*file) : std::string_view();
+  };
+  LORRY_ASSIGN(chat->tokenizer_,
+               tokenizer::Tokenizer::load(tokenizer::TokenizerFiles{
+                   *tokenizer_json, view(config), view(special_tokens_map), view(model_config)}));
+  Sources sources;
+  if (!template_override.empty()) {
+    sources.plain = std::move(template_override);
+  } else {
+    LORRY_ASSIGN(sources, find_sources(read_file));
+  }
+  std::string all = sources.plain;
+  if (!sources.tool_use.empty()) all += '\0' + sources.tool_use;
+  if (!all.empty()) chat->template_digest_ = sha256_hex(all);
+  if (!sources.plain.empty()) {
+    LORRY_ASSIGN(chat->format_, chat->make_format(std::move(sources.plain)));
+  }
+  if (!sources.tool_use.empty()) {
+    LORRY_ASSIGN(chat->tool_format_, chat->make_format(std::move(sources.tool_use)));
+  }
+  return std::shared_ptr<const Chat>(std::move(chat));
+}
+
+Result<const Chat::Format*> Chat::format_for(const Json& tools) const {
+  if (!tools.is_null() && tool_format_.tmpl != nullptr) return &tool_format_;
+  if (format_.tmpl != nullptr) return &format_;
+  return invalid_input(
+      "the model has no chat template; put a chat_template.jinja into its directory or give one "
+      "with --chat-template FILE");
+}
+
+Result<ChatTemplate::Rendered> Chat::render_prepared(const ChatTemplate& tmpl, const Json& messages,
+                                                     const Json& tools, bool add_generation_prompt,
+                                                     const Json& extra) const {
+  const Json prompt = add_generation_prompt;
+  const Json& special = tokenizer_->special_tokens_map();
+  ChatTemplate::Variables variables;
+  variables.reserve(4 + extra.size() + special.size());
+  variables.emplace_back("messages", &messages);
+  variables.emplace_back("tools", &tools);
+  variables.emplace_back("add_generation_prompt", &prompt);
+  if (extra.is_object()) {
+    for (const auto& [name, value] : extra.get_ref<const Json::object_t&>()) {
+      variables.emplace_back(name, &value);
+    }
+  }
+  variables.emplace_back("documents", &null_json());
+  if (special.is_object()) {
+    for (const auto& [name, value] : special.get_ref<const Json::object_t&>()) {
+      variables.emplace_back(name, &value);
+    }
+  }
+  return tmpl.render(variables);
+}
+
+/// A conversation's text.
+struct Chat::Rendering {
+  ChatTemplate::Rendered rendered;
+  Json changed;  ///< what was made of the messages to get there; null if nothing was
+
+  const Json& messages(const Json& given) const { return changed.is_null() ? given : changed; }
+};
+
+Result<Chat::Rendering> Chat::render_as(const Format& format, const Json& messages,
+                                        const Json& tools, bool add_generation_prompt,
+                                        const Json& extra, Adapt adapt) const {
+  Rendering out;
+  LORRY_ASSIGN(const Json* fit, prepare_messages(messages, out.changed));
+  if (Json joined;
+      adapt != Adapt::kNever && join_parts(*fit, format.capabilities, joined) == &joined) {
+    out.changed = std::move(joined);
+    fit = &out.changed;
+  }
+  auto text = render_prepared(*format.tmpl, *fit, tools, add_generation_prompt, extra);
+  if (!text.ok() && adapt != Adapt::kNever) {
+    LORRY_ASSIGN(Json adapted, adapt_messages(*fit, format.capabilities));
+    if (adapted == *fit) return std::move(text).error();
+    auto other = render_prepared(*format.tmpl, adapted, tools, add_generation_prompt, extra);
+    if (other.ok()) {
+      text = std::move(other);
+      out.changed = std::move(adapted);
+    }
+  }
+  if (!text.ok()) return std::move(text).error();
+  out.rendered = std::move(text).value();
+  return out;
+}
+
+Result<std::string> Chat::render(const Json& messages, const Json& tools,
+                                 bool add_generation_prompt, const Json& extra, Adapt adapt) const {
+  LORRY_ASSIGN(const Format* format, format_for(tools));
+  LORRY_ASSIGN(auto text, render_as(*format, messages, tools, add_generation_prompt, extra, adapt));
+  return std::move(text.rendered.text);
+}
+
+Result<std::vector<int32_t>> Chat::encode_prompt(const Json& messages, const Json& tools,
+                                                 const Json& extra) const {
+  LORRY_ASSIGN(const std::string text, render(messages, tools, true, extra, Adapt::kWhereItFails));
+  return tokenizer_->encode(text, false);
+}
+
+namespace {
+
+// Sets the mask of the tokens that begin inside a span.
+void mark(const tokenizer::Encoding& encoding, const std::vector<Span>& spans,
+          std::vector<int8_t>& mask) {
+  size_t t = 0;
+  for (const auto& [begin, end] : spans) {
+    while (t < encoding.ids.size() && encoding.offsets[t].first < begin) ++t;
+    for (; t < encoding.ids.size() && encoding.offsets[t].first < end; ++t) {
+      if (encoding.offsets[t].second > encoding.offsets[t].first) mask[t] = 1;
+    }
+  }
+}
+
+// `{% generation %}` as `transformers` maps it: from the token that holds the first character to
+// the one that holds the last.
+std::vector<Span> whole_tokens(const tokenizer::Encoding& encoding,
+                               const std::vector<Span>& spans) {
+  std::vector<Span> out;
+  for (const auto& [begin, end] : spans) {
+    if (begin == end) continue;
+    size_t from = begin;
+    for (const auto& [b, e] : encoding.offsets) {
+      if (b <= begin && begin < e) from = b;
+      if (b > begin) break;
+    }
+    out.emplace_back(from, end);
+  }
+  return out;
+}
+
+}  // namespace
+
+namespace {
+
+bool says_something(const Json& message) {
+  for (const char* key : {"content", "reasoning_content", "tool_calls"}) {
+    const auto value = message.find(key);
+    if (value == message.end() || value->is_null()) continue;
+    if (!value->is_string()) {
+      if (!value->empty()) return true;
+    } else if (value->get_ref<const std::string&>().find_first_not_of(" \t\n\v\f\r") !=
+               std::string::npos) {
+      return true;
+    }
+  }
+  return false;
+}
+
+NoTarget why_no_target(const Json& messages, const EncodedExample& example) {
+  if (std::find(example.assistant_masks.begin(), example.assistant_masks.end(), 1) !=
+      example.assistant_masks.end())
+    return NoTarget::kNone;
+  if (example.input_ids.empty()) return NoTarget::kNoText;
+  bool assistant = false, says = false;
+  for (const Json& message : messages) {
+    if (message.value("role", Json()) != "assistant") continue;
+    assistant = true;
+    says |= says_something(message);
+  }
+  return !assistant ? NoTarget::kNoAssistant : says ? NoTarget::kNotShown : NoTarget::kEmpty;
+}
+
+}  // namespace
+
+Result<EncodedExample> Chat::encode_example(const Json& messages, const Json& tools,
+                                            const ExampleOptions& options) const {
+  LORRY_ASSIGN(const Format* format, format_for(tools));
+  LORRY_ASSIGN(auto rendering,
+               render_as(*format, messages, tools, false, null_json(), options.adapt));
+  const Json& shown = rendering.messages(messages);
+  const auto& generation = rendering.rendered.generation;
+  EncodedExample out;
+  out.text = std::move(rendering.rendered.text);
+  if (options.train_on == TrainOn::kAll && !options.with_offsets) {
+    out.input_ids = tokenizer_->encode(out.text, false);
+    out.assistant_masks.assign(out.input_ids.size(), 1);
+    if (out.input_ids.empty()) out.no_target = NoTarget::kNoText;
+    return out;
+  }
+  tokenizer::Encoding encoding = tokenizer_->encode_with_offsets(out.text, false);
+  out.assistant_masks.assign(encoding.ids.size(), options.train_on == TrainOn::kAll);
+  if (options.train_on != TrainOn::kAll) {
+    auto spans = generation.empty() ? find_turns(*format, shown, tools, out.text, encoding, nullptr)
+                                    : whole_tokens(encoding, generation);
+    if (options.train_on == TrainOn::kLast && spans.size() > 1) spans = {spans.back()};
+    mark(encoding, spans, out.assistant_masks);
+  }
+  out.input_ids = std::move(encoding.ids);
+  if (options.with_offsets) out.offsets = std::move(encoding.offsets);
+  out.no_target = why_no_target(shown, out);
+  return out;
+}
+
+std::vector<Span> Chat::find_turns(const Format& format, const Json& prepared, const Json& tools,
+                                   const std::string& text, const tokenizer::Encoding& encoding,
+                                   Seams* found) const {
+  const SpanRender again = [&](const Json& part, bool prompt) -> Result<std::string> {
+    LORRY_ASSIGN(auto rendered, render_prepared(*format.tmpl, part, tools, prompt, null_json()));
+    return std::move(rendered.text);
+  };
+  return assistant_spans(prepared, text, encoding, *tokenizer_, again, format.seams, found);
+}
+
+void Chat::learn_seams(Format& format) const {
+  for (const auto& [messages, tools] : sample_conversations()) {
+    const auto sample =
+        render_as(format, messages, tools, false, null_json(), Adapt::kWhereItFails);
+    if (!sample.ok() || !sample->rendered.generation.empty()) continue;
+    const std::string& text = sample->rendered.text;
+    const auto encoding = tokenizer_->encode_with_offsets(text, false);
+    find_turns(format, sample->messages(messages), tools, text, encoding, &format.seams);
+  }
+}
+
+EncodedExample Chat::encode_text(std::string_view text, bool with_offsets) const {
+  EncodedExample out;
+  out.text = std::string(text);
+  if (with_offsets) {
+    auto encoding = tokenizer_->encode_with_offsets(text, true);
+    out.input_ids = std::move(encoding.ids);
+    out.offsets = std::move(encoding.offsets);
+  } else {
+    out.input_ids = tokenizer_->encode(text, true);
+  }
+  const auto eos = tokenizer_->eos_id();
+  if (eos && (out.input_ids.empty() || out.input_ids.back() != *eos)) {
+    out.input_ids.push_back(*eos);
+    if (with_offsets) out.offsets.emplace_back(text.size(), text.size());
+  }
+  out.assistant_masks.assign(out.input_ids.size(), 1);
+  if (out.input_ids.empty()) out.no_target = NoTarget::kNoText;
+  return out;
+}
+
+}  // namespace lorry::chat

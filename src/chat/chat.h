@@ -1,0 +1,125 @@
+// From messages to ids: the one routine that training and serving share, so that what was trained
+// is what is served.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/json.h"
+#include "base/result.h"
+#include "chat/capabilities.h"
+#include "chat/chat_template.h"
+#include "chat/spans.h"
+#include "tokenizer/tokenizer.h"
+
+namespace lorry::chat {
+
+/// Why nothing of an example is trained on.
+enum class NoTarget {
+  kNone,         ///< something is
+  kNoAssistant,  ///< no message is the assistant's
+  kEmpty,        ///< the assistant's messages say nothing, and the template ends their turns with
+                 ///< nothing
+  kNotShown,     ///< the template leaves out what the assistant says
+  kNoText,       ///< there are no tokens
+};
+
+/// What is known about one training example.
+struct EncodedExample {
+  std::string text;
+  std::vector<int32_t> input_ids;
+  std::vector<int8_t> assistant_masks;  ///< 1 on what the assistant must produce
+  /// Where each token lies in the text, as in Encoding; empty unless asked for.
+  std::vector<std::pair<uint32_t, uint32_t>> offsets;
+  NoTarget no_target = NoTarget::kNone;
+};
+
+/// What of a conversation is trained on: each assistant turn, the last of them, or the whole text.
+enum class TrainOn { kAssistant, kLast, kAll };
+
+/// Whether a conversation that the template cannot take (calls without content, arguments of the
+/// other type, parts where it wants text) is changed as little as lets it. Serving and training do.
+enum class Adapt { kNever, kWhereItFails };
+
+struct ExampleOptions {
+  TrainOn train_on = TrainOn::kAssistant;
+  bool with_offsets = false;  ///< fill in EncodedExample::offsets
+  Adapt adapt = Adapt::kWhereItFails;
+};
+
+/// Tokenizer and template of one model. Thread-safe.
+class Chat {
+ public:
+  /// Reads a file of the model directory; nullopt if it is not there.
+  using ReadFile = std::function<Result<std::optional<std::string>>(std::string_view name)>;
+
+  /// From tokenizer.json, tokenizer_config.json and chat_template.jinja / .json, wherever the
+  /// template lies. A model without a template loads; rendering messages then fails with a sentence
+  /// that says how to give one. `template_override`, if not empty, replaces the model's template.
+  static Result<std::shared_ptr<const Chat>> load(const ReadFile& read_file,
+                                                  std::string template_override = {});
+
+  const std::shared_ptr<const tokenizer::Tokenizer>& tokenizer() const { return tokenizer_; }
+  bool has_template() const { return format_.tmpl != nullptr || tool_format_.tmpl != nullptr; }
+
+  /// The text of a conversation. messages: array of {role, content, ...}; tools: array or null;
+  /// `extra` (object or null): further template variables (`enable_thinking`). With kNever it is
+  /// that of `transformers`, and fails where that raises.
+  Result<std::string> render(const Json& messages, const Json& tools, bool add_generation_prompt,
+                             const Json& extra, Adapt adapt = Adapt::kNever) const;
+
+  /// Ids of the prompt for the next assistant turn (serving). Lists of parts become their text
+  /// where the template would print the list; else adapted where the template fails.
+  Result<std::vector<int32_t>> encode_prompt(const Json& messages, const Json& tools,
+                                             const Json& extra) const;
+
+  /// Ids and mask of a whole conversation (training), adapted where the template fails. The mask
+  /// follows the messages' structure: each assistant message from behind its header up to and with
+  /// its end-of-turn token.
+  Result<EncodedExample> encode_example(const Json& messages, const Json& tools,
+                                        const ExampleOptions& options = {}) const;
+
+  /// Ids and mask of plain text with nothing but itself to learn: mask 1 everywhere, EOS appended
+  /// if the tokenizer names one.
+  EncodedExample encode_text(std::string_view text, bool with_offsets = false) const;
+
+  /// SHA-256 of template source, and of what decides ids.
+  const std::string& template_digest() const { return template_digest_; }
+  const std::string& tokenizer_digest() const { return tokenizer_->digest(); }
+
+ private:
+  /// A template and what it was found to take.
+  struct Format {
+    std::shared_ptr<const ChatTemplate> tmpl;
+    ChatCapabilities capabilities;
+    Seams seams;  ///< of small conversations
+  };
+
+  Chat() = default;
+  Result<Format> make_format(std::string source) const;
+  void learn_seams(Format& format) const;
+  /// The template for a conversation with or without tools, as `transformers` chooses.
+  Result<const Format*> format_for(const Json& tools) const;
+  struct Rendering;
+  Result<Rendering> render_as(const Format& format, const Json& messages, const Json& tools,
+                              bool add_generation_prompt, const Json& extra, Adapt adapt) const;
+  Result<ChatTemplate::Rendered> render_prepared(const ChatTemplate& tmpl, const Json& messages,
+                                                 const Json& tools, bool add_generation_prompt,
+                                                 const Json& extra) const;
+  /// The turns of a rendered conversation whose template does not mark them.
+  std::vector<Span> find_turns(const Format& format, const Json& prepared, const Json& tools,
+                               const std::string& text, const tokenizer::Encoding& encoding,
+                               Seams* found) const;
+
+  std::shared_ptr<const tokenizer::Tokenizer> tokenizer_;
+  Format format_;       ///< without a template: tmpl is null
+  Format tool_format_;  ///< the template named "tool_use", if there is one
+  std::string template_digest_;
+};
+
+}  // namespace lorry::chat

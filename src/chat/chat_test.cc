@@ -1,0 +1,240 @@
+#include "chat/chat.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+namespace lorry::chat {
+namespace {
+
+std::string rendered(const std::string& source, const Json& context = Json::object()) {
+  const auto parsed = ChatTemplate::parse(source);
+  if (!parsed.ok()) return "error: " + parsed.error().message;
+  const auto out = (*parsed)->render(context);
+  return out.ok() ? out->text : "error: " + out.error().message;
+}
+
+Chat::ReadFile example_model(std::string extra_name = {}, std::string extra = {}) {
+  return [=](std::string_view name) -> Result<std::optional<std::string>> {
+    if (name == extra_name) return std::optional<std::string>(extra);
+    std::ifstream file(std::string(LORRY_SOURCE_DIR "/examples/model/") + std::string(name));
+    if (!file) return std::optional<std::string>();
+    std::ostringstream text;
+    text << file.rdbuf();
+    return std::optional<std::string>(text.str());
+  };
+}
+
+std::shared_ptr<const Chat> load(const std::string& source = {}) {
+  auto chat = Chat::load(example_model(), source);
+  EXPECT_TRUE(chat.ok()) << chat.error().message;
+  return *chat;
+}
+
+std::vector<std::string> learned(const Chat& chat, const Json& messages) {
+  const auto example = chat.encode_example(messages, Json());
+  if (!example.ok()) return {"error: " + example.error().message};
+  std::vector<std::string> runs;
+  std::vector<int32_t> run;
+  for (size_t i = 0; i <= example->input_ids.size(); ++i) {
+    if (i < example->input_ids.size() && example->assistant_masks[i] != 0) {
+      run.push_back(example->input_ids[i]);
+    } else if (!run.empty()) {
+      runs.push_back(chat.tokenizer()->decode(run, false));
+      run.clear();
+    }
+  }
+  return runs;
+}
+
+Json message(const char* role, const char* content) {
+  return {{"role", role}, {"content", content}};
+}
+
+using Strings = std::vector<std::string>;
+
+TEST(ChatTemplate, BlocksTrimTheirLines) {
+  EXPECT_EQ(rendered("a\n  {% if true %}\n b\n  {% endif %}\n{# c #}\nd\n"), "a\n b\nd");
+}
+
+TEST(ChatTemplate, ValuesPrintAsPythonDoes) {
+  EXPECT_EQ(rendered("{{ [1, 1.0, 1e16, true, none, 'it\\'s'] }}"),
+            "[1, 1.0, 1e+16, True, None, \"it's\"]");
+  EXPECT_EQ(rendered("{{ x|tojson }}", {{"x", {{"é", 0.1}, {"b", nullptr}}}}),
+            "{\"é\": 0.1, \"b\": null}");
+}
+
+TEST(ChatTemplate, ALoopKeepsItsAssignmentsToItself) {
+  EXPECT_EQ(rendered("{% set x = 1 %}{% set ns = namespace(x=1) %}{% for i in range(3) %}"
+                     "{% set x = x + 1 %}{% set ns.x = ns.x + 1 %}{% endfor %}{{ x }}{{ ns.x }}"),
+            "14");
+}
+
+TEST(ChatTemplate, AnErrorNamesLineAndReason) {
+  EXPECT_EQ(rendered("a\n{{ raise_exception('no system role') }}"),
+            "error: chat template, line 2: no system role");
+  EXPECT_EQ(rendered("\n\n{{ x.y }}"), "error: chat template, line 3: 'x' is undefined");
+  EXPECT_EQ(rendered("{% include 'x' %}"),
+            "error: chat template, line 1: '{% include %}' is not for chat templates: there is no "
+            "other file");
+}
+
+TEST(ChatTemplate, ListsCannotBeChanged) {
+  EXPECT_NE(rendered("{{ [1].append(2) }}").find("unsafe"), std::string::npos);
+}
+
+TEST(ChatTemplate, WorkIsBounded) {
+  for (const char* source :
+       {"{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{{ 'x' * 99999999999 }}", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"}) {
+    EXPECT_EQ(rendered(source).substr(0, 6), "error:") << source;
+  }
+  EXPECT_EQ(rendered("{{ " + std::string(100000, '(')).substr(0, 6), "error:");
+}
+
+TEST(ChatTemplate, ValuesThatHoldEachOtherAreFreed) {
+  EXPECT_EQ(rendered("{% set a = namespace() %}{% set a.a = a %}{% macro f() %}{% macro g() %}x"
+                     "{% endmacro %}{% set a.g = g %}{{ g() }}{% endmacro %}{{ f() }}{{ a.g() }}"),
+            "xx");
+}
+
+TEST(Chat, RendersAndEncodesWithoutASecondBos) {
+  const auto chat = load();
+  const Json messages = Json::array({message("user", "Hi")});
+  const auto text = chat->render(messages, Json(), true, Json());
+  ASSERT_TRUE(text.ok());
+  EXPECT_TRUE(text->ends_with("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"));
+  EXPECT_EQ(*chat->encode_prompt(messages, Json(), Json()),
+            chat->tokenizer()->encode(*text, false));
+}
+
+TEST(Chat, TheMaskCoversReplyAndEndTokenOfEachTurn) {
+  const Json messages = Json::array({message("system", "S"), message("user", "a <|im_end|> b"),
+                                     message("assistant", "One."), message("user", "more"),
+                                     message("assistant", "")});
+  EXPECT_EQ(learned(*load(), messages), (Strings{"One.<|im_end|>", "<|im_end|>"}));
+}
+
+TEST(Chat, MasksTemplatesThatRefuseHalfConversations) {
+  const auto chat = load(
+      "{% if messages|length < 2 %}{{ raise_exception('no') }}{% endif %}{% for m in messages %}"
+      "{{ '<|im_start|>' + m.role + '\n' + m.content }}{% if loop.last %}<|im_end|>{% endif %}"
+      "{{ '\n' }}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}");
+  EXPECT_EQ(learned(*chat, Json::array({message("user", "q"), message("assistant", "reply")})),
+            (Strings{"reply<|im_end|>"}));
+}
+
+TEST(Chat, OfTwoClosingTokensTheEosEndsTheTurn) {
+  const auto chat = load(
+      "{% for m in messages %}{{ m.role + ':' + ' ' + m.content + '<|endoftext|><|im_end|>\n' }}"
+      "{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}");
+  EXPECT_EQ(learned(*chat, Json::array({message("user", "q"), message("assistant", "reply")})),
+            (Strings{" reply<|endoftext|><|im_end|>"}));
+}
+
+TEST(Chat, AnAssistantMayOpenOrSpeakTwice) {
+  const Json messages = Json::array({message("assistant", "first"), message("user", "q"),
+                                     message("assistant", "b"), message("assistant", "c")});
+  EXPECT_EQ(learned(*load(), messages), (Strings{"first<|im_end|>", "b<|im_end|>", "c<|im_end|>"}));
+}
+
+TEST(Chat, FoldsCallsIntoTheContentWhereTheTemplateKnowsNone) {
+  Json call = {{"role", "assistant"}, {"content", nullptr}};
+  call["tool_calls"] = Json::array({{{"function", {{"name", "f"}, {"arguments", "{\"x\": 1}"}}}}});
+  const Json messages = Json::array({message("user", "q"), call});
+  const auto text = load()->render(messages, Json(), false, Json(), Adapt::kWhereItFails);
+  ASSERT_TRUE(text.ok()) << text.error().message;
+  EXPECT_NE(text->find("{\"name\": \"f\", \"arguments\": {\"x\": 1}}<|im_end|>"),
+            std::string::npos);
+  EXPECT_EQ(learned(*load(), messages),
+            Strings{"{\"name\": \"f\", \"arguments\": {\"x\": 1}}<|im_end|>"});
+}
+
+TEST(Chat, JoinsPartsWhereTheTemplateTakesText) {
+  Json parts = {{"role", "user"}};
+  parts["content"] =
+      Json::array({{{"type", "text"}, {"text", "a"}}, {{"type", "text"}, {"value", "b"}}});
+  const Json messages = Json::array({parts});
+  const auto text = load()->render(messages, Json(), false, Json(), Adapt::kWhereItFails);
+  ASSERT_TRUE(text.ok()) << text.error().message;
+  EXPECT_NE(text->find("user\nab<|im_end|>"), std::string::npos);
+}
+
+TEST(Chat, AdaptsNothingUnlessAskedTo) {
+  const Json part = {{"type", "text"}, {"text", "a"}};
+  const Json messages = Json::array({{{"role", "user"}, {"content", Json::array({part})}}});
+  EXPECT_EQ(load()->render(messages, Json(), false, Json()).error().message,
+            "chat template, line 1: can only concatenate str (not \"list\") to str");
+}
+
+TEST(Chat, WhatIsTrainedAndServedHoldsThePartsTextWhereTheTemplateWouldPrintTheList) {
+  const auto chat = load("{% for m in messages %}{{ m.role }}: {{ m.content }};{% endfor %}");
+  const Json part = {{"type", "text"}, {"text", "a"}};
+  const Json messages = Json::array({{{"role", "user"}, {"content", Json::array({part})}}});
+  EXPECT_EQ(*chat->render(messages, Json(), false, Json()),
+            "user: [{'type': 'text', 'text': 'a'}];");
+  EXPECT_EQ(chat->encode_example(messages, Json())->text, "user: a;");
+  EXPECT_EQ(chat->tokenizer()->decode(*chat->encode_prompt(messages, Json(), Json()), false),
+            "user: a;");
+}
+
+TEST(Chat, RefusesATemplateThatIsNotUtf8AndTakesWordsThatAreNot) {
+  const auto broken = ChatTemplate::parse("a\n{{ 'b\xFF'[1] }}");
+  ASSERT_FALSE(broken.ok());
+  EXPECT_EQ(broken.error().message, "chat template, line 2: not UTF-8 text");
+  const auto whole = ChatTemplate::parse("{{ s[1] }}{{ s[0] }}{{ s|list|join('-') }}");
+  ASSERT_TRUE(whole.ok());
+  EXPECT_EQ((*whole)->render(Json{{"s", "a\xFF"}})->text,
+            "\xFF"
+            "aa-\xFF");
+}
+
+TEST(Chat, ChoosesTheToolTemplateWhenToolsAreGiven) {
+  const std::string config = R"({"chat_template": [{"name": "default", "template": "plain"},
+                                {"name": "tool_use", "template": "tools"}]})";
+  const auto read = [&](std::string_view name) -> Result<std::optional<std::string>> {
+    if (name == "tokenizer_config.json") return std::optional<std::string>(config);
+    if (name == "chat_template.jinja") return std::optional<std::string>();
+    return example_model()(name);
+  };
+  const auto chat = Chat::load(read);
+  ASSERT_TRUE(chat.ok()) << chat.error().message;
+  const Json messages = Json::array({message("user", "q")});
+  EXPECT_EQ(*(*chat)->render(messages, Json(), false, Json()), "plain");
+  EXPECT_EQ(*(*chat)->render(messages, Json::array(), false, Json()), "tools");
+}
+
+TEST(Chat, TheLastTurnOrTheWholeTextCanBeLearned) {
+  const auto chat = load();
+  const Json messages = Json::array({message("user", "q"), message("assistant", "first"),
+                                     message("user", "r"), message("assistant", "second")});
+  EXPECT_EQ(learned(*chat, messages), (Strings{"first<|im_end|>", "second<|im_end|>"}));
+  const auto all = *chat->encode_example(messages, Json(), {.train_on = TrainOn::kAll});
+  EXPECT_EQ(all.assistant_masks, std::vector<int8_t>(all.input_ids.size(), 1));
+  const auto last = *chat->encode_example(messages, Json(), {.train_on = TrainOn::kLast});
+  std::vector<int32_t> ids;
+  for (size_t i = 0; i < last.input_ids.size(); ++i) {
+    if (last.assistant_masks[i]) ids.push_back(last.input_ids[i]);
+  }
+  EXPECT_EQ(chat->tokenizer()->decode(ids, false), "second<|im_end|>");
+}
+
+TEST(Chat, BadMessagesAreNamed) {
+  const auto chat = load();
+  EXPECT_EQ(chat->render(Json::array(), Json(), false, Json()).error().message,
+            "messages: the conversation is empty");
+  EXPECT_EQ(chat->render(Json::array({1}), Json(), false, Json()).error().message,
+            "messages[0]: expected an object with role and content");
+}
+
+TEST(Chat, PlainTextIsLearnedWholeAndEnds) {
+  const auto chat = load();
+  const auto example = chat->encode_text("some text");
+  EXPECT_EQ(example.input_ids.back(), *chat->tokenizer()->eos_id());
+  EXPECT_EQ(example.assistant_masks, std::vector<int8_t>(example.input_ids.size(), 1));
+}
+
+}  // namespace
+}  // namespace lorry::chat

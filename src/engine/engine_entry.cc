@@ -1,0 +1,55 @@
+// The one symbol that the program looks up in liblorry_engine.so. No exception leaves an entry.
+#include <fmt/format.h>
+#include <torch/headeronly/version.h>
+
+#include <exception>
+#include <string_view>
+
+#include "base/version.h"
+#include "engine/engine.h"
+#include "model/transformer.h"
+#include "store/bucket.h"
+
+namespace {
+
+using lorry::Result;
+
+/// libtorch appends a C++ stack to its messages; the first line says it all.
+lorry::Error from_exception(const std::exception& e) {
+  const std::string_view what = e.what();
+  return lorry::unavailable(fmt::format("the engine failed: {}", what.substr(0, what.find('\n'))));
+}
+
+template <auto function, typename Out, typename Options>
+Result<Out> guarded(const Options& options) {
+  try {
+    return function(options);
+  } catch (const std::exception& e) {
+    return from_exception(e);
+  }
+}
+
+Result<> check_model_directory(const std::string& directory) {
+  LORRY_ASSIGN(const auto bucket, lorry::store::Bucket::open(directory, false));
+  return lorry::model::check_checkpoint(*bucket, "");
+}
+
+}  // namespace
+
+extern "C" const lorry::engine::Engine* lorry_engine() {
+  using lorry::serve::LocalChat;
+  using lorry::serve::ServeOptions;
+  using lorry::train::TrainOptions;
+  using lorry::train::TrainPlan;
+  using lorry::train::TrainReport;
+  static constexpr lorry::engine::Engine kEngine = {
+      lorry::kVersion,
+      TORCH_ABI_VERSION,
+      &guarded<&lorry::train::train, TrainReport, TrainOptions>,
+      &guarded<&lorry::serve::serve, std::monostate, ServeOptions>,
+      &guarded<&lorry::serve::open_local_chat, std::unique_ptr<LocalChat>, ServeOptions>,
+      &guarded<&check_model_directory, std::monostate, std::string>,
+      &guarded<&lorry::train::plan_training, TrainPlan, TrainOptions>,
+  };
+  return &kEngine;
+}

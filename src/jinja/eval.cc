@@ -1,0 +1,513 @@
+// Expressions.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "jinja/interp.h"
+#include "jinja/unicode.h"
+
+namespace lorry::jinja {
+
+Value Interp::eval(const Expr& e) {
+  if (const Value* there = peek(e)) return *there;
+  if (e.kind == ExprKind::kName) {
+    line_ = e.line;
+    return Value::undefined(e.value);
+  }
+  line_ = e.line;
+  deeper();
+  Value v = eval_at_depth(e);
+  --depth_;
+  return v;
+}
+
+const Value* Interp::find_name(const Expr& e) const {
+  for (const SlotRef& ref : e.slots) {
+    const Frame* frame = frame_;
+    for (int i = 0; i < ref.hops; ++i) frame = frame->parent;
+    const Value& v = frame->slots[static_cast<size_t>(ref.slot)];
+    if (!v.is_missing()) return &v;
+  }
+  if (e.global < 0) return nullptr;
+  const Value& v = globals_[static_cast<size_t>(e.global)];
+  return v.is_missing() ? nullptr : &v;
+}
+
+// The value of a constant, of a name, and of what lies under a constant key in them, where it
+// stands: dictionaries and lists do not change. Null for anything else, and where nothing is.
+const Value* Interp::peek(const Expr& e) {
+  switch (e.kind) {
+    case ExprKind::kConst:
+      return &e.value;
+    case ExprKind::kName:
+      return find_name(e);
+    case ExprKind::kAttribute: {
+      const Value* object = e.only_a_key ? peek(*e.a) : nullptr;
+      if (object == nullptr || !object->is_dict()) return nullptr;
+      charge(1);
+      line_ = e.line;
+      return object->as<DictObj>()->find(e.value.str());
+    }
+    case ExprKind::kItem: {
+      const Value* object = e.b->kind == ExprKind::kConst ? peek(*e.a) : nullptr;
+      if (object == nullptr) return nullptr;
+      charge(1);
+      line_ = e.line;
+      if (object->is_dict()) return object->as<DictObj>()->find(e.b->value);
+      if (!object->is_list() || !e.b->value.is(Type::kInt)) return nullptr;
+      const auto& items = object->items();
+      const auto i = static_cast<size_t>(e.b->value.as_int());
+      return i < items.size() ? &items[i] : nullptr;
+    }
+    default:
+      return nullptr;
+  }
+}
+
+// A value where it stands if it stands somewhere, else in `room`. Good until something else is
+// evaluated.
+const Value& Interp::look(const Expr& e, Value& room) {
+  if (const Value* there = peek(e)) return *there;
+  room = eval(e);
+  return room;
+}
+
+// truthy(eval(e)).
+bool Interp::holds(const Expr& e) {
+  deeper();
+  bool out = false;
+  switch (e.kind) {
+    case ExprKind::kNot:
+      out = !holds(*e.a);
+      break;
+    case ExprKind::kAnd:
+      out = holds(*e.a) && holds(*e.b);
+      break;
+    case ExprKind::kOr:
+      out = holds(*e.a) || holds(*e.b);
+      break;
+    case ExprKind::kCompare:
+      out = eval_compare(e);
+      break;
+    case ExprKind::kTest:
+      out = eval_test(e);
+      break;
+    default: {
+      Value room;
+      out = truthy(look(e, room));
+    }
+  }
+  --depth_;
+  return out;
+}
+
+// Appends what an expression gives to the output; of a sum of strings each by itself.
+void Interp::print(const Expr& e) {
+  Value room;
+  deeper();
+  if (e.kind == ExprKind::kAdd) {
+    if (!print_sum(e, out_->size(), room)) append_str(room, *out_);
+  } else if (e.kind == ExprKind::kConditional && e.c) {
+    print(holds(*e.a) ? *e.b : *e.c);
+  } else {
+    append_str(look(e, room), *out_);
+  }
+  --depth_;
+}
+
+// True: the sum so far is a str, and was appended to the output, where it starts at `begin`.
+// False: nothing was appended; it is in `sum`.
+bool Interp::print_sum(const Expr& e, size_t begin, Value& sum) {
+  const auto is_plain = [](const Value& v) { return v.is_str() && !v.is_markup(); };
+  bool printed = false;
+  if (e.a->kind == ExprKind::kAdd) {
+    deeper();
+    printed = print_sum(*e.a, begin, sum);
+    --depth_;
+  } else {
+    const Value& left = look(*e.a, sum);
+    printed = is_plain(left);
+    if (printed) {
+      emit(left.str());
+    } else if (&left != &sum) {
+      sum = left;
+    }
+  }
+  Value room;
+  const Value& right = look(*e.b, room);
+  line_ = e.line;
+  if (printed && is_plain(right)) {
+    emit(right.str());
+    return true;
+  }
+  if (printed) {
+    sum = make_string(out_->substr(begin));
+    out_->resize(begin);
+  }
+  sum = add(sum, right);
+  return false;
+}
+
+Value Interp::eval_at_depth(const Expr& e) {
+  switch (e.kind) {
+    case ExprKind::kConst:
+    case ExprKind::kName:
+    case ExprKind::kNamespaceRef:
+      return e.value;
+    case ExprKind::kAttribute:
+      return eval_attribute(e);
+    case ExprKind::kItem:
+      return eval_item(e);
+    case ExprKind::kSlice:
+      raise("a slice stands alone");
+    case ExprKind::kList:
+    case ExprKind::kTuple: {
+      std::vector<Value> items;
+      items.reserve(e.args.size());
+      for (const auto& arg : e.args) items.push_back(eval(*arg));
+      return e.kind == ExprKind::kList ? Value::list(std::move(items))
+                                       : Value::tuple(std::move(items));
+    }
+    case ExprKind::kDict: {
+      auto* dict = new DictObj;
+      Value out = Value::object(Type::kDict, dict);
+      for (size_t i = 0; i < e.args.size(); i += 2) {
+        Value key = eval(*e.args[i]);
+        if (key.is_list() || key.is_dict()) {
+          raise(fmt::format("unhashable type: '{}'", type_name(key.type())));
+        }
+        dict->set(std::move(key), eval(*e.args[i + 1]));
+      }
+      return out;
+    }
+    case ExprKind::kNot:
+      return Value::boolean(!holds(*e.a));
+    case ExprKind::kAnd: {
+      Value left = eval(*e.a);
+      return truthy(left) ? eval(*e.b) : left;
+    }
+    case ExprKind::kOr: {
+      Value left = eval(*e.a);
+      return truthy(left) ? left : eval(*e.b);
+    }
+    case ExprKind::kConcat:
+      return eval_concat(e);
+    case ExprKind::kCompare:
+      return Value::boolean(eval_compare(e));
+    case ExprKind::kConditional:
+      if (holds(*e.a)) return eval(*e.b);
+      if (e.c) return eval(*e.c);
+      return Value::undefined_message(
+          "the inline if-expression evaluated to false and no else section was defined");
+    case ExprKind::kCall:
+      return eval_call(e);
+    case ExprKind::kFilter:
+      return eval_filter(e);
+    case ExprKind::kTest:
+      return Value::boolean(eval_test(e));
+    default:
+      return eval_arithmetic(e);
+  }
+}
+
+Value Interp::eval_concat(const Expr& e) {
+  std::string out;
+  for (const auto& arg : e.args) {
+    append_str(eval(*arg), out);
+    check_size(out.size());
+  }
+  return make_string(std::move(out));
+}
+
+namespace {
+
+bool has_args(const Expr& e) {
+  return !e.args.empty() || !e.kwargs.empty() || e.star_args || e.star_kwargs;
+}
+
+}  // namespace
+
+Value Interp::eval_filter(const Expr& e) {
+  if (e.filter == nullptr) raise(fmt::format("there is no filter '{}'", e.value.str()));
+  CallArgs args;
+  if (e.a && !has_args(e)) {
+    Value room;
+    const Value& input = look(*e.a, room);
+    line_ = e.line;
+    charge_text(input);
+    return e.filter(*this, input, args);
+  }
+  const Value input = e.a ? eval(*e.a) : std::move(filter_input_);
+  eval_args(e, args);
+  line_ = e.line;
+  charge_text(input);
+  return e.filter(*this, input, args);
+}
+
+bool Interp::eval_test(const Expr& e) {
+  if (e.test == nullptr) raise(fmt::format("there is no test '{}'", e.value.str()));
+  CallArgs args;
+  if (!has_args(e)) {
+    Value room;
+    return e.test(*this, look(*e.a, room), args);
+  }
+  const Value input = eval(*e.a);
+  eval_args(e, args);
+  return e.test(*this, input, args);
+}
+
+bool Interp::eval_compare(const Expr& e) {
+  Value left_room, right_room;
+  const Expr& second = *e.args.front();
+  if (e.ops.size() == 1 && (second.kind == ExprKind::kConst || second.kind == ExprKind::kName)) {
+    const Value& left = look(*e.a, left_room);
+    const Value& right = look(second, right_room);
+    line_ = e.line;
+    const CompareOp op = e.ops.front();
+    if (left.is_str() && right.is_str() && right.str().size() <= 16 &&
+        (op == CompareOp::kEq || op == CompareOp::kNe)) {
+      return same_text(left.str(), right.str()) == (op == CompareOp::kEq);
+    }
+    return compare_by(op, left, right);
+  }
+  Value left = eval(*e.a);
+  for (size_t i = 0; i < e.ops.size(); ++i) {
+    Value right = eval(*e.args[i]);
+    line_ = e.line;
+    if (!compare_by(e.ops[i], left, right)) return false;
+    left = std::move(right);
+  }
+  return true;
+}
+
+bool Interp::compare_by(CompareOp op, const Value& left, const Value& right) {
+  switch (op) {
+    case CompareOp::kEq:
+      return equals(left, right);
+    case CompareOp::kNe:
+      return !equals(left, right);
+    case CompareOp::kLt:
+      return compare(left, right, "<") == -1;
+    case CompareOp::kGt:
+      return compare(left, right, ">") == 1;
+    case CompareOp::kLe: {
+      const int c = compare(left, right, "<=");
+      return c == -1 || c == 0;
+    }
+    case CompareOp::kGe: {
+      const int c = compare(left, right, ">=");
+      return c == 1 || c == 0;
+    }
+    case CompareOp::kIn:
+      return contains(right, left);
+    case CompareOp::kNotIn:
+      break;
+  }
+  return !contains(right, left);
+}
+
+bool Interp::contains(const Value& container, const Value& item) {
+  switch (container.type()) {
+    case Type::kStr:
+      if (!item.is_str()) {
+        raise(fmt::format("'in <string>' requires string as left operand, not {}",
+                          type_name(item.type())));
+      }
+      charge(static_cast<int64_t>(container.str().size() / 64));
+      return find_text(container.str(), item.str()) != std::string_view::npos;
+    case Type::kDict:
+      if (item.is_list() || item.is_dict()) {
+        raise(fmt::format("unhashable type: '{}'", type_name(item.type())));
+      }
+      return container.as<DictObj>()->find(item) != nullptr;
+    case Type::kUndefined:
+      return false;
+    default:
+      if (!is_iterable(container)) {
+        raise(fmt::format("argument of type '{}' is not iterable", type_name(container.type())));
+      }
+      const Value all = elements(container);
+      for (const Value& v : all.items()) {
+        if (equals(v, item)) return true;
+      }
+      return false;
+  }
+}
+
+Value Interp::eval_item(const Expr& e) {
+  if (e.b->kind == ExprKind::kConst) {
+    Value room;
+    return get_item(look(*e.a, room), e.b->value);
+  }
+  const Value object = eval(*e.a);
+  if (e.b->kind == ExprKind::kSlice) return eval_slice(object, *e.b);
+  Value room;
+  return get_item(object, look(*e.b, room));
+}
+
+Value Interp::eval_attribute(const Expr& e) {
+  Value room;
+  const Value& object = look(*e.a, room);
+  if (!object.is_dict() || !e.only_a_key) return get_attribute(object, e.value);
+  const Value* found = object.as<DictObj>()->find(e.value.str());
+  return found != nullptr ? *found : Value::undefined(e.value, Type::kDict);
+}
+
+Value Interp::eval_slice(const Value& object, const Expr& slice) {
+  const Value begin = slice.b ? eval(*slice.b) : Value::none();
+  const Value end = slice.c ? eval(*slice.c) : Value::none();
+  const Value step = slice.d ? eval(*slice.d) : Value::none();
+  return slice_value(*this, object, begin, end, step);
+}
+
+Value Interp::get_item(const Value& object, const Value& key) {
+  require_defined(object);
+  if (object.is_dict()) {
+    if (const Value* found = object.as<DictObj>()->find(key)) return *found;
+  } else if (key.is_integral() && object.is_sequence_obj()) {
+    const auto n = static_cast<int64_t>(object.items().size());
+    const int64_t i = key.as_int() < 0 ? key.as_int() + n : key.as_int();
+    if (i >= 0 && i < n) return object.items()[static_cast<size_t>(i)];
+  } else if (key.is_integral() && object.is_str()) {
+    const int64_t n = length(object);
+    const int64_t i = key.as_int() < 0 ? key.as_int() + n : key.as_int();
+    if (i >= 0 && i < n) return character(object.str(), i, n);
+  }
+  if (key.is_str() && (object.is(Type::kNamespace) || object.is(Type::kLoop) ||
+                       object.is(Type::kCycler) || has_method(object.type(), key.str()))) {
+    return get_attribute(object, key);
+  }
+  return Value::undefined(key, object.type());
+}
+
+// Code point `i` of a string that has `n`.
+Value Interp::character(std::string_view s, int64_t i, int64_t n) {
+  const bool bytes = static_cast<size_t>(n) == s.size();
+  if (bytes) return Value::byte(s[static_cast<size_t>(i)]);
+  const size_t at = byte_offset(s, static_cast<size_t>(i));
+  charge(static_cast<int64_t>(at / 16));
+  size_t behind = at;
+  next_code_point(s, behind);
+  return make_string(std::string(s.substr(at, behind - at)));
+}
+
+int64_t Interp::length(const Value& v) {
+  if (!v.is_str()) return length_of(v);
+  const auto bytes = static_cast<int64_t>(v.str().size());
+  charge(bytes / 256);
+  const int64_t n = length_of(v);
+  if (n != bytes) charge(bytes / 16);
+  return n;
+}
+
+namespace {
+
+Value loop_attribute(LoopObj& loop, const Value& name) {
+  const std::string_view n = name.str();
+  const auto& items = loop.items.items();
+  const auto count = static_cast<int64_t>(items.size());
+  const auto at = static_cast<size_t>(loop.index0);
+  if (n == "index") return Value::integer(loop.index0 + 1);
+  if (n == "index0") return Value::integer(loop.index0);
+  if (n == "first") return Value::boolean(loop.index0 == 0);
+  if (n == "last") return Value::boolean(loop.index0 + 1 == count);
+  if (n == "length") return Value::integer(count);
+  if (n == "revindex") return Value::integer(count - loop.index0);
+  if (n == "revindex0") return Value::integer(count - loop.index0 - 1);
+  if (n == "depth") return Value::integer(loop.depth0 + 1);
+  if (n == "depth0") return Value::integer(loop.depth0);
+  if (n == "previtem") {
+    if (loop.index0 > 0) return items[at - 1];
+    return Value::undefined_message("there is no previous item");
+  }
+  if (n == "nextitem") {
+    if (loop.index0 + 1 < count) return items[at + 1];
+    return Value::undefined_message("there is no next item");
+  }
+  return Value::undefined(name, Type::kLoop);
+}
+
+Value bound_method(const Value& self, const Value& name) {
+  auto* method = new MethodObj;
+  Value out = Value::object(Type::kMethod, method);
+  method->self = self;
+  method->name = name;
+  method->depth = depth_above(self);
+  return out;
+}
+
+}  // namespace
+
+Value Interp::get_attribute(const Value& object, const Value& name) {
+  const std::string_view n = name.str();
+  switch (object.type()) {
+    case Type::kUndefined:
+      raise(undefined_text(object));
+    case Type::kNamespace: {
+      const Value* found = object.as<NamespaceObj>()->attributes.find(n);
+      return found != nullptr ? *found : Value::undefined(name, Type::kNamespace);
+    }
+    case Type::kLoop:
+      if (n != "cycle" && n != "changed") return loop_attribute(*object.as<LoopObj>(), name);
+      return bound_method(object, name);
+    case Type::kCycler:
+      if (n == "current") {
+        const auto* cycler = object.as<CyclerObj>();
+        return cycler->items[cycler->at];
+      }
+      break;
+    case Type::kMacro:
+      if (n == "name") return object.as<MacroObj>()->def->name;
+      break;
+    case Type::kTuple: {
+      const auto* t = object.as<ListObj>();
+      if (t->first_name.is_str() && t->first_name.str() == n) return t->items[0];
+      if (t->second_name.is_str() && t->second_name.str() == n) return t->items[1];
+      break;
+    }
+    default:
+      break;
+  }
+  if (has_method(object.type(), n)) {
+    if (!is_mutating(object.type(), n)) return bound_method(object, name);
+    return Value::undefined_message(fmt::format(
+        "access to attribute '{}' of '{}' object is unsafe.", n, type_name(object.type())));
+  }
+  if (n.starts_with("__")) {
+    return Value::undefined_message(fmt::format(
+        "access to attribute '{}' of '{}' object is unsafe.", n, type_name(object.type())));
+  }
+  if (object.is_dict()) {
+    if (const Value* found = object.as<DictObj>()->find(n)) return *found;
+  }
+  return Value::undefined(name, object.type());
+}
+
+Value Interp::eval_call(const Expr& e) {
+  CallArgs args;
+  if (e.a->kind == ExprKind::kAttribute) {  // object.method(...), without making the method a value
+    const Value object = eval(*e.a->a);
+    const std::string_view name = e.a->value.str();
+    if (object.is_str() && e.a->str_method != nullptr) {
+      charge(1);
+      eval_args(e, args);
+      line_ = e.line;
+      return call_str_method(*this, e.a->str_method, object, args);
+    }
+    if (has_method(object.type(), name) && !is_mutating(object.type(), name)) {
+      eval_args(e, args);
+      line_ = e.line;
+      return call_method(object, name, args);
+    }
+    const Value callee = get_attribute(object, e.a->value);
+    eval_args(e, args);
+    return call(callee, args);
+  }
+  const Value callee = eval(*e.a);
+  eval_args(e, args);
+  line_ = e.line;
+  return call(callee, args);
+}
+
+}  // namespace lorry::jinja

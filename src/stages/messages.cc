@@ -1,0 +1,182 @@
+#include "stages/messages.h"
+
+#include <arrow/array.h>
+#include <arrow/record_batch.h>
+#include <fmt/format.h>
+
+#include <set>
+#include <vector>
+
+#include "data/shard.h"
+#include "store/layout.h"
+
+namespace lorry::stages {
+namespace {
+
+/// A field that is stored as a JSON string; other values are taken as they are.
+Result<Json> stored_json(const Json& value, std::string_view what) {
+  if (!value.is_string()) return value;
+  const auto& text = value.get_ref<const std::string&>();
+  if (text.empty()) return Json(nullptr);
+  return parse_json(text, what);
+}
+
+Result<Json> message_from(const Json& stored) {
+  Json message = Json::object();
+  for (const auto& [name, value] : stored.items()) {
+    if (value.is_null()) continue;
+    if (name == "tool_calls") {
+      LORRY_ASSIGN(Json calls, stored_json(value, "tool_calls"));
+      if (!calls.is_null() && !calls.empty()) message[name] = std::move(calls);
+    } else {
+      message[name] = value;
+    }
+  }
+  if (!message.contains("role")) return invalid_input("a message has no role");
+  if (!message.contains("content")) {
+    if (!message.contains("tool_calls"))
+      return invalid_input(
+          fmt::format("a message of {} has no content", dump_json(message["role"])));
+    // In its usual place, behind the role: templates may print whole messages.
+    Json ordered = Json::object();
+    for (auto& [name, value] : message.items()) {
+      ordered[name] = std::move(value);
+      if (name == "role") ordered["content"] = nullptr;
+    }
+    return ordered;
+  }
+  return message;
+}
+
+/// A batch of the columns that example_from_row looks at.
+std::shared_ptr<arrow::RecordBatch> example_columns(const arrow::RecordBatch& batch) {
+  std::vector<int> keep;
+  for (int i = 0; i < batch.num_columns(); ++i) {
+    const auto& name = batch.column_name(i);
+    if (name == "conversations" || name == "tools" || name == "text") keep.push_back(i);
+  }
+  return batch.SelectColumns(keep).ValueOrDie();  // the places are the batch's own
+}
+
+}  // namespace
+
+/// `conversations` as list<struct<role, content, ...>> of strings.
+struct ExampleReader::Turns {
+  std::shared_ptr<const arrow::ListArray> list;
+  std::shared_ptr<arrow::StructArray> turns;
+  std::vector<std::string> names;
+  std::vector<std::shared_ptr<arrow::StringArray>> fields;
+  std::shared_ptr<arrow::Array> tools;  ///< null if there is no such column
+
+  static std::unique_ptr<const Turns> of(const arrow::RecordBatch& batch) {
+    auto found = std::make_unique<Turns>();
+    const auto column = batch.GetColumnByName("conversations");
+    if (!column || column->type_id() != arrow::Type::LIST) return nullptr;
+    found->list = std::static_pointer_cast<const arrow::ListArray>(column);
+    if (found->list->values()->type_id() != arrow::Type::STRUCT) return nullptr;
+    found->turns = std::static_pointer_cast<arrow::StructArray>(found->list->values());
+    for (int f = 0; f < found->turns->num_fields(); ++f) {
+      const auto field = found->turns->field(f);
+      if (field->type_id() != arrow::Type::STRING) return nullptr;
+      found->names.push_back(found->turns->struct_type()->field(f)->name());
+      found->fields.push_back(std::static_pointer_cast<arrow::StringArray>(field));
+    }
+    const std::set<std::string> different(found->names.begin(), found->names.end());
+    if (different.size() < found->names.size()) return nullptr;
+    found->tools = batch.GetColumnByName("tools");
+    return found;
+  }
+
+  /// Null if something about the row is unusual.
+  Json messages(int64_t row) const {
+    if (list->IsNull(row) || (tools && !tools->IsNull(row))) return nullptr;
+    Json all = Json::array();
+    const int64_t end = list->value_offset(row) + list->value_length(row);
+    for (int64_t i = list->value_offset(row); i < end; ++i) {
+      if (turns->IsNull(i)) return nullptr;
+      Json message = Json::object();
+      bool role = false, content = false;
+      for (size_t f = 0; f < fields.size(); ++f) {
+        if (fields[f]->IsNull(i)) continue;
+        if (names[f] == "tool_calls") return nullptr;
+        role |= names[f] == "role";
+        content |= names[f] == "content";
+        message.push_back({names[f], std::string(fields[f]->GetView(i))});
+      }
+      if (!role || !content) return nullptr;
+      all.push_back(std::move(message));
+    }
+    return all;
+  }
+};
+
+ExampleReader::ExampleReader(const arrow::RecordBatch& batch)
+    : batch_(batch), turns_(Turns::of(batch)) {}
+ExampleReader::~ExampleReader() = default;
+
+Result<Example> ExampleReader::at(int64_t row) const {
+  Example example;
+  if (turns_) example.messages = turns_->messages(row);
+  if (example.messages.is_array()) return example;
+  return example_from_row(data::row_to_json(*example_columns(batch_), row));
+}
+
+Result<Example> example_from_row(const Json& row) {
+  Example example;
+  if (const auto conversations = row.find("conversations"); conversations != row.end()) {
+    if (!conversations->is_array()) return invalid_input("`conversations` is not a list");
+    example.messages = Json::array();
+    for (const auto& stored : *conversations) {
+      LORRY_ASSIGN(Json message, message_from(stored));
+      example.messages.push_back(std::move(message));
+    }
+    if (const auto tools = row.find("tools"); tools != row.end()) {
+      LORRY_ASSIGN(example.tools, stored_json(*tools, "tools"));
+      if (example.tools.is_array() && example.tools.empty()) example.tools = nullptr;
+    }
+    return example;
+  }
+  const auto text = row.find("text");
+  if (text == row.end() || !text->is_string())
+    return invalid_input("the row has neither `conversations` nor `text`");
+  example.text = text->get<std::string>();
+  example.is_text = true;
+  return example;
+}
+
+Result<chat::EncodedExample> encode(const chat::Chat& chat, const Example& example,
+                                    const chat::ExampleOptions& options) {
+  if (!example.is_text) return chat.encode_example(example.messages, example.tools, options);
+  return chat.encode_text(example.text, options.with_offsets);
+}
+
+std::string why_no_target(const chat::EncodedExample& example) {
+  switch (example.no_target) {
+    case chat::NoTarget::kNone:
+      break;  // until it was cut
+    case chat::NoTarget::kNoAssistant:
+      return "no message of the assistant";
+    case chat::NoTarget::kEmpty:
+      return "the assistant says nothing";
+    case chat::NoTarget::kNotShown:
+      return "the chat template does not show what the assistant says";
+    case chat::NoTarget::kNoText:
+      return "no text";
+  }
+  return "every token to train on is beyond --max-length";
+}
+
+Result<std::shared_ptr<const chat::Chat>> load_chat(const store::Bucket& bucket,
+                                                    const std::string& model) {
+  const std::string dir = store::model_dir(model);
+  const auto read = [&](std::string_view name) -> Result<std::optional<std::string>> {
+    const std::string path = store::join_path(dir, name);
+    LORRY_ASSIGN(const bool there, bucket.exists(path));
+    if (!there) return std::optional<std::string>();
+    LORRY_ASSIGN(auto text, bucket.read(path));
+    return std::optional<std::string>(std::move(text));
+  };
+  return chat::Chat::load(read).with_context(dir);
+}
+
+}  // namespace lorry::stages
