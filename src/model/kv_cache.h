@@ -8,8 +8,8 @@
 #include <memory>
 #include <vector>
 
-#include "model/attention.h"
-#include "model/config.h"
+#include "model/attention_view.h"
+#include "model/spec.h"
 
 namespace lorry::model {
 
@@ -19,7 +19,8 @@ class KvCache {
   static constexpr int64_t kBlockTokens = 32;
 
   /// Room for `max_tokens` tokens over all sequences, rounded up to blocks.
-  KvCache(const ModelConfig& config, int64_t max_tokens, at::ScalarType dtype, at::Device device);
+  KvCache(const std::vector<LayerCache>& layers, int64_t max_tokens, at::ScalarType dtype,
+          at::Device device);
 
   /// The blocks of one sequence. Give it back with `release`.
   struct Sequence {
@@ -36,7 +37,7 @@ class KvCache {
 
  private:
   friend class CachedAttention;
-  at::Tensor keys_, values_;  // (layers, blocks, kBlockTokens, K, D)
+  std::vector<at::Tensor> keys_, values_;  // by layer: (blocks, kBlockTokens, K, D or E)
   std::vector<int32_t> free_blocks_;
 };
 
@@ -47,8 +48,9 @@ class CachedAttention final : public AttentionView {
  public:
   CachedAttention(KvCache& cache, std::vector<const KvCache::Sequence*> sequences,
                   std::vector<int64_t> new_tokens);
-  at::Tensor attend(int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                    int64_t window) override;
+  at::Tensor attend(int64_t layer, const ops::AttentionParams& params, const at::Tensor& q,
+                    const at::Tensor& k, const at::Tensor& v) override;
+  at::Tensor context_lengths(at::Device device) const override;
 
  private:
   KvCache& cache_;
@@ -56,7 +58,9 @@ class CachedAttention final : public AttentionView {
   std::vector<int64_t> new_tokens_;
   at::Tensor attend_chunk(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                           const at::Tensor& keys, const at::Tensor& values, size_t sequence,
-                          int64_t window) const;
+                          const ops::AttentionParams& params);
+
+  ops::MaskCache masks_;
 
   at::Tensor slots_;                // (T) int64: block * kBlockTokens + place, for each new token
   std::vector<at::Tensor> blocks_;  // int32, the used blocks of each sequence, on the device

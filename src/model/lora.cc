@@ -3,16 +3,12 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 
 namespace lorry::model {
 namespace {
-
-constexpr std::string_view kNames[] = {"q_proj",    "k_proj",  "v_proj",   "o_proj",
-                                       "gate_proj", "up_proj", "down_proj"};
-
-size_t index_of(Projection projection) { return static_cast<size_t>(projection); }
 
 /// U(-bound, bound) from a generator of our own, so that a seed means the same on every device.
 at::Tensor uniform(int64_t rows, int64_t columns, double bound, uint64_t seed) {
@@ -26,109 +22,176 @@ at::Tensor uniform(int64_t rows, int64_t columns, double bound, uint64_t seed) {
   return tensor;
 }
 
-/// Another stream for each matrix, whatever else is a target (splitmix64).
-uint64_t stream_seed(uint64_t seed, int64_t layer, Projection projection) {
-  uint64_t x = seed + 0x9e3779b97f4a7c15ULL * (static_cast<uint64_t>(layer) * kProjections.size() +
-                                               index_of(projection) + 1);
+/// Another stream for each module, whatever else is a target (splitmix64).
+uint64_t stream_seed(uint64_t seed, uint64_t module) {
+  uint64_t x = seed + 0x9e3779b97f4a7c15ULL * (module + 1);
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
   x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
   return x ^ (x >> 31);
 }
 
-/// y + scale * (x A^T) B^T for rows that share one adapter.
-at::Tensor add_low_rank(const at::Tensor& y, const at::Tensor& x, const LoraAdapter::Pair& pair,
-                        double scale, double dropout) {
-  const at::Tensor input = dropout > 0 ? at::dropout(x, dropout, /*train=*/true) : x;
-  const at::Tensor down = at::linear(input, pair.a.to(x.scalar_type()));  // (T, r)
-  return at::addmm(y, down, pair.b.to(x.scalar_type()).t(), /*beta=*/1, /*alpha=*/scale);
+/// The number of each map's first module among all of the model's.
+std::vector<uint64_t> first_modules(const ModelSpec& model) {
+  std::vector<uint64_t> first;
+  uint64_t count = 0;
+  for (const LinearSpec& linear : model.linears) {
+    first.push_back(count);
+    count += linear.modules.size();
+  }
+  return first;
+}
+
+/// Length of each row of W + scale B A: what DoRA holds apart. Source: `peft` lora/dora.py.
+at::Tensor row_norms(const at::Tensor& weight, const LoraAdapter::Pair& pair) {
+  const at::Tensor delta = at::matmul(pair.b.detach(), pair.a.detach()) * pair.scale;
+  return (weight.to(delta.scalar_type()) + delta).norm(2, {1}, false);
+}
+
+/// x A^T, then B^T, for rows that share one pair.
+at::Tensor low_rank(const at::Tensor& x, const LoraAdapter::Pair& pair) {
+  const at::Tensor down = at::linear(x, pair.a.to(x.scalar_type()));  // (T, r)
+  return at::linear(down, pair.b.to(x.scalar_type()));
+}
+
+/// m / |W + s B A| * (x W^T + s x A^T B^T) without the bias; the norm counts as a constant.
+at::Tensor dora(const at::Tensor& y, const at::Tensor& x, const ops::Weight& weight,
+                const LoraAdapter::Pair& pair, const at::Tensor& dropped) {
+  const at::Tensor norms =
+      row_norms(ops::dequantize(weight, at::kFloat).detach(), pair).to(x.scalar_type());
+  const at::Tensor factor = (pair.magnitude.to(x.scalar_type()) / norms).unsqueeze(0);
+  const bool has_dropout = !dropped.is_same(x);
+  ops::Weight plain = weight;
+  plain.bias = {};
+  at::Tensor base = has_dropout ? ops::linear(dropped, plain) : y;
+  if (!has_dropout && weight.bias.defined()) base = y - weight.bias;
+  return y + (factor - 1) * base + factor * low_rank(dropped, pair) * pair.scale;
+}
+
+/// y with one pair's change for rows that share it. y: (n, out) of the base map, x: (n, in).
+at::Tensor apply_pair(at::Tensor y, const at::Tensor& x, const ops::Weight& weight,
+                      const LoraAdapter::Pair& pair, double dropout) {
+  if (pair.a.defined()) {
+    const at::Tensor input = dropout > 0 ? at::dropout(x, dropout, /*train=*/true) : x;
+    if (pair.magnitude.defined()) {
+      y = dora(y, x, weight, pair, input);
+    } else {
+      const at::Tensor down = at::linear(input, pair.a.to(x.scalar_type()));  // (T, r)
+      y = at::addmm(y, down, pair.b.to(x.scalar_type()).t(), /*beta=*/1, /*alpha=*/pair.scale);
+    }
+  }
+  if (pair.bias.defined()) y = y + (pair.bias.to(x.scalar_type()) - weight.bias);
+  return y;
 }
 
 }  // namespace
 
-std::string_view projection_name(Projection projection) { return kNames[index_of(projection)]; }
-
-std::optional<Projection> projection_from_name(std::string_view name) {
-  for (const Projection projection : kProjections) {
-    if (projection_name(projection) == name) return projection;
-  }
-  return std::nullopt;
-}
-
-std::pair<int64_t, int64_t> projection_shape(const ModelConfig& config, Projection projection) {
-  const int64_t hidden = config.hidden_size;
-  const int64_t q = config.num_attention_heads * config.head_dim;
-  const int64_t kv = config.num_key_value_heads * config.head_dim;
-  switch (projection) {
-    case Projection::kQ:
-      return {hidden, q};
-    case Projection::kK:
-    case Projection::kV:
-      return {hidden, kv};
-    case Projection::kO:
-      return {q, hidden};
-    case Projection::kGate:
-    case Projection::kUp:
-      return {hidden, config.intermediate_size};
-    case Projection::kDown:
-      return {config.intermediate_size, hidden};
-  }
-  return {0, 0};
-}
-
-double LoraConfig::scale() const {
-  return use_rslora ? alpha / std::sqrt(static_cast<double>(r)) : alpha / static_cast<double>(r);
-}
-
-std::shared_ptr<LoraAdapter> LoraAdapter::create(const ModelConfig& model, LoraConfig config,
-                                                 uint64_t seed, at::Device device) {
+Result<std::shared_ptr<LoraAdapter>> LoraAdapter::create(const ModelSpec& model, LoraConfig config,
+                                                         uint64_t seed, at::Device device,
+                                                         const BaseWeights* base) {
+  LORRY_ASSIGN(const auto selected, select_modules(model, config));
   auto adapter = std::make_shared<LoraAdapter>();
   adapter->config_ = std::move(config);
-  const int64_t r = adapter->config_.r;
-  adapter->layers_.resize(model.num_hidden_layers);
-  for (int64_t layer = 0; layer < model.num_hidden_layers; ++layer) {
-    for (const Projection projection : adapter->config_.targets) {
-      const auto [in, out] = projection_shape(model, projection);
-      const double bound = 1.0 / std::sqrt(static_cast<double>(in));
-      Pair pair;
-      pair.a = uniform(r, in, bound, stream_seed(seed, layer, projection)).to(device);
-      pair.b = at::zeros({out, r}, at::TensorOptions().dtype(at::kFloat).device(device));
-      adapter->layers_[layer][index_of(projection)] = std::move(pair);
-    }
+  adapter->linears_ = model.linears;
+  const LoraConfig& c = adapter->config_;
+  for (const LinearSpec& linear : model.linears) adapter->pairs_.emplace_back(linear.modules.size());
+  const auto first = first_modules(model);
+  for (const auto& [l, m] : selected) {
+    const LinearSpec& linear = model.linears[l];
+    const Module& module = linear.modules[m];
+    const int64_t rank = c.rank_of(module.name);
+    const double bound = 1.0 / std::sqrt(static_cast<double>(linear.in));
+    Pair pair;
+    pair.a = uniform(rank, linear.in, bound, stream_seed(seed, first[l] + m)).to(device);
+    pair.b =
+        at::zeros({module.rows, rank}, at::TensorOptions().dtype(at::kFloat).device(device));
+    pair.scale = c.scale_of(module.name);
+    if (c.use_dora) pair.magnitude = row_norms(base->weight(l, m), pair);
+    adapter->pairs_[l][m] = std::move(pair);
+  }
+  if (c.bias != "none") adapter->add_biases(*base);
+  for (const std::string& name : c.modules_to_save) {
+    at::Tensor& to = short_name(name) == "lm_head" ? adapter->saved_.head : adapter->saved_.embed;
+    to = (short_name(name) == "lm_head" ? base->head() : base->embed())
+             .to(device, at::kFloat, /*non_blocking=*/false, /*copy=*/true);
   }
   return adapter;
 }
 
-const LoraAdapter::Pair* LoraAdapter::find(int64_t layer, Projection projection) const {
-  if (layer < 0 || layer >= static_cast<int64_t>(layers_.size())) return nullptr;
-  const auto& pair = layers_[layer][index_of(projection)];
+void LoraAdapter::add_biases(const BaseWeights& base) {
+  for (size_t l = 0; l < pairs_.size(); ++l) {
+    for (size_t m = 0; m < pairs_[l].size(); ++m) {
+      auto& pair = pairs_[l][m];
+      if (!pair && config_.bias != "all") continue;
+      const at::Tensor bias = base.bias(static_cast<int64_t>(l), static_cast<int64_t>(m));
+      if (!bias.defined()) continue;
+      if (!pair) pair.emplace();
+      pair->bias = bias.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+    }
+  }
+}
+
+const LoraAdapter::Pair* LoraAdapter::find(int64_t linear, int64_t module) const {
+  if (linear < 0 || linear >= static_cast<int64_t>(pairs_.size())) return nullptr;
+  const auto& pair = pairs_[linear][module];
   return pair ? &*pair : nullptr;
 }
 
-at::Tensor merged_weight(const at::Tensor& weight, const LoraAdapter::Pair& pair, double scale) {
-  const at::NoGradGuard no_grad;
-  const at::Tensor delta = at::matmul(pair.b.to(at::kFloat), pair.a.to(at::kFloat)) * scale;
-  return (weight.to(at::kFloat) + delta.to(weight.device())).to(weight.scalar_type());
+int64_t LoraAdapter::parameters() const {
+  int64_t numbers = 0;
+  for (const auto& [name, tensor] : named_parameters()) numbers += tensor.numel();
+  return numbers;
 }
 
-at::Tensor linear_with_adapters(const at::Tensor& x, const at::Tensor& weight,
-                                const at::Tensor& bias, const AdapterView& adapters, int64_t layer,
-                                Projection projection) {
-  const at::Tensor y =
-      at::linear(x, weight, bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt);
+at::Tensor merged_weight(const at::Tensor& weight, const LoraAdapter::Pair& pair) {
+  const at::NoGradGuard no_grad;
+  if (!pair.a.defined()) return weight;
+  const at::Tensor delta = at::matmul(pair.b.to(at::kFloat), pair.a.to(at::kFloat)) * pair.scale;
+  at::Tensor sum = weight.to(at::kFloat) + delta.to(weight.device());
+  if (pair.magnitude.defined()) {
+    const at::Tensor magnitude = pair.magnitude.to(weight.device(), at::kFloat);
+    sum = sum * (magnitude / sum.norm(2, {1}, false)).unsqueeze(1);
+  }
+  return sum.to(weight.scalar_type());
+}
+
+bool AdapterView::is_base() const {
+  return std::all_of(adapters.begin(), adapters.end(),
+                     [](const auto& adapter) { return adapter == nullptr; });
+}
+
+AdapterView AdapterView::of_tokens(const at::Tensor& indices) const {
+  if (segments.empty()) return *this;
+  AdapterView view{adapters, {}, dropout};
+  const at::Tensor host = indices.to(at::kCPU).contiguous();
+  const int64_t* index = host.const_data_ptr<int64_t>();
+  const int64_t count = host.numel();
+  int64_t end = 0, next = 0;  // of the segment; into index
+  for (const auto& [adapter, tokens] : segments) {
+    end += tokens;
+    const int64_t begin = next;
+    while (next < count && index[next] < end) ++next;
+    if (next > begin) view.segments.emplace_back(adapter, next - begin);
+  }
+  return view;
+}
+
+at::Tensor linear_with_adapters(const at::Tensor& x, const ops::Weight& weight,
+                                const AdapterView& adapters, int64_t linear, int64_t module) {
+  const at::Tensor y = ops::linear(x, weight);
+  if (adapters.is_base()) return y;
   const auto adapted = [&](const LoraAdapter* adapter, const at::Tensor& rows_y,
                            const at::Tensor& rows_x) {
-    const auto* pair = adapter == nullptr ? nullptr : adapter->find(layer, projection);
+    const auto* pair = adapter == nullptr ? nullptr : adapter->find(linear, module);
     if (pair == nullptr) return rows_y;
-    return add_low_rank(rows_y, rows_x, *pair, adapter->config().scale(), adapters.dropout);
+    return apply_pair(rows_y, rows_x, weight, *pair, adapters.dropout);
   };
-  if (adapters.is_base()) return y;
-  if (adapters.runs.empty()) return adapted(adapters.adapters.front(), y, x);
+  if (adapters.segments.empty()) return adapted(adapters.adapters.front().get(), y, x);
 
   std::vector<at::Tensor> parts;
   int64_t start = 0;
-  for (const auto& [index, tokens] : adapters.runs) {
-    parts.push_back(
-        adapted(adapters.adapters[index], y.narrow(0, start, tokens), x.narrow(0, start, tokens)));
+  for (const auto& [index, tokens] : adapters.segments) {
+    parts.push_back(adapted(adapters.adapters[index].get(), y.narrow(0, start, tokens),
+                            x.narrow(0, start, tokens)));
     start += tokens;
   }
   return at::cat(parts, 0);

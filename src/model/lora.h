@@ -3,107 +3,120 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "base/json.h"
 #include "base/result.h"
-#include "model/config.h"
+#include "model/lora_config.h"
+#include "model/spec.h"
+#include "ops/weight.h"
 #include "store/bucket.h"
 
 namespace lorry::model {
 
-/// The linear maps of a block, in the names that PEFT's target_modules uses.
-enum class Projection { kQ, kK, kV, kO, kGate, kUp, kDown };
-inline constexpr std::array<Projection, 7> kProjections = {
-    Projection::kQ,    Projection::kK,  Projection::kV,   Projection::kO,
-    Projection::kGate, Projection::kUp, Projection::kDown};
-/// "q_proj", ...
-std::string_view projection_name(Projection projection);
-std::optional<Projection> projection_from_name(std::string_view name);
-/// (in, out) of the map.
-std::pair<int64_t, int64_t> projection_shape(const ModelConfig& config, Projection projection);
-
-struct LoraConfig {
-  int64_t r = 16;
-  double alpha = 16;
-  double dropout = 0;
-  bool use_rslora = false;  ///< scale by alpha / sqrt(r)
-  std::vector<Projection> targets{kProjections.begin(), kProjections.end()};
-  double scale() const;
-};
-
-/// One adapter: A (r, in) and B (out, r) for each layer and target, in float32.
+/// One adapter over the linear maps of a model, in float32.
 ///
 /// y = x W^T + scale * (x A^T) B^T. A starts Kaiming-uniform(sqrt 5), B zero, so that a fresh
 /// adapter changes nothing. Source: Hu et al. 2021, arXiv:2106.09685; A's start as in `peft`.
+/// With use_dora the sum's rows are given the length `magnitude`: Liu et al. 2024,
+/// arXiv:2402.09353, as in `peft`'s lora/dora.py.
 class LoraAdapter {
  public:
+  /// What one module has. Undefined tensors are what the adapter leaves alone.
   struct Pair {
-    at::Tensor a, b;
+    at::Tensor a, b;       ///< (r, in), (out, r)
+    double scale = 1;      ///< alpha / r, or alpha / sqrt(r)
+    at::Tensor magnitude;  ///< (out); DoRA
+    at::Tensor bias;       ///< (out), instead of the base model's
+  };
+  /// Embedding and head that take the place of the base model's; undefined: the base model's.
+  struct SavedModules {
+    at::Tensor embed, head;  ///< (vocab_size, hidden_size)
   };
 
-  static std::shared_ptr<LoraAdapter> create(const ModelConfig& model, LoraConfig config,
-                                             uint64_t seed, at::Device device);
+  /// A fresh adapter for what `config` selects. Invalid input if that is nothing, or a name or
+  /// pattern of it matches no module. `base` gives what some forms start from (DoRA's magnitudes,
+  /// trained biases and saved modules); it may be null for plain ones.
+  class BaseWeights;
+  static Result<std::shared_ptr<LoraAdapter>> create(const ModelSpec& model, LoraConfig config,
+                                                     uint64_t seed, at::Device device,
+                                                     const BaseWeights* base = nullptr);
   /// adapter_config.json and adapter_model.safetensors in `dir`, as `peft` saves them. Refuses an
-  /// adapter for other shapes ("maybe another base model?") and kinds it does not know (DoRA, ...).
+  /// adapter for other shapes ("maybe another base model?") and, by name, what would make the
+  /// adapter compute something else than lorry does.
   static Result<std::shared_ptr<LoraAdapter>> load(const store::Bucket& bucket,
-                                                   const std::string& dir, const ModelConfig& model,
+                                                   const std::string& dir, const ModelSpec& model,
                                                    at::Device device);
   /// Writes both files so that `peft.PeftModel.from_pretrained` opens them.
   Result<> save(const store::Bucket& bucket, const std::string& dir,
                 const std::string& base_model_name) const;
 
   const LoraConfig& config() const { return config_; }
-  /// nullptr if the projection is not a target.
-  const Pair* find(int64_t layer, Projection projection) const;
-  /// All tensors with their PEFT names, in a fixed order (layer, projection, A before B).
+  /// nullptr if the module is not changed. `module` is an index into the map's modules.
+  const Pair* find(int64_t linear, int64_t module) const;
+  const SavedModules& saved() const { return saved_; }
+  /// All trained tensors with their PEFT names, in a fixed order: module by module in the order of
+  /// ModelSpec::linears, A, B, magnitude, bias; then embedding and head.
   std::vector<std::pair<std::string, at::Tensor>> named_parameters() const;
+  int64_t parameters() const;
 
  private:
+  friend class AdapterReader;
+  void add_biases(const BaseWeights& base);
   Json peft_config(const std::string& base_model_name) const;
 
   LoraConfig config_;
-  std::vector<std::array<std::optional<Pair>, 7>> layers_;
+  std::vector<LinearSpec> linears_;               // the model's, for names
+  std::vector<std::vector<std::optional<Pair>>> pairs_;  // by linear and module
+  SavedModules saved_;
 };
 
-/// `weight` + scale * B A, computed in float32 and rounded once to the weight's dtype, as `peft`'s
-/// merge does. weight: (out, in); returns a new tensor.
-at::Tensor merged_weight(const at::Tensor& weight, const LoraAdapter::Pair& pair, double scale);
+/// The base model's numbers that an adapter may start from.
+class LoraAdapter::BaseWeights {
+ public:
+  virtual ~BaseWeights() = default;
+  /// (out, in) in float32.
+  virtual at::Tensor weight(int64_t linear, int64_t module) const = 0;
+  /// (out), or undefined.
+  virtual at::Tensor bias(int64_t linear, int64_t module) const = 0;
+  virtual at::Tensor embed() const = 0;
+  virtual at::Tensor head() const = 0;
+};
 
-/// Which adapter each token of a step goes through. Holds no ownership: the adapters outlive it.
+/// `weight` with the pair merged in, computed in float32 and rounded once to the weight's dtype, as
+/// `peft`'s merge does. weight: (out, in); returns a new tensor.
+at::Tensor merged_weight(const at::Tensor& weight, const LoraAdapter::Pair& pair);
+
+/// Which adapter each token of a step goes through. A step keeps the adapters it began with.
 ///
-/// adapters[i] may be null (the base model). With one entry `runs` is empty: it serves all tokens.
-/// Else runs[j] = {index into adapters, number of tokens}, covering the flat run in order.
+/// adapters[i] may be null (the base model). With one entry `segments` is empty: it serves all
+/// tokens. Else segments[j] = {index into adapters, number of tokens}, covering the step in order.
 struct AdapterView {
-  std::vector<const LoraAdapter*> adapters;
-  std::vector<std::pair<int64_t, int64_t>> runs;
+  std::vector<std::shared_ptr<const LoraAdapter>> adapters;
+  std::vector<std::pair<int64_t, int64_t>> segments;
   /// Dropout on x before A; training only.
   double dropout = 0;
 
   /// Nothing but the base model runs.
-  bool is_base() const {
-    for (const LoraAdapter* adapter : adapters) {
-      if (adapter != nullptr) return false;
-    }
-    return true;
-  }
+  bool is_base() const;
+  /// The view of some of the step's tokens, by ascending index.
+  AdapterView of_tokens(const at::Tensor& indices) const;
 
   static AdapterView none() { return {}; }
-  static AdapterView one(const LoraAdapter* adapter) { return {{adapter}, {}, 0}; }
+  static AdapterView one(std::shared_ptr<const LoraAdapter> adapter) {
+    return {{std::move(adapter)}, {}, 0};
+  }
 };
 
-/// y = x W^T + b for all tokens, plus each run's adapter. x: (T, in); weight: (out, in).
-/// Differentiable. The adapter's matrices are cast to x's dtype for the product.
-at::Tensor linear_with_adapters(const at::Tensor& x, const at::Tensor& weight,
-                                const at::Tensor& bias, const AdapterView& adapters, int64_t layer,
-                                Projection projection);
+/// y = x W^T + b for all tokens, plus each segment's adapter. x: (T, in). Differentiable in x and in
+/// the adapters, whose matrices are cast to x's dtype for the product.
+at::Tensor linear_with_adapters(const at::Tensor& x, const ops::Weight& weight,
+                                const AdapterView& adapters, int64_t linear, int64_t module);
 
 }  // namespace lorry::model

@@ -17,115 +17,152 @@ namespace {
 constexpr std::string_view kPrefix = "base_model.model.";
 constexpr const char* kConfigFile = "adapter_config.json";
 constexpr const char* kStem = "adapter_model";
+constexpr const char* kEmbed = "base_model.model.model.embed_tokens.weight";
+constexpr const char* kHead = "base_model.model.lm_head.weight";
 
-bool is_attention(Projection projection) {
-  return projection == Projection::kQ || projection == Projection::kK ||
-         projection == Projection::kV || projection == Projection::kO;
-}
-
-/// "model.layers.3.self_attn.q_proj"
-std::string module_name(int64_t layer, Projection projection) {
-  return fmt::format("model.layers.{}.{}.{}", layer, is_attention(projection) ? "self_attn" : "mlp",
-                     projection_name(projection));
-}
-
-/// `part` is 'A' or 'B'.
-std::string tensor_name(int64_t layer, Projection projection, char part) {
-  return fmt::format("{}{}.lora_{}.weight", kPrefix, module_name(layer, projection), part);
-}
-
-/// Present and neither null, false, empty nor the default that changes nothing.
-bool is_set(const Json& config, const char* name) {
-  if (!config.contains(name)) return false;
-  const Json& value = config[name];
-  if (value.is_null()) return false;
-  if (value.is_boolean()) return value.get<bool>();
-  if (value.is_structured() || value.is_string()) return !value.empty();
-  return true;
-}
-
-/// What would make the adapter compute something else than alpha/r * B A beside a linear map.
-Result<> refuse_unsupported(const Json& config, const std::string& where) {
-  const auto refuse = [&](std::string_view what) {
-    return unsupported(
-        fmt::format("{}: {} is not supported; lorry reads plain LoRA adapters", where, what));
-  };
-  const std::string type =
-      config.contains("peft_type") && config["peft_type"].is_string() ? config["peft_type"] : "";
-  if (type != "LORA") return refuse(fmt::format("peft_type \"{}\"", type));
-  for (const char* name :
-       {"use_dora", "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out", "rank_pattern",
-        "alpha_pattern", "modules_to_save", "trainable_token_indices", "target_parameters",
-        "layer_replication", "alora_invocation_tokens", "arrow_config", "kasa_config",
-        "monteclora_config", "velora_config", "megatron_config"}) {
-    if (is_set(config, name)) return refuse(name);
-  }
-  if (config.contains("bias") && config["bias"] != "none") {
-    return refuse(fmt::format("bias {}", dump_json(config["bias"])));
-  }
-  // These starts change the base weights too, so that the saved pair alone is not the adapter.
-  if (config.contains("init_lora_weights") && config["init_lora_weights"].is_string()) {
-    const std::string init = config["init_lora_weights"];
-    if (init != "gaussian" && init != "eva" && init != "orthogonal") {
-      return refuse(fmt::format("init_lora_weights \"{}\"", init));
-    }
-  }
-  return {};
-}
-
-Result<LoraConfig> parse_config(const Json& json, const std::string& where) {
-  if (!json.is_object()) return invalid_input(where + ": not a JSON object");
-  LORRY_TRY(refuse_unsupported(json, where));
-  LoraConfig config;
-  config.targets.clear();
-  if (!json.contains("r") || !json["r"].is_number_integer() || json["r"].get<int64_t>() < 1) {
-    return invalid_input(where + ": `r` must be a positive integer");
-  }
-  config.r = json["r"].get<int64_t>();
-  const auto number = [&](const char* name, double fallback) {
-    return json.contains(name) && json[name].is_number() ? json[name].get<double>() : fallback;
-  };
-  config.alpha = number("lora_alpha", 8);  // peft's default
-  config.dropout = number("lora_dropout", 0);
-  config.use_rslora = is_set(json, "use_rslora");
-  if (!std::isfinite(config.alpha)) return invalid_input(where + ": `lora_alpha` is not finite");
-  return config;
+std::string peft_name(const Module& module, std::string_view part) {
+  return fmt::format("{}{}.{}", kPrefix, module.name, part);
 }
 
 std::string shape_text(const std::vector<int64_t>& shape) {
   return fmt::format("({})", fmt::join(shape, ", "));
 }
 
-/// One of the two matrices in float32 on `device`, its shape checked.
-Result<at::Tensor> read_matrix(const SafetensorsReader& reader, const std::string& name,
-                               const std::vector<int64_t>& expected, const std::string& where,
-                               at::Device device) {
-  if (!reader.contains(name)) {
-    return corrupt_data(fmt::format("{}: tensor {} is missing", where, name));
-  }
-  if (reader.shape(name) != expected) {
-    return invalid_input(fmt::format("{}: {} is {}, this model needs {}; maybe another base model?",
-                                     where, name, shape_text(reader.shape(name)),
-                                     shape_text(expected)));
-  }
-  LORRY_ASSIGN(at::Tensor tensor, reader.tensor(name));
-  if (!at::isFloatingType(tensor.scalar_type())) {
-    return unsupported(
-        fmt::format("{}: {} is {}; only float adapters are read", where, name, reader.dtype(name)));
-  }
-  try {
-    return tensor.to(device, at::kFloat, /*non_blocking=*/false, /*copy=*/true);
-  } catch (const std::exception& e) {
-    return unavailable(fmt::format("{}: {}: {}", where, name, e.what()));
-  }
-}
-
 }  // namespace
+
+/// Takes the tensors of one adapter out of its file; what is left belongs to nothing.
+class AdapterReader {
+ public:
+  AdapterReader(const SafetensorsReader& reader, const ModelSpec& model, std::string where,
+                at::Device device)
+      : reader_(reader), model_(model), where_(std::move(where)), device_(device) {
+    for (auto& name : reader.names()) left_.insert(std::move(name));
+  }
+
+  Result<> read(LoraAdapter& adapter) {
+    adapter.linears_ = model_.linears;
+    for (const LinearSpec& linear : model_.linears) {
+      auto& pairs = adapter.pairs_.emplace_back(linear.modules.size());
+      for (size_t m = 0; m < linear.modules.size(); ++m) {
+        LORRY_ASSIGN(pairs[m], read_pair(adapter.config_, linear, linear.modules[m]));
+      }
+    }
+    const std::vector<int64_t> table = {model_.vocab_size, model_.hidden_size};
+    LORRY_ASSIGN(adapter.saved_.embed, take_saved(kEmbed, table));
+    LORRY_ASSIGN(adapter.saved_.head, take_saved(kHead, table));
+    return check_all_taken(adapter);
+  }
+
+ private:
+  Result<std::optional<LoraAdapter::Pair>> read_pair(const LoraConfig& config,
+                                                     const LinearSpec& linear,
+                                                     const Module& module) {
+    LoraAdapter::Pair pair;
+    const std::string a = peft_name(module, "lora_A.weight");
+    const std::string b = peft_name(module, "lora_B.weight");
+    const int64_t rank = config.rank_of(module.name);
+    if (left_.contains(a) || left_.contains(b)) {
+      LORRY_ASSIGN(pair.a, take(a, {rank, linear.in}));
+      LORRY_ASSIGN(pair.b, take(b, {module.rows, rank}));
+      pair.scale = config.scale_of(module.name);
+    }
+    LORRY_ASSIGN(pair.magnitude, take_any(module, {"lora_magnitude_vector",
+                                                   "lora_magnitude_vector.weight"}));
+    LORRY_ASSIGN(pair.bias, take_any(module, {"base_layer.bias", "bias"}));
+    if (pair.bias.defined() && module.bias.name.empty()) {
+      return invalid_input(fmt::format("{}: the adapter has a bias for {}, which has none in this "
+                                       "model; maybe another base model?",
+                                       where_, module.name));
+    }
+    if (config.use_dora && pair.a.defined() && !pair.magnitude.defined()) {
+      return corrupt_data(fmt::format("{}: tensor {} is missing", where_,
+                                      peft_name(module, "lora_magnitude_vector")));
+    }
+    const bool is_empty = !pair.a.defined() && !pair.bias.defined();
+    return is_empty ? std::optional<LoraAdapter::Pair>() : std::optional(std::move(pair));
+  }
+
+  /// The first of the module's tensors by these names that is there; undefined if none is.
+  Result<at::Tensor> take_any(const Module& module, std::initializer_list<const char*> parts) {
+    for (const char* part : parts) {
+      const std::string name = peft_name(module, part);
+      if (left_.contains(name)) return take(name, {module.rows});
+    }
+    return at::Tensor();
+  }
+
+  Result<at::Tensor> take_saved(const std::string& name, const std::vector<int64_t>& shape) {
+    if (!left_.contains(name)) return at::Tensor();
+    if (reader_.shape(name) != shape) {
+      return unsupported(fmt::format(
+          "{}: the adapter carries {} of shape {} for a vocabulary of another size than the base "
+          "model's {}; merge it with the program that resized the vocabulary",
+          where_, name, shape_text(reader_.shape(name)), shape_text(shape)));
+    }
+    return take(name, shape);
+  }
+
+  /// In float32 on the device, its shape checked.
+  Result<at::Tensor> take(const std::string& name, const std::vector<int64_t>& expected) {
+    if (!reader_.contains(name)) {
+      return corrupt_data(fmt::format("{}: tensor {} is missing", where_, name));
+    }
+    if (reader_.shape(name) != expected) {
+      return invalid_input(fmt::format(
+          "{}: {} is {}, this model needs {}; maybe another base model?", where_, name,
+          shape_text(reader_.shape(name)), shape_text(expected)));
+    }
+    LORRY_ASSIGN(const at::Tensor tensor, reader_.tensor(name));
+    if (!at::isFloatingType(tensor.scalar_type())) {
+      return unsupported(fmt::format("{}: {} is {}; only float adapters are read", where_, name,
+                                     reader_.dtype(name)));
+    }
+    left_.erase(name);
+    try {
+      return tensor.to(device_, at::kFloat, /*non_blocking=*/false, /*copy=*/true);
+    } catch (const std::exception& e) {
+      return unavailable(fmt::format("{}: {}: {}", where_, name, e.what()));
+    }
+  }
+
+  Result<> check_all_taken(const LoraAdapter& adapter) const {
+    if (!left_.empty()) return unsupported(fmt::format("{}: {}", where_, describe(*left_.begin())));
+    const bool any = adapter.saved_.embed.defined() || adapter.saved_.head.defined() ||
+                     !adapter.named_parameters().empty();
+    if (any) return {};
+    return invalid_input(fmt::format("{}: the adapter is empty", where_));
+  }
+
+  std::string describe(const std::string& name) const {
+    if (name.find("lora_embedding_") != std::string::npos ||
+        name.find("embed_tokens") != std::string::npos ||
+        name.find("lm_head") != std::string::npos) {
+      return fmt::format(
+          "tensor {}: low-rank pairs on embeddings or head are not supported; whole ones "
+          "(modules_to_save) are",
+          name);
+    }
+    if (name.find(".lora_A.") != std::string::npos && !name.ends_with(".lora_A.weight")) {
+      return fmt::format(
+          "tensor {}: the name still holds an adapter's name; save it with `peft`'s "
+          "save_pretrained",
+          name);
+    }
+    return fmt::format(
+        "tensor {} belongs to no linear map of this model's {} layers; maybe another base model?",
+        name, model_.num_hidden_layers());
+  }
+
+  const SafetensorsReader& reader_;
+  const ModelSpec& model_;
+  std::string where_;
+  at::Device device_;
+  std::set<std::string> left_;
+};
 
 Result<std::shared_ptr<LoraAdapter>> LoraAdapter::load(const store::Bucket& bucket,
                                                        const std::string& dir,
-                                                       const ModelConfig& model,
-                                                       at::Device device) {
+                                                       const ModelSpec& model, at::Device device) {
   const std::string where = dir.empty() ? bucket.uri() : dir;  // for errors
   const std::string path = store::join_path(dir, kConfigFile);
   LORRY_ASSIGN(const bool exists, bucket.exists(path));
@@ -134,98 +171,100 @@ Result<std::shared_ptr<LoraAdapter>> LoraAdapter::load(const store::Bucket& buck
   const std::string config_file = where + "/" + kConfigFile;
   LORRY_ASSIGN(const Json json, parse_json(text, config_file));
   auto adapter = std::make_shared<LoraAdapter>();
-  LORRY_ASSIGN(adapter->config_, parse_config(json, config_file));
+  LORRY_ASSIGN(adapter->config_, parse_lora_config(json, config_file));
   LORRY_ASSIGN(const auto reader, SafetensorsReader::open(bucket, dir, kStem));
-
   // target_modules may be a list, a pattern or "all-linear"; the tensors say what it came to.
-  std::set<std::string> left;
-  for (auto& name : reader->names()) left.insert(std::move(name));
-  std::set<Projection> targets;
-  adapter->layers_.resize(model.num_hidden_layers);
-  for (int64_t layer = 0; layer < model.num_hidden_layers; ++layer) {
-    for (const Projection projection : kProjections) {
-      const std::string a = tensor_name(layer, projection, 'A');
-      const std::string b = tensor_name(layer, projection, 'B');
-      if (!left.contains(a) && !left.contains(b)) continue;
-      const auto [in, out] = projection_shape(model, projection);
-      const int64_t r = adapter->config_.r;
-      Pair pair;
-      LORRY_ASSIGN(pair.a, read_matrix(*reader, a, {r, in}, where, device));
-      LORRY_ASSIGN(pair.b, read_matrix(*reader, b, {out, r}, where, device));
-      adapter->layers_[layer][static_cast<size_t>(projection)] = std::move(pair);
-      targets.insert(projection);
-      left.erase(a);
-      left.erase(b);
-    }
-  }
-  if (!left.empty()) {
-    return unsupported(
-        fmt::format("{}: tensor {} belongs to no attention or MLP projection of this model's {} "
-                    "layers; maybe another base model?",
-                    where, *left.begin(), model.num_hidden_layers));
-  }
-  if (targets.empty()) return invalid_input(fmt::format("{}: the adapter is empty", where));
-  adapter->config_.targets.assign(targets.begin(), targets.end());
+  LORRY_TRY(AdapterReader(*reader, model, where, device).read(*adapter));
   return adapter;
 }
 
 std::vector<std::pair<std::string, at::Tensor>> LoraAdapter::named_parameters() const {
   std::vector<std::pair<std::string, at::Tensor>> result;
-  for (size_t layer = 0; layer < layers_.size(); ++layer) {
-    for (const Projection projection : kProjections) {
-      const Pair* pair = find(static_cast<int64_t>(layer), projection);
-      if (pair == nullptr) continue;
-      result.emplace_back(tensor_name(static_cast<int64_t>(layer), projection, 'A'), pair->a);
-      result.emplace_back(tensor_name(static_cast<int64_t>(layer), projection, 'B'), pair->b);
+  const auto add = [&](std::string name, const at::Tensor& tensor) {
+    if (tensor.defined()) result.emplace_back(std::move(name), tensor);
+  };
+  for (size_t l = 0; l < pairs_.size(); ++l) {
+    for (size_t m = 0; m < pairs_[l].size(); ++m) {
+      if (!pairs_[l][m]) continue;
+      const Module& module = linears_[l].modules[m];
+      const Pair& pair = *pairs_[l][m];
+      add(peft_name(module, "lora_A.weight"), pair.a);
+      add(peft_name(module, "lora_B.weight"), pair.b);
+      add(peft_name(module, "lora_magnitude_vector"), pair.magnitude);
+      add(peft_name(module, pair.a.defined() ? "base_layer.bias" : "bias"), pair.bias);
     }
   }
+  add(kEmbed, saved_.embed);
+  add(kHead, saved_.head);
   return result;
 }
 
-Json LoraAdapter::peft_config(const std::string& base_model_name) const {
-  // Modules by short name where every layer has them, else in full.
-  std::set<std::string> modules;
-  for (const Projection projection : config_.targets) {
-    std::vector<std::string> full;
-    for (size_t layer = 0; layer < layers_.size(); ++layer) {
-      const auto index = static_cast<int64_t>(layer);
-      if (find(index, projection) != nullptr) full.push_back(module_name(index, projection));
-    }
-    if (full.size() == layers_.size()) {
-      modules.emplace(projection_name(projection));
-    } else {
-      modules.insert(full.begin(), full.end());
+namespace {
+
+/// Modules by short name where all of that name are changed, else in full.
+std::set<std::string> target_names(const std::vector<LinearSpec>& linears,
+                                   const LoraAdapter& adapter) {
+  std::map<std::string, std::vector<std::string>> changed;
+  std::map<std::string, size_t> all;
+  for (size_t l = 0; l < linears.size(); ++l) {
+    for (size_t m = 0; m < linears[l].modules.size(); ++m) {
+      const std::string& name = linears[l].modules[m].name;
+      ++all[short_name(name)];
+      const auto* pair = adapter.find(static_cast<int64_t>(l), static_cast<int64_t>(m));
+      if (pair && pair->a.defined()) changed[short_name(name)].push_back(name);
     }
   }
+  std::set<std::string> names;
+  for (const auto& [name, full] : changed) {
+    if (full.size() == all[name]) {
+      names.insert(name);
+    } else {
+      names.insert(full.begin(), full.end());
+    }
+  }
+  return names;
+}
+
+Json number_json(double value) {
+  const bool whole = value == std::floor(value) && std::abs(value) < 1e15;
+  return whole ? Json(static_cast<int64_t>(value)) : Json(value);
+}
+
+}  // namespace
+
+Json LoraAdapter::peft_config(const std::string& base_model_name) const {
   Json json = Json::object();
   json["alpha_pattern"] = Json::object();
+  for (const auto& [pattern, alpha] : config_.alpha_pattern) {
+    json["alpha_pattern"][pattern] = number_json(alpha);
+  }
   json["auto_mapping"] = nullptr;
   json["base_model_name_or_path"] = base_model_name;
-  json["bias"] = "none";
+  json["bias"] = config_.bias;
   json["exclude_modules"] = nullptr;
   json["fan_in_fan_out"] = false;
   json["inference_mode"] = true;
   json["init_lora_weights"] = true;
   json["layer_replication"] = nullptr;
   json["layers_pattern"] = nullptr;
-  json["layers_to_transform"] = nullptr;
+  json["layers_to_transform"] = nullptr;  // target_modules names what was chosen
   json["loftq_config"] = Json::object();
-  const bool whole = config_.alpha == std::floor(config_.alpha) && std::abs(config_.alpha) < 1e15;
-  if (whole) {
-    json["lora_alpha"] = static_cast<int64_t>(config_.alpha);
-  } else {
-    json["lora_alpha"] = config_.alpha;
-  }
+  json["lora_alpha"] = number_json(config_.alpha);
   json["lora_bias"] = false;
   json["lora_dropout"] = config_.dropout;
   json["modules_to_save"] = nullptr;
+  std::vector<std::string> saved;
+  if (saved_.embed.defined()) saved.emplace_back("embed_tokens");
+  if (saved_.head.defined()) saved.emplace_back("lm_head");
+  if (!saved.empty()) json["modules_to_save"] = saved;
   json["peft_type"] = "LORA";
   json["r"] = config_.r;
   json["rank_pattern"] = Json::object();
+  for (const auto& [pattern, rank] : config_.rank_pattern) json["rank_pattern"][pattern] = rank;
   json["revision"] = nullptr;
-  json["target_modules"] = modules;
+  json["target_modules"] = target_names(linears_, *this);
   json["task_type"] = "CAUSAL_LM";
-  json["use_dora"] = false;
+  json["use_dora"] = config_.use_dora;
   json["use_rslora"] = config_.use_rslora;
   return json;
 }

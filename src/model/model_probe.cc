@@ -5,7 +5,7 @@
 // The request: {"bucket", "model", "output", "dtype", "device", "sequences": [[id, ...], ...],
 // "adapters": [dir or null, ...] (one for each sequence, or one for all), "mode": "packed" |
 // "cached", "chunk": tokens a step of a prompt, "prefill": prompt tokens, "save_adapter": dir,
-// "merge": dir}. Logits of sequence i are saved as "i" in float32.
+// "merge": dir, "pack": true}, or "spec": true. Logits of sequence i are saved as "i" in float32.
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
@@ -15,7 +15,9 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 
+#include "model/families.h"
 #include "model/kv_cache.h"
+#include "model/merge.h"
 #include "model/transformer.h"
 
 namespace lorry::model {
@@ -34,15 +36,15 @@ struct Probe {
 /// The adapters of `rows` = {sequence, tokens} in the order of a flat run.
 AdapterView view_of(const Probe& probe, const std::vector<std::pair<size_t, int64_t>>& rows) {
   const Json& names = probe.request["adapters"];
-  const auto find = [&](const Json& name) -> const LoraAdapter* {
-    return name.is_null() ? nullptr : probe.adapters.at(name.get<std::string>()).get();
+  const auto find = [&](const Json& name) -> std::shared_ptr<const LoraAdapter> {
+    return name.is_null() ? nullptr : probe.adapters.at(name.get<std::string>());
   };
   if (names.empty()) return AdapterView::none();
   if (names.size() == 1) return AdapterView::one(find(names[0]));
   AdapterView view;
   for (const Json& name : names) view.adapters.push_back(find(name));
   for (const auto& [sequence, tokens] : rows) {
-    view.runs.emplace_back(static_cast<int64_t>(sequence), tokens);
+    view.segments.emplace_back(static_cast<int64_t>(sequence), tokens);
   }
   return view;
 }
@@ -63,9 +65,9 @@ at::Tensor run_step(const Probe& probe, const Step& step, AttentionView& attenti
   const at::Device device = probe.model->device();
   const at::Tensor ids = at::tensor(step.ids, at::kLong).to(device);
   const at::Tensor positions = at::tensor(step.positions, at::kLong).to(device);
-  const at::Tensor hidden =
-      probe.model->forward(ids, positions, attention, view_of(probe, step.rows));
-  return probe.model->logits(hidden).to(at::kCPU, at::kFloat);
+  const AdapterView view = view_of(probe, step.rows);
+  const at::Tensor hidden = probe.model->forward(ids, positions, attention, view);
+  return probe.model->logits(hidden, view).to(at::kCPU, at::kFloat);
 }
 
 std::vector<at::Tensor> run_packed(const Probe& probe) {
@@ -90,7 +92,7 @@ std::vector<at::Tensor> run_cached(const Probe& probe) {
   const int64_t chunk = probe.request.value("chunk", int64_t{5});
   const int64_t prefill = probe.request.value("prefill", int64_t{8});
   const size_t count = probe.sequences.size();
-  KvCache cache(probe.model->config(), 4096, probe.model->dtype(), probe.model->device());
+  KvCache cache(probe.model->spec().cache_layout(), 4096, probe.model->dtype(), probe.model->device());
   std::vector<KvCache::Sequence> cached(count);
   std::vector<std::vector<at::Tensor>> parts(count);
   while (true) {
@@ -128,22 +130,42 @@ Result<> write_adapter_outputs(const Probe& probe) {
     LORRY_TRY(adapter.save(*probe.bucket, probe.request["save_adapter"], "base"));
   }
   if (!probe.request.contains("merge")) return {};
-  NamedTensors weights = probe.model->named_weights();
-  for (auto& [name, tensor] : weights) {
-    for (int64_t layer = 0; layer < probe.model->config().num_hidden_layers; ++layer) {
-      for (const Projection projection : kProjections) {
-        const auto suffix = fmt::format("{}.weight", projection_name(projection));
-        if (!name.starts_with(fmt::format("model.layers.{}.", layer)) || !name.ends_with(suffix)) {
-          continue;
-        }
-        const auto* pair = adapter.find(layer, projection);
-        if (pair != nullptr) tensor = merged_weight(tensor, *pair, adapter.config().scale());
-      }
-    }
+  const std::string dir = probe.request["model"];
+  LORRY_ASSIGN(const auto reader, SafetensorsReader::open(*probe.bucket, dir, "model"));
+  LORRY_ASSIGN(const auto merge,
+               AdapterMerge::create(probe.model->spec(), adapter, *reader, dir));
+  NamedTensors weights;
+  for (const std::string& name : reader->names()) {
+    LORRY_ASSIGN(const at::Tensor stored, reader->tensor(name));
+    weights.emplace_back(name, merge.apply(name, stored));
   }
   return write_safetensors(
       *probe.bucket,
       store::join_path(probe.request["merge"].get<std::string>(), "model.safetensors"), weights);
+}
+
+/// What config.json alone says: sizes and windows, or the refusal.
+Result<> print_spec(const Probe& probe, const std::string& dir) {
+  LORRY_ASSIGN(const std::string text,
+               probe.bucket->read(store::join_path(dir, "config.json")));
+  LORRY_ASSIGN(const Json config, parse_json(text, "config.json"));
+  LORRY_ASSIGN(const ModelSpec spec, parse_model_spec(config, nullptr));
+  int64_t numbers = 0;
+  for (const LinearSpec& linear : spec.linears) numbers += linear.in * linear.out();
+  for (const TensorSpec& tensor : spec.tensors) {
+    int64_t size = 1;
+    for (const int64_t extent : tensor.shape) size *= extent;
+    numbers += size;
+  }
+  Json layers = Json::array();
+  for (const int64_t window : spec.windows()) layers.push_back({{"window", window}});
+  const Json json{{"architecture", spec.architecture},
+                  {"model_type", spec.model_type},
+                  {"layers", layers},
+                  {"parameters", numbers},
+                  {"max_position_embeddings", spec.max_position_embeddings}};
+  fmt::print("{}\n", dump_json(json));
+  return {};
 }
 
 Result<> run(const std::string& path) {
@@ -155,22 +177,25 @@ Result<> run(const std::string& path) {
   if (!request.contains("adapters")) request["adapters"] = Json::array();
   LORRY_ASSIGN(probe.bucket, store::Bucket::open(request["bucket"], false));
   const std::string dir = request["model"];
+  if (request.value("spec", false)) return print_spec(probe, dir);
   if (request.value("check", false)) return check_checkpoint(*probe.bucket, dir);
-  LORRY_ASSIGN(const ModelConfig config, load_model_config(*probe.bucket, dir));
-  LORRY_ASSIGN(const at::Device device, resolve_device(request.value("device", "cpu")));
+  LORRY_ASSIGN(const ModelSpec spec, load_model_spec(*probe.bucket, dir));
+  LORRY_ASSIGN(const at::Device device, ops::resolve_device(request.value("device", "cpu")));
   LORRY_ASSIGN(const at::ScalarType dtype,
-               resolve_dtype(request.value("dtype", "auto"), config, device));
-  LORRY_ASSIGN(probe.model, Transformer::load(*probe.bucket, dir, dtype, device));
+               ops::resolve_dtype(request.value("dtype", "auto"), spec.dtype, device));
+  LORRY_ASSIGN(probe.model,
+               Transformer::load(*probe.bucket, dir,
+                                 {dtype, device, request.value("pack", false)}));
   for (const Json& name : request["adapters"]) {
     if (name.is_null() || probe.adapters.contains(name)) continue;
     LORRY_ASSIGN(probe.adapters[name],
-                 LoraAdapter::load(*probe.bucket, name, probe.model->config(), device));
+                 LoraAdapter::load(*probe.bucket, name, probe.model->spec(), device));
   }
   if (request.contains("create_adapter")) {
     LoraConfig lora;
     lora.r = request.value("r", int64_t{4});
-    const auto adapter =
-        LoraAdapter::create(probe.model->config(), lora, request.value("seed", 1), device);
+    LORRY_ASSIGN(const auto adapter,
+                 LoraAdapter::create(spec, lora, request.value("seed", 1), device));
     return adapter->save(*probe.bucket, request["create_adapter"], "base");
   }
   probe.sequences = request["sequences"].get<Sequences>();

@@ -1,16 +1,12 @@
-// Configuration, sampling and the fused operations; numbers of whole models are compared with
+// Configuration, sampling, cache and adapters; numbers of whole models are compared with
 // `transformers` in tests/test_model.py.
 #include <ATen/ATen.h>
-#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
-#include <torch/csrc/autograd/autograd.h>
 
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "model/config.h"
-#include "model/device.h"
-#include "model/fused_ops.h"
+#include "model/families.h"
 #include "model/kv_cache.h"
 #include "model/lora.h"
 #include "model/sampling.h"
@@ -31,7 +27,7 @@ Json small_config() {
 }
 
 std::string refusal(const Json& config) {
-  const auto parsed = parse_model_config(config, nullptr);
+  const auto parsed = parse_model_spec(config, nullptr);
   return parsed.ok() ? "" : parsed.error().message;
 }
 
@@ -41,20 +37,20 @@ TEST(Config, ReadsRopeOfBothFormats) {
   old["rope_scaling"] = {{"type", "linear"}, {"factor", 2.0}};
   today["rope_parameters"] = {{"rope_theta", 5e5}, {"rope_type", "linear"}, {"factor", 2.0}};
   for (const Json& json : {old, today}) {
-    const auto config = parse_model_config(json, nullptr);
-    ASSERT_TRUE(config.ok()) << config.error().message;
-    EXPECT_EQ(config->rope.type, RopeConfig::Type::kLinear);
-    EXPECT_EQ(config->rope.theta, 5e5);
-    EXPECT_EQ(config->rope.factor, 2.0);
+    const auto spec = parse_model_spec(json, nullptr);
+    ASSERT_TRUE(spec.ok()) << spec.error().message;
+    EXPECT_EQ(spec->ropes[0].type, RopeSpec::Type::kLinear);
+    EXPECT_EQ(spec->ropes[0].theta, 5e5);
+    EXPECT_EQ(spec->ropes[0].factor, 2.0);
   }
 }
 
 TEST(Config, JoinsTheEndTokensOfBothFiles) {
-  const auto config = parse_model_config(small_config(), Json{{"eos_token_id", {5, 3}}});
-  ASSERT_TRUE(config.ok());
-  EXPECT_EQ(config->eos_token_ids, (std::vector<int64_t>{3, 5}));
-  EXPECT_TRUE(config->qkv_bias);
-  EXPECT_EQ(config->head_dim, 8);
+  const auto spec = parse_model_spec(small_config(), Json{{"eos_token_id", {5, 3}}});
+  ASSERT_TRUE(spec.ok());
+  EXPECT_EQ(spec->eos_token_ids, (std::vector<int64_t>{3, 5}));
+  EXPECT_EQ(spec->linears[0].modules[0].bias.name, "model.layers.0.self_attn.q_proj.bias");
+  EXPECT_EQ(std::get<AttentionSpec>(spec->layers[0].attention).head_dim, 8);
 }
 
 TEST(Config, RefusesByName) {
@@ -69,13 +65,6 @@ TEST(Config, RefusesByName) {
   json.erase("vocab_size");
   EXPECT_NE(refusal(json).find("vocab_size"), std::string::npos);
   EXPECT_NE(refusal(Json::array()), "");
-}
-
-TEST(Device, NamesWhatIsWrong) {
-  EXPECT_TRUE(resolve_device("cpu")->is_cpu());
-  EXPECT_EQ(resolve_device("tpu").error().kind, ErrorKind::kUsage);
-  EXPECT_EQ(resolve_device("cuda:x").error().kind, ErrorKind::kUsage);
-  EXPECT_EQ(resolve_dtype("int4", {}, at::kCPU).error().kind, ErrorKind::kUsage);
 }
 
 TEST(Sampling, GreedyTakesTheLowestOfTheLikeliest) {
@@ -129,8 +118,7 @@ TEST(Sampling, PenaltiesLookAtTheHistory) {
 }
 
 TEST(KvCache, GivesOutBlocksUntilNoneIsLeft) {
-  const ModelConfig config = *parse_model_config(small_config(), nullptr);
-  KvCache cache(config, 100, at::kFloat, at::kCPU);
+  KvCache cache({{2, 8, 8}, {2, 8, 8}}, 100, at::kFloat, at::kCPU);
   EXPECT_EQ(cache.free_tokens(), 128);
   KvCache::Sequence a, b;
   EXPECT_TRUE(cache.reserve(a, 40));
@@ -142,67 +130,83 @@ TEST(KvCache, GivesOutBlocksUntilNoneIsLeft) {
   EXPECT_TRUE(cache.reserve(b, 128));
 }
 
+ModelSpec small_model() { return parse_model_spec(small_config(), nullptr).value(); }
+
+/// The module of that name.
+ModuleIndex module_named(const ModelSpec& spec, const std::string& name) {
+  for (size_t l = 0; l < spec.linears.size(); ++l) {
+    for (size_t m = 0; m < spec.linears[l].modules.size(); ++m) {
+      if (spec.linears[l].modules[m].name == name) {
+        return {static_cast<int64_t>(l), static_cast<int64_t>(m)};
+      }
+    }
+  }
+  ADD_FAILURE() << "no module " << name;
+  return {};
+}
+
 TEST(Lora, AFreshAdapterDependsOnTheSeedAndNotOnTheOtherTargets) {
-  const ModelConfig config = *parse_model_config(small_config(), nullptr);
+  const ModelSpec spec = small_model();
   LoraConfig all, one;
-  one.targets = {Projection::kV};
-  const auto a = LoraAdapter::create(config, all, 5, at::kCPU);
-  const auto b = LoraAdapter::create(config, one, 5, at::kCPU);
-  const auto c = LoraAdapter::create(config, one, 6, at::kCPU);
-  const auto matrix = [](const auto& adapter) { return adapter->find(1, Projection::kV)->a; };
-  EXPECT_TRUE(at::equal(matrix(a), matrix(b)));
-  EXPECT_FALSE(at::equal(matrix(b), matrix(c)));
-  EXPECT_EQ(b->find(1, Projection::kQ), nullptr);
+  one.target_modules = {"v_proj"};
+  const auto a = LoraAdapter::create(spec, all, 5, at::kCPU).value();
+  const auto b = LoraAdapter::create(spec, one, 5, at::kCPU).value();
+  const auto c = LoraAdapter::create(spec, one, 6, at::kCPU).value();
+  const auto [linear, module] = module_named(spec, "model.layers.1.self_attn.v_proj");
+  EXPECT_TRUE(at::equal(a->find(linear, module)->a, b->find(linear, module)->a));
+  EXPECT_FALSE(at::equal(b->find(linear, module)->a, c->find(linear, module)->a));
+  EXPECT_EQ(b->find(linear, 0), nullptr);
 }
 
-/// Gradients of fn's output, weighted by `seed`, in its inputs.
-template <typename Fn>
-std::vector<at::Tensor> gradients(const std::vector<at::Tensor>& inputs, const at::Tensor& seed,
-                                  Fn&& fn) {
-  std::vector<at::Tensor> leaves;
-  for (const auto& input : inputs) leaves.push_back(input.detach().clone().requires_grad_(true));
-  return torch::autograd::grad({fn(leaves)}, leaves, {seed});
+std::vector<std::string> selected(const LoraConfig& config) {
+  const ModelSpec spec = small_model();
+  std::vector<std::string> names;
+  for (const auto& [l, m] : select_modules(spec, config).value()) {
+    names.push_back(spec.linears[l].modules[m].name);
+  }
+  return names;
 }
 
-void expect_close(const at::Tensor& a, const at::Tensor& b, double tolerance) {
-  ASSERT_EQ(a.sizes(), b.sizes());
-  EXPECT_LE((a.to(at::kFloat) - b.to(at::kFloat)).abs().max().item<double>(), tolerance);
+TEST(Lora, ModulesAreSelectedByNameByPatternAndByLayer) {
+  LoraConfig config;
+  EXPECT_EQ(selected(config).size(), 14u);
+  config.target_modules = {"all-linear"};
+  config.exclude_modules = {"down_proj"};
+  EXPECT_EQ(selected(config).size(), 12u);
+  config.exclude_modules.clear();
+  config.target_modules = {"self_attn.o_proj"};
+  config.layers_to_transform = {1};
+  EXPECT_EQ(selected(config), std::vector<std::string>{"model.layers.1.self_attn.o_proj"});
+  config.target_modules = {R"(.*\.0\.mlp\.(gate|up)_proj)"};
+  config.targets_are_pattern = true;
+  EXPECT_EQ(selected(config), (std::vector<std::string>{"model.layers.0.mlp.gate_proj",
+                                                        "model.layers.0.mlp.up_proj"}));
 }
 
-class FusedOps : public testing::TestWithParam<at::ScalarType> {
- protected:
-  at::Tensor random(std::vector<int64_t> shape) { return at::randn(shape).to(GetParam()); }
-  /// Two roundings of numbers of size 8, or float32's own.
-  double tolerance() const { return GetParam() == at::kFloat ? 2e-5 : 0.1; }
-};
-
-TEST_P(FusedOps, RmsNormAndItsGradients) {
-  const at::Tensor x = random({5, 37}), w = random({37}), seed = random({5, 37});
-  const auto plain = [](const auto& in) {
-    const at::Tensor wide = in[0].to(at::kFloat);
-    const at::Tensor scale = at::rsqrt(wide.pow(2).mean(-1, true) + 1e-6);
-    return in[1] * (wide * scale).to(in[0].scalar_type());
-  };
-  const auto fused = [](const auto& in) { return rms_norm(in[0], in[1], 1e-6); };
-  expect_close(fused(std::vector{x, w}), plain(std::vector{x, w}), tolerance());
-  const auto want = gradients({x, w}, seed, plain), got = gradients({x, w}, seed, fused);
-  for (int i = 0; i < 2; ++i) expect_close(got[i], want[i], tolerance());
+TEST(Lora, ANameOrPatternThatMatchesNothingIsRefusedWithTheNamesThereAre) {
+  LoraConfig config;
+  config.target_modules = {"q_proj", "c_attn"};
+  const auto result = select_modules(small_model(), config);
+  ASSERT_FALSE(result.ok());
+  EXPECT_NE(result.error().message.find("c_attn"), std::string::npos);
+  EXPECT_NE(result.error().message.find("gate_proj"), std::string::npos);
+  config.target_modules = {"("};
+  config.targets_are_pattern = true;
+  EXPECT_FALSE(select_modules(small_model(), config).ok());
 }
 
-TEST_P(FusedOps, RotationAndItsGradient) {
-  const at::Tensor x = random({4, 3, 10}), seed = random({4, 3, 10});
-  const at::Tensor angle = at::randn({4, 1, 5});
-  const at::Tensor cos = angle.cos().to(GetParam()), sin = angle.sin().to(GetParam());
-  const auto plain = [&](const auto& in) {
-    const at::Tensor a = in[0].narrow(-1, 0, 5), b = in[0].narrow(-1, 5, 5);
-    return at::cat({a * cos - b * sin, b * cos + a * sin}, -1);
-  };
-  const auto fused = [&](const auto& in) { return rotate(in[0], cos, sin); };
-  expect_close(fused(std::vector{x}), plain(std::vector{x}), tolerance());
-  expect_close(gradients({x}, seed, fused)[0], gradients({x}, seed, plain)[0], tolerance());
+TEST(Lora, RankAndAlphaPatternsMatchTheEndOfAName) {
+  LoraConfig config;
+  config.r = 8;
+  config.alpha = 16;
+  config.rank_pattern = {{"q_proj", 4}, {R"(layers\.0\.mlp\.up_proj)", 2}};
+  config.alpha_pattern = {{"up_proj", 6}};
+  EXPECT_EQ(config.rank_of("model.layers.1.self_attn.q_proj"), 4);
+  EXPECT_EQ(config.rank_of("model.layers.1.mlp.up_proj"), 8);
+  EXPECT_EQ(config.rank_of("model.layers.0.mlp.up_proj"), 2);
+  EXPECT_EQ(config.scale_of("model.layers.0.mlp.up_proj"), 3.0);
+  EXPECT_EQ(config.scale_of("model.layers.0.self_attn.q_proj"), 4.0);
 }
-
-INSTANTIATE_TEST_SUITE_P(Dtypes, FusedOps, testing::Values(at::kFloat, at::kBFloat16));
 
 }  // namespace
 }  // namespace lorry::model

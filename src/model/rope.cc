@@ -17,7 +17,7 @@ at::Tensor even_exponents(int64_t head_dim) {
 }
 
 /// Long wavelengths are stretched by `factor`, short ones kept, those between interpolated.
-at::Tensor llama3(const RopeConfig& rope, const at::Tensor& inv_freq) {
+at::Tensor llama3(const RopeSpec& rope, const at::Tensor& inv_freq) {
   const auto context = static_cast<double>(rope.original_max_position_embeddings);
   const double low_wavelength = context / rope.low_freq_factor;
   const double high_wavelength = context / rope.high_freq_factor;
@@ -32,7 +32,7 @@ at::Tensor llama3(const RopeConfig& rope, const at::Tensor& inv_freq) {
   return at::where(medium, smoothed, stretched);
 }
 
-double yarn_attention_scale(const RopeConfig& rope) {
+double yarn_attention_scale(const RopeSpec& rope) {
   const auto mscale = [&](double weight) {
     return rope.factor <= 1 ? 1.0 : 0.1 * weight * std::log(rope.factor) + 1.0;
   };
@@ -44,7 +44,7 @@ double yarn_attention_scale(const RopeConfig& rope) {
 }
 
 /// Peng et al. 2023, arXiv:2309.00071: dimensions that turn often are kept, slow ones stretched.
-at::Tensor yarn(const RopeConfig& rope, int64_t head_dim) {
+at::Tensor yarn(const RopeSpec& rope, int64_t head_dim) {
   const auto dim = static_cast<double>(head_dim);
   const auto correction_dim = [&](double rotations) {
     return dim *
@@ -71,28 +71,69 @@ at::Tensor yarn(const RopeConfig& rope, int64_t head_dim) {
   return interpolation * (1 - keep) + extrapolation * keep;
 }
 
-}  // namespace
-
-RopeFrequencies rope_frequencies(const RopeConfig& rope, int64_t head_dim) {
-  const at::NoGradGuard no_grad;
-  if (rope.type == RopeConfig::Type::kYarn) {
-    return {yarn(rope, head_dim), yarn_attention_scale(rope)};
-  }
-  at::Tensor inv_freq = 1.0 / at::pow(rope.theta, even_exponents(head_dim));
-  if (rope.type == RopeConfig::Type::kLinear) inv_freq = inv_freq / rope.factor;
-  if (rope.type == RopeConfig::Type::kLlama3) inv_freq = llama3(rope, inv_freq);
-  return {inv_freq, 1.0};
+/// Ding et al. 2024, arXiv:2402.13753: every frequency has a divisor of its own.
+at::Tensor longrope(const RopeSpec& rope, const std::vector<double>& divisors) {
+  const at::Tensor factors = at::tensor(divisors, at::kFloat);
+  return 1.0 / (factors * at::pow(rope.theta, even_exponents(rope.dim)));
 }
 
-RopeAngles rope_angles(const at::Tensor& positions, const at::Tensor& inv_freq,
-                       double attention_scale, at::ScalarType dtype) {
+double longrope_attention_scale(const RopeSpec& rope) {
+  if (rope.attention_factor) return *rope.attention_factor;
+  const auto original = static_cast<double>(rope.original_max_position_embeddings);
+  return rope.factor <= 1 ? 1.0 : std::sqrt(1 + std::log(rope.factor) / std::log(original));
+}
+
+}  // namespace
+
+RopeFrequencies RopeFrequencies::to(at::Device device) const {
+  RopeFrequencies moved = *this;
+  moved.inv_freq = inv_freq.to(device);
+  if (long_inv_freq.defined()) moved.long_inv_freq = long_inv_freq.to(device);
+  return moved;
+}
+
+RopeFrequencies rope_frequencies(const RopeSpec& rope) {
   const at::NoGradGuard no_grad;
-  const at::Tensor angles = positions.to(at::kFloat).unsqueeze(-1) * inv_freq;  // (T, D/2)
+  using Type = RopeSpec::Type;
+  RopeFrequencies result;
+  result.query_scale_beta = rope.query_scale_beta;
+  result.query_scale_places = std::max<int64_t>(1, rope.original_max_position_embeddings);
+  if (rope.type == Type::kYarn) {
+    result.inv_freq = yarn(rope, rope.dim);
+    result.attention_scale = yarn_attention_scale(rope);
+  } else if (rope.type == Type::kLongRope) {
+    result.inv_freq = longrope(rope, rope.short_factor);
+    result.long_inv_freq = longrope(rope, rope.long_factor);
+    result.long_from = rope.original_max_position_embeddings;
+    result.attention_scale = longrope_attention_scale(rope);
+  } else {
+    result.inv_freq = 1.0 / at::pow(rope.theta, even_exponents(rope.dim));
+    if (rope.type == Type::kLinear) result.inv_freq = result.inv_freq / rope.factor;
+    if (rope.type == Type::kLlama3) result.inv_freq = llama3(rope, result.inv_freq);
+  }
+  return result;
+}
+
+RopeAngles rope_angles(const at::Tensor& positions, const at::Tensor& context_lengths,
+                       const RopeFrequencies& rope, at::ScalarType dtype) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor places = positions.to(at::kFloat).unsqueeze(-1);
+  at::Tensor angles = places * rope.inv_freq;  // (T, R/2)
+  if (rope.long_inv_freq.defined()) {
+    const at::Tensor is_long = (context_lengths > rope.long_from).unsqueeze(-1);
+    angles = at::where(is_long, places * rope.long_inv_freq, angles);
+  }
   const auto finish = [&](at::Tensor x) {
-    if (attention_scale != 1.0) x = x * attention_scale;
+    if (rope.attention_scale != 1.0) x = x * rope.attention_scale;
     return x.to(dtype).unsqueeze(1);
   };
-  return {finish(angles.cos()), finish(angles.sin())};
+  RopeAngles result{finish(angles.cos()), finish(angles.sin()), {}};
+  if (rope.query_scale_beta != 0) {
+    const at::Tensor turns = (positions / rope.query_scale_places).floor();
+    result.query_scale =
+        (1 + rope.query_scale_beta * at::log(1 + turns)).to(dtype).view({-1, 1, 1});
+  }
+  return result;
 }
 
 }  // namespace lorry::model

@@ -2,67 +2,151 @@
 
 #include <ATen/ATen.h>
 
-#include "model/fused_ops.h"
-#include "model/rope.h"
+#include "ops/gate.h"
+#include "ops/rms_norm.h"
 
 namespace lorry::model {
 
-// T tokens, H query heads, K key/value heads, D head size.
+// T tokens, R rows with logits, V vocabulary size.
 
 at::Tensor Transformer::forward(const at::Tensor& input_ids, const at::Tensor& positions,
                                 AttentionView& attention, const AdapterView& adapters) const {
-  at::Tensor x = at::embedding(embed_tokens_, input_ids);  // (T, hidden_size)
-  const RopeAngles angles = rope_angles(positions, inv_freq_, rope_attention_scale_, dtype());
-  for (size_t i = 0; i < blocks_.size(); ++i) {
-    const BlockWeights& block = blocks_[i];
-    const auto layer = static_cast<int64_t>(i);
-    x = x + attention_block(rms_norm(x, block.input_norm, config_.rms_norm_eps), block, layer,
-                            angles, attention, adapters);
-    x = x + mlp_block(rms_norm(x, block.post_attention_norm, config_.rms_norm_eps), block, layer,
-                      adapters);
+  const StepContext context = step_context(positions, attention, adapters);
+  at::Tensor x = embed(input_ids, adapters);  // (T, hidden_size)
+  for (int64_t layer = 0; layer < spec_.num_hidden_layers(); ++layer) {
+    x = run_block(layer, x, context);
   }
-  return rms_norm(x, norm_, config_.rms_norm_eps);
+  return finish(x);
 }
 
-at::Tensor Transformer::attention_block(const at::Tensor& x, const BlockWeights& block,
-                                        int64_t layer, const RopeAngles& angles,
-                                        AttentionView& attention,
-                                        const AdapterView& adapters) const {
-  const int64_t d = config_.head_dim;
-  const auto project = [&](Projection projection, const at::Tensor& input) {
-    const auto p = static_cast<size_t>(projection);
-    return linear_with_adapters(input, block.weight[p], block.bias[p], adapters, layer, projection);
-  };
-  at::Tensor q = project(Projection::kQ, x).view({-1, config_.num_attention_heads, d});
-  at::Tensor k = project(Projection::kK, x).view({-1, config_.num_key_value_heads, d});
-  const at::Tensor v = project(Projection::kV, x).view({-1, config_.num_key_value_heads, d});
-  if (config_.qk_norm) {
-    q = rms_norm(q, block.q_norm, config_.rms_norm_eps);
-    k = rms_norm(k, block.k_norm, config_.rms_norm_eps);
+StepContext Transformer::step_context(const at::Tensor& positions, AttentionView& attention,
+                                      const AdapterView& adapters) const {
+  StepContext context{attention, adapters, {}};
+  for (const RopeFrequencies& rope : ropes_) {
+    const at::Tensor lengths = rope.long_inv_freq.defined()
+                                   ? attention.context_lengths(positions.device())
+                                   : at::Tensor();
+    context.angles.push_back(rope_angles(positions, lengths, rope, dtype_));
   }
-  q = rotate(q, angles.cos, angles.sin);
-  k = rotate(k, angles.cos, angles.sin);
-  const at::Tensor out = attention.attend(layer, q, k, v, config_.sliding_window[layer]);
-  return project(Projection::kO, out.reshape({-1, config_.num_attention_heads * d}));
+  return context;
 }
 
-at::Tensor Transformer::mlp_block(const at::Tensor& x, const BlockWeights& block, int64_t layer,
-                                  const AdapterView& adapters) const {
-  const auto project = [&](Projection projection, const at::Tensor& input) {
-    const auto p = static_cast<size_t>(projection);
-    return linear_with_adapters(input, block.weight[p], block.bias[p], adapters, layer, projection);
+namespace {
+
+/// fn(adapter, rows of x) for each segment, put together again.
+template <typename Fn>
+at::Tensor by_adapter(const at::Tensor& x, const AdapterView& view, Fn&& fn) {
+  if (view.adapters.empty()) return fn(nullptr, x);
+  if (view.segments.empty()) return fn(view.adapters.front().get(), x);
+  std::vector<at::Tensor> parts;
+  int64_t start = 0;
+  for (const auto& [index, tokens] : view.segments) {
+    parts.push_back(fn(view.adapters[index].get(), x.narrow(0, start, tokens)));
+    start += tokens;
+  }
+  return at::cat(parts, 0);
+}
+
+bool any_saved(const AdapterView& view, at::Tensor LoraAdapter::SavedModules::* member) {
+  for (const auto& adapter : view.adapters) {
+    if (adapter && (adapter->saved().*member).defined()) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+at::Tensor Transformer::embed(const at::Tensor& input_ids, const AdapterView& adapters) const {
+  const at::Tensor& table = tensors_[spec_.embed];
+  at::Tensor x;
+  if (any_saved(adapters, &LoraAdapter::SavedModules::embed)) {
+    x = by_adapter(input_ids, adapters, [&](const LoraAdapter* adapter, const at::Tensor& ids) {
+      const bool own = adapter && adapter->saved().embed.defined();
+      return own ? at::embedding(adapter->saved().embed, ids).to(dtype_)
+                 : at::embedding(table, ids);
+    });
+  } else {
+    x = at::embedding(table, input_ids);
+  }
+  if (spec_.embedding_scale == 1) return x;
+  return x * at::scalar_tensor(spec_.embedding_scale, x.options());  // rounded to the dtype first
+}
+
+at::Tensor Transformer::run_block(int64_t layer, const at::Tensor& x,
+                                  const StepContext& context) const {
+  const BlockSpec& block = spec_.layers[layer];
+  const auto add = [&](const at::Tensor& residual, at::Tensor branch, const NormSpec& after) {
+    branch = norm(branch, after);
+    return residual + (block.residual_scale == 1 ? branch : branch * block.residual_scale);
   };
-  const at::Tensor gate = project(Projection::kGate, x);
-  const at::Tensor up = project(Projection::kUp, x);
-  return project(Projection::kDown, at::silu(gate) * up);
+  const at::Tensor attended = std::visit(
+      [&](const auto& spec) {
+        return attend(layer, spec, norm(x, block.before_attention), context);
+      },
+      block.attention);
+  const at::Tensor h = add(x, attended, block.after_attention);
+  const at::Tensor fed = std::visit(
+      [&](const auto& spec) {
+        return feed_forward(spec, norm(h, block.before_mlp), context.adapters);
+      },
+      block.mlp);
+  return add(h, fed, block.after_mlp);
 }
 
-at::Tensor Transformer::logits(const at::Tensor& hidden) const {
-  return at::linear(hidden, head_weight());
+at::Tensor Transformer::finish(const at::Tensor& x) const { return norm(x, spec_.final_norm); }
+
+at::Tensor Transformer::norm(const at::Tensor& x, const NormSpec& spec) const {
+  return spec.tensor < 0 ? x : ops::rms_norm(x, tensors_[spec.tensor], spec.eps, spec.kind);
 }
 
-const at::Tensor& Transformer::head_weight() const {
-  return lm_head_.defined() ? lm_head_ : embed_tokens_;
+std::vector<at::Tensor> Transformer::project(int linear, const at::Tensor& x,
+                                             const AdapterView& adapters) const {
+  std::vector<at::Tensor> outputs;
+  for (size_t module = 0; module < linears_[linear].size(); ++module) {
+    outputs.push_back(linear_with_adapters(x, linears_[linear][module], adapters, linear,
+                                           static_cast<int64_t>(module)));
+  }
+  return outputs;
+}
+
+std::vector<at::Tensor> Transformer::project_split(int linear, const at::Tensor& x,
+                                                   const AdapterView& adapters,
+                                                   const std::vector<int64_t>& sizes) const {
+  std::vector<at::Tensor> outputs = project(linear, x, adapters);
+  if (outputs.size() == sizes.size()) return outputs;
+  return outputs[0].split_with_sizes(sizes, -1);
+}
+
+at::Tensor Transformer::project_one(int linear, const at::Tensor& x,
+                                    const AdapterView& adapters) const {
+  return linear_with_adapters(x, linears_[linear][0], adapters, linear, 0);
+}
+
+at::Tensor Transformer::feed_forward(const MlpSpec& spec, const at::Tensor& x,
+                                     const AdapterView& adapters) const {
+  const auto halves = project_split(spec.gate_up, x, adapters, {spec.width, spec.width});
+  return project_one(spec.down, ops::gated(halves[0], halves[1], spec.activation), adapters);
+}
+
+at::Tensor Transformer::logits(const at::Tensor& hidden, const AdapterView& adapters) const {
+  const auto base = [&](const at::Tensor& rows) {
+    return packed_head_.defined() ? ops::linear(rows, packed_head_)
+                                  : at::linear(rows, tensors_[spec_.head]);
+  };
+  at::Tensor logits;
+  if (any_saved(adapters, &LoraAdapter::SavedModules::head)) {
+    logits = by_adapter(hidden, adapters, [&](const LoraAdapter* adapter, const at::Tensor& rows) {
+      const bool own = adapter && adapter->saved().head.defined();
+      return own ? at::linear(rows, adapter->saved().head.to(dtype_)) : base(rows);
+    });
+  } else {
+    logits = base(hidden);
+  }
+  if (spec_.logit_scale != 1) logits = logits * spec_.logit_scale;
+  if (spec_.logit_softcap > 0) {
+    logits = at::tanh(logits / spec_.logit_softcap) * spec_.logit_softcap;
+  }
+  return logits;
 }
 
 }  // namespace lorry::model

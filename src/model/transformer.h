@@ -1,9 +1,8 @@
-// The decoder: one block serves Qwen2/2.5, Llama 2/3.x, Qwen3 and Mistral.
+// The decoder: one block that interprets a ModelSpec.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
-#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -11,80 +10,130 @@
 #include <vector>
 
 #include "base/result.h"
-#include "model/attention.h"
-#include "model/config.h"
-#include "model/device.h"
+#include "model/attention_view.h"
 #include "model/lora.h"
+#include "model/rope.h"
 #include "model/safetensors.h"
+#include "model/spec.h"
+#include "ops/device.h"
+#include "ops/weight.h"
 #include "store/bucket.h"
 
 namespace lorry::model {
 
-struct RopeAngles;
+struct LoadOptions {
+  at::ScalarType dtype = at::kFloat;
+  at::Device device = at::kCPU;
+  /// For generation on a CPU: bf16 matrices in the layout that multiplies few rows fastest. They
+  /// take memory of their own and have no gradient.
+  bool pack = false;
+};
 
-/// Weights of one block, (out, in) as checkpoints store them. Biases and norms that the
-/// architecture lacks are undefined tensors.
-struct BlockWeights {
-  at::Tensor input_norm, post_attention_norm, q_norm, k_norm;
-  std::array<at::Tensor, 7> weight;  ///< by Projection
-  std::array<at::Tensor, 7> bias;
+/// What the blocks of one step share.
+struct StepContext {
+  AttentionView& attention;
+  const AdapterView& adapters;
+  std::vector<RopeAngles> angles;  ///< by ModelSpec::ropes
 };
 
 /// One model on one device. Steps may run from one thread at a time; the weights do not change
-/// unless training owns them.
+/// unless training owns them. T tokens of a packed step.
 class Transformer {
  public:
-  /// Reads config.json and the weights of a Hub-layout directory into `dtype` on `device`.
+  /// Reads config.json and the weights of a Hub-layout directory.
   static Result<std::shared_ptr<Transformer>> load(const store::Bucket& bucket,
-                                                   const std::string& dir, at::ScalarType dtype,
-                                                   at::Device device);
+                                                   const std::string& dir,
+                                                   const LoadOptions& options);
 
-  const ModelConfig& config() const { return config_; }
-  at::ScalarType dtype() const { return embed_tokens_.scalar_type(); }
-  at::Device device() const { return embed_tokens_.device(); }
+  const ModelSpec& spec() const { return spec_; }
+  at::ScalarType dtype() const { return dtype_; }
+  at::Device device() const { return device_; }
 
-  /// One step over a flat run of T tokens. input_ids, positions: (T) int64 on the device.
-  /// Returns the hidden state after the last norm, (T, hidden_size). Differentiable in the adapter
-  /// (and in the weights, where they require gradients).
+  /// One step over T tokens of any number of sequences, concatenated. input_ids, positions: (T)
+  /// int64 on the device. Returns the hidden state after the last norm, (T, hidden_size).
+  /// Differentiable in the adapters (and in the weights, where they require gradients).
+  /// The same as embed, run_block for each layer, finish.
   at::Tensor forward(const at::Tensor& input_ids, const at::Tensor& positions,
                      AttentionView& attention, const AdapterView& adapters) const;
 
-  /// Logits of the rows asked for: (R, hidden_size) -> (R, vocab_size), in the model's dtype.
-  at::Tensor logits(const at::Tensor& hidden) const;
-  /// The head's weight, (vocab_size, hidden_size); the embedding's where they are tied.
-  const at::Tensor& head_weight() const;
+  StepContext step_context(const at::Tensor& positions, AttentionView& attention,
+                           const AdapterView& adapters) const;
+  /// (T) -> (T, hidden_size).
+  at::Tensor embed(const at::Tensor& input_ids, const AdapterView& adapters) const;
+  /// (T, hidden_size) -> (T, hidden_size), through layer `layer`.
+  at::Tensor run_block(int64_t layer, const at::Tensor& x, const StepContext& context) const;
+  /// The last norm.
+  at::Tensor finish(const at::Tensor& x) const;
 
-  /// Every weight under its checkpoint name, in checkpoint order; a tied head is not repeated.
-  /// The tensors are the model's own, not copies. After `load` they may lie in a file mapped
-  /// read-only; whoever wants to write to them gives them memory of their own first.
+  /// Logits of the rows asked for: (R, hidden_size) -> (R, vocab_size), in the model's dtype.
+  /// `adapters` may bring heads of their own; its segments count rows.
+  at::Tensor logits(const at::Tensor& hidden, const AdapterView& adapters = {}) const;
+  /// The head's matrix, (vocab_size, hidden_size), in the model's dtype; the embedding's where they
+  /// are tied. logits = softcap(logit_scale * hidden head^T), see ModelSpec.
+  const at::Tensor& head_weight() const { return tensors_[spec_.head]; }
+
+  /// Every weight under its canonical name (ModelSpec's), in a fixed order; a tied head is not
+  /// repeated. The tensors are the model's own, not copies. After `load` they may lie in a file
+  /// mapped read-only; whoever wants to write to them gives them memory of their own first. Only of
+  /// models whose weights are all dense.
   NamedTensors named_weights() const;
 
- private:
-  friend Result<> check_checkpoint(const store::Bucket& bucket, const std::string& dir);
-  Transformer() = default;
-  /// Calls fn(name, shape, tensor) for each weight that the configuration asks for.
-  template <typename Self, typename Fn>
-  static void visit_weights(Self& self, Fn&& fn);
-  Result<> read_weights(const SafetensorsReader& reader, at::ScalarType dtype, at::Device device);
-  at::Tensor attention_block(const at::Tensor& x, const BlockWeights& block, int64_t layer,
-                             const RopeAngles& angles, AttentionView& attention,
-                             const AdapterView& adapters) const;
-  at::Tensor mlp_block(const at::Tensor& x, const BlockWeights& block, int64_t layer,
-                       const AdapterView& adapters) const;
+  /// One module's weight, as an adapter sees it.
+  const ops::Weight& weight(int64_t linear, int64_t module) const {
+    return linears_[linear][module];
+  }
+  const at::Tensor& tensor(int index) const { return tensors_[index]; }
 
-  ModelConfig config_;
-  at::Tensor embed_tokens_, norm_, lm_head_;  // lm_head_ undefined when tied
-  std::vector<BlockWeights> blocks_;
-  at::Tensor inv_freq_;  // (D/2) float32
-  double rope_attention_scale_ = 1.0;
+ private:
+  friend class ModelLoader;
+  Transformer() = default;
+
+  at::Tensor norm(const at::Tensor& x, const NormSpec& spec) const;
+  /// One output a module of the map, adapters included.
+  std::vector<at::Tensor> project(int linear, const at::Tensor& x,
+                                  const AdapterView& adapters) const;
+  /// The same cut at `sizes` where the map is one fused module.
+  std::vector<at::Tensor> project_split(int linear, const at::Tensor& x,
+                                        const AdapterView& adapters,
+                                        const std::vector<int64_t>& sizes) const;
+  at::Tensor project_one(int linear, const at::Tensor& x, const AdapterView& adapters) const;
+  at::Tensor attend(int64_t layer, const AttentionSpec& spec, const at::Tensor& x,
+                    const StepContext& context) const;
+  at::Tensor attend(int64_t layer, const MlaSpec& spec, const at::Tensor& x,
+                    const StepContext& context) const;
+  at::Tensor feed_forward(const MlpSpec& spec, const at::Tensor& x,
+                          const AdapterView& adapters) const;
+  at::Tensor feed_forward(const MoeSpec& spec, const at::Tensor& x,
+                          const AdapterView& adapters) const;
+
+  ModelSpec spec_;
+  at::ScalarType dtype_ = at::kFloat;
+  at::Device device_ = at::kCPU;
+  std::vector<at::Tensor> tensors_;                // by ModelSpec::tensors
+  std::vector<std::vector<ops::Weight>> linears_;  // by ModelSpec::linears, then module
+  ops::Weight packed_head_;                        // undefined unless LoadOptions::pack
+  std::vector<RopeFrequencies> ropes_;
 };
 
-/// config.json and, if it is there, generation_config.json of a Hub-layout directory. Where the
-/// configuration names no dtype, the dtype of the stored embedding is filled in.
-Result<ModelConfig> load_model_config(const store::Bucket& bucket, const std::string& dir);
+/// Reads config.json and, if it is there, generation_config.json of a Hub-layout directory. Where
+/// the configuration names no dtype, the dtype of the stored embedding is filled in.
+Result<ModelSpec> load_model_spec(const store::Bucket& bucket, const std::string& dir);
 
 /// Whether `Transformer::load` would find a supported architecture and every weight in its right
 /// shape. Reads config.json and the safetensors headers only.
 Result<> check_checkpoint(const store::Bucket& bucket, const std::string& dir);
+
+/// What a fresh adapter may start from.
+class TransformerBase final : public LoraAdapter::BaseWeights {
+ public:
+  explicit TransformerBase(const Transformer& model) : model_(model) {}
+  at::Tensor weight(int64_t linear, int64_t module) const override;
+  at::Tensor bias(int64_t linear, int64_t module) const override;
+  at::Tensor embed() const override;
+  at::Tensor head() const override;
+
+ private:
+  const Transformer& model_;
+};
 
 }  // namespace lorry::model

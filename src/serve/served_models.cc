@@ -103,7 +103,7 @@ class ModelLoader {
     if (options_.model.empty())
       return usage_error("no model is named; give --model or set MODEL_NAME");
     LORRY_ASSIGN(bucket_, store::Bucket::open(options_.bucket, false));
-    LORRY_ASSIGN(device_, model::resolve_device(options_.device));
+    LORRY_ASSIGN(device_, ops::resolve_device(options_.device));
     const std::string base_dir = store::model_dir(options_.model);
     LORRY_ASSIGN(const bool has_base, complete(base_dir));
     LORRY_TRY(find_fine_tuned());
@@ -152,14 +152,14 @@ class ModelLoader {
   }
 
   Result<Weights> load_weights(const std::string& dir) {
-    LORRY_ASSIGN(const Json config_json, read_json(*bucket_, dir + "/config.json"));
     Weights weights;
     LORRY_ASSIGN(weights.generation_config,
                  read_optional_json(*bucket_, dir + "/generation_config.json"));
-    LORRY_ASSIGN(const model::ModelConfig config,
-                 model::parse_model_config(config_json, weights.generation_config));
-    LORRY_ASSIGN(const at::ScalarType dtype, model::resolve_dtype(options_.dtype, config, device_));
-    LORRY_ASSIGN(weights.transformer, model::Transformer::load(*bucket_, dir, dtype, device_));
+    LORRY_ASSIGN(const model::ModelSpec spec, model::load_model_spec(*bucket_, dir));
+    LORRY_ASSIGN(const at::ScalarType dtype,
+                 ops::resolve_dtype(options_.dtype, spec.dtype, device_));
+    LORRY_ASSIGN(weights.transformer, model::Transformer::load(
+                                          *bucket_, dir, {dtype, device_, device_.is_cpu()}));
     return weights;
   }
 
@@ -177,7 +177,7 @@ class ModelLoader {
     ServedModel served;
     LORRY_ASSIGN(served.chat, load_chat(dir));
     served.defaults = sampling_defaults(weights.generation_config);
-    const auto& config = weights.transformer->config();
+    const auto& config = weights.transformer->spec();
     for (int64_t id : config.eos_token_ids) add_once(served.stop_ids, id);
     if (const auto id = served.chat->tokenizer()->eos_id()) add_once(served.stop_ids, *id);
     served.chat_stop_ids = served.stop_ids;
@@ -204,11 +204,9 @@ class ModelLoader {
   Result<> load_fine_tuned() {
     ServedModel served;
     if (!adapter_dir_.empty()) {
-      LORRY_ASSIGN(
-          models_->adapter_,
-          model::LoraAdapter::load(*bucket_, adapter_dir_, transformers_[0]->config(), device_));
       served = models_->models_[0];
-      served.adapter = models_->adapter_.get();
+      LORRY_ASSIGN(served.adapter, model::LoraAdapter::load(*bucket_, adapter_dir_,
+                                                            transformers_[0]->spec(), device_));
     } else {
       LORRY_ASSIGN(const Weights weights, load_weights(fused_dir_));
       LORRY_ASSIGN(served, describe(fused_dir_, weights));

@@ -21,7 +21,7 @@ struct ServedModel {
   std::string name;
   std::string parent;  ///< of a fine-tuned model: its base
   size_t lane = 0;     ///< the scheduler's index of its weights
-  const model::LoraAdapter* adapter = nullptr;
+  std::shared_ptr<const model::LoraAdapter> adapter;
   std::shared_ptr<const chat::Chat> chat;
   model::SamplingParams defaults;      ///< from generation_config.json
   std::vector<int32_t> stop_ids;       ///< the model's and the tokenizer's end of text
@@ -50,7 +50,6 @@ class ServedModels {
   friend class ModelLoader;
   std::vector<ServedModel> models_;  // the base first
   std::vector<std::pair<std::string, size_t>> further_names_;
-  std::shared_ptr<model::LoraAdapter> adapter_;
 };
 
 }  // namespace lorry::serve

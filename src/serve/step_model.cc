@@ -16,7 +16,7 @@ class TransformerStepModel final : public StepModel {
  public:
   TransformerStepModel(std::shared_ptr<model::Transformer> transformer, int64_t kv_cache_tokens)
       : transformer_(std::move(transformer)),
-        cache_(transformer_->config(), kv_cache_tokens, transformer_->dtype(),
+        cache_(transformer_->spec().cache_layout(), kv_cache_tokens, transformer_->dtype(),
                transformer_->device()),
         capacity_tokens_(cache_.free_tokens()) {}
 
@@ -40,24 +40,30 @@ class TransformerStepModel final : public StepModel {
       add_run(adapters, row.adapter, n);
       if (row.wants_logits) wanted.push_back(static_cast<int64_t>(ids.size()) - 1);
     }
-    if (adapters.adapters.size() == 1) adapters.runs.clear();
+    if (adapters.adapters.size() == 1) adapters.segments.clear();
     model::CachedAttention attention(cache_, std::move(sequences), std::move(new_tokens));
     at::Tensor hidden =
         transformer_->forward(to_device(ids), to_device(positions), attention, adapters);
     if (wanted.empty()) return {};
     if (wanted.size() != ids.size()) hidden = hidden.index_select(0, to_device(wanted));
-    return transformer_->logits(hidden);
+    return transformer_->logits(hidden, of_rows(adapters, wanted));
   }
 
  private:
-  static void add_run(model::AdapterView& view, const model::LoraAdapter* adapter, int64_t tokens) {
+  /// The view of the tokens that have logits.
+  static model::AdapterView of_rows(const model::AdapterView& view,
+                                    const std::vector<int64_t>& rows) {
+    return view.segments.empty() ? view : view.of_tokens(at::tensor(rows, at::kLong));
+  }
+  static void add_run(model::AdapterView& view,
+                      const std::shared_ptr<const model::LoraAdapter>& adapter, int64_t tokens) {
     const auto found = std::find(view.adapters.begin(), view.adapters.end(), adapter);
     const int64_t index = found - view.adapters.begin();
     if (found == view.adapters.end()) view.adapters.push_back(adapter);
-    if (!view.runs.empty() && view.runs.back().first == index) {
-      view.runs.back().second += tokens;
+    if (!view.segments.empty() && view.segments.back().first == index) {
+      view.segments.back().second += tokens;
     } else {
-      view.runs.emplace_back(index, tokens);
+      view.segments.emplace_back(index, tokens);
     }
   }
   at::Tensor to_device(const std::vector<int64_t>& values) const {
@@ -86,10 +92,12 @@ std::unique_ptr<StepModel> make_step_model(std::shared_ptr<model::Transformer> t
 int64_t choose_kv_cache_tokens(const model::Transformer& transformer, int64_t wanted,
                                int64_t useful, int64_t shares) {
   if (wanted > 0) return wanted;
-  const auto& config = transformer.config();
-  const int64_t bytes_per_token = 2 * config.num_hidden_layers * config.num_key_value_heads *
-                                  config.head_dim *
-                                  static_cast<int64_t>(c10::elementSize(transformer.dtype()));
+  int64_t numbers_per_token = 0;
+  for (const model::LayerCache& layer : transformer.spec().cache_layout()) {
+    numbers_per_token += layer.kv_heads * (layer.key_dim + layer.value_dim);
+  }
+  const int64_t bytes_per_token =
+      numbers_per_token * static_cast<int64_t>(c10::elementSize(transformer.dtype()));
   const int64_t possible =
       cache_memory(transformer.device()) / shares / std::max<int64_t>(bytes_per_token, 1);
   return std::max<int64_t>(std::min(possible, useful), KvCache::kBlockTokens);

@@ -17,7 +17,7 @@ namespace lorry::serve {
 struct StepRow {
   const model::KvCache::Sequence* cache = nullptr;  ///< holds what came before, has room for these
   std::span<const int32_t> tokens;
-  const model::LoraAdapter* adapter = nullptr;
+  std::shared_ptr<const model::LoraAdapter> adapter;
   bool wants_logits = false;  ///< of the last token
 };
 

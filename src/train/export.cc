@@ -7,6 +7,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "model/merge.h"
 #include "model/safetensors.h"
 
 namespace lorry::train {
@@ -34,37 +35,6 @@ Result<> copy_files(const store::Bucket& bucket, const char* const (&names)[N],
   }
   return {};
 }
-
-/// "model.layers.0.self_attn.q_proj.weight" and 'A' or 'B' of
-/// "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight".
-std::pair<std::string, char> split_peft_name(const std::string& name) {
-  constexpr std::string_view kPrefix = "base_model.model.";
-  const size_t at = name.rfind(".lora_");
-  const std::string module = name.substr(kPrefix.size(), at - kPrefix.size());
-  return {module + ".weight", name[at + 6]};
-}
-
-/// scale * B A for each weight that the adapter changes, made when it is asked for.
-class Deltas {
- public:
-  explicit Deltas(const model::LoraAdapter& adapter) : scale_(adapter.config().scale()) {
-    for (const auto& [name, tensor] : adapter.named_parameters()) {
-      const auto [weight, which] = split_peft_name(name);
-      (which == 'A' ? pairs_[weight].a : pairs_[weight].b) =
-          tensor.detach().to(at::kCPU, at::kFloat);
-    }
-  }
-  const std::map<std::string, model::LoraAdapter::Pair>& pairs() const { return pairs_; }
-  at::Tensor apply(const std::string& name, const at::Tensor& weight) const {
-    const auto found = pairs_.find(name);
-    if (found == pairs_.end()) return weight;
-    return model::merged_weight(weight, found->second, scale_);
-  }
-
- private:
-  double scale_;
-  std::map<std::string, model::LoraAdapter::Pair> pairs_;
-};
 
 using Transform = std::function<at::Tensor(const std::string&, const at::Tensor&)>;
 
@@ -118,14 +88,16 @@ Result<> rewrite_checkpoint(const store::Bucket& bucket, const std::string& mode
 }
 
 /// Logits (T, V) of one sequence in float32.
-at::Tensor run(const model::Transformer& model, const model::LoraAdapter* adapter,
+at::Tensor run(const model::Transformer& model,
+               const std::shared_ptr<const model::LoraAdapter>& adapter,
                const std::vector<int64_t>& input_ids) {
   const auto tokens = static_cast<int64_t>(input_ids.size());
   const at::Tensor ids = at::tensor(input_ids, at::kLong).to(model.device());
   const at::Tensor positions = at::arange(tokens, ids.options());
   model::PackedAttention attention({0, tokens});
   const auto view = adapter ? model::AdapterView::one(adapter) : model::AdapterView::none();
-  return model.logits(model.forward(ids, positions, attention, view)).to(at::kCPU, at::kFloat);
+  return model.logits(model.forward(ids, positions, attention, view), view)
+      .to(at::kCPU, at::kFloat);
 }
 
 }  // namespace
@@ -138,19 +110,14 @@ Result<> export_adapter(const store::Bucket& bucket, const model::LoraAdapter& a
   return copy_files(bucket, kTextFiles, model_dir, out_dir);
 }
 
-Result<> export_merged(const store::Bucket& bucket, const model::LoraAdapter& adapter,
-                       const std::string& model_dir, const std::string& out_dir,
-                       int64_t max_file_bytes) {
+Result<> export_merged(const store::Bucket& bucket, const model::ModelSpec& spec,
+                       const model::LoraAdapter& adapter, const std::string& model_dir,
+                       const std::string& out_dir, int64_t max_file_bytes) {
   LORRY_ASSIGN(const auto reader, model::SafetensorsReader::open(bucket, model_dir, "model"));
-  const Deltas deltas(adapter);
-  for (const auto& [name, pair] : deltas.pairs()) {
-    if (reader->contains(name)) continue;
-    return corrupt_data(fmt::format(
-        "{}: the adapter changes {}, which the checkpoint does not have", model_dir, name));
-  }
+  LORRY_ASSIGN(const auto merge, model::AdapterMerge::create(spec, adapter, *reader, model_dir));
   return rewrite_checkpoint(bucket, model_dir, out_dir, max_file_bytes, *reader,
                             [&](const std::string& name, const at::Tensor& weight) {
-                              return deltas.apply(name, weight);
+                              return merge.apply(name, weight);
                             });
 }
 
@@ -174,7 +141,8 @@ Result<> export_full(const store::Bucket& bucket, const std::vector<std::string>
                             });
 }
 
-ExportCheck compare_logits(const model::Transformer& trained, const model::LoraAdapter* adapter,
+ExportCheck compare_logits(const model::Transformer& trained,
+                           const std::shared_ptr<const model::LoraAdapter>& adapter,
                            const model::Transformer& exported,
                            const std::vector<int64_t>& input_ids) {
   const at::NoGradGuard no_grad;

@@ -23,7 +23,8 @@ Result<> export_adapter(const store::Bucket& bucket, const model::LoraAdapter& a
 /// Writes the checkpoint of `model_dir` with scale * B A added to each target's weight (in float32,
 /// rounded once to the weight's own dtype), with its config and tokenizer files. Files hold at most
 /// `max_file_bytes` of tensors; more than one have an index.
-Result<> export_merged(const store::Bucket& bucket, const model::LoraAdapter& adapter,
+Result<> export_merged(const store::Bucket& bucket, const model::ModelSpec& spec,
+                       const model::LoraAdapter& adapter,
                        const std::string& model_dir, const std::string& out_dir,
                        int64_t max_file_bytes = 5'000'000'000);
 
@@ -41,7 +42,8 @@ struct ExportCheck {
 };
 
 /// Runs `input_ids` through both models, with `adapter` (may be null) on the first.
-ExportCheck compare_logits(const model::Transformer& trained, const model::LoraAdapter* adapter,
+ExportCheck compare_logits(const model::Transformer& trained,
+                           const std::shared_ptr<const model::LoraAdapter>& adapter,
                            const model::Transformer& exported,
                            const std::vector<int64_t>& input_ids);
 

@@ -3,44 +3,63 @@
 #include <algorithm>
 
 namespace lorry::train {
+namespace {
 
-double attended_keys(const model::ModelConfig& config, int64_t length) {
+/// Width of the queries' heads and of the values', which an attended key costs.
+double attention_width(const model::BlockSpec& block) {
+  if (const auto* mla = std::get_if<model::MlaSpec>(&block.attention)) {
+    const int64_t per_head = mla->nope_dim + mla->rope_dim + mla->value_dim;
+    return static_cast<double>(mla->heads * per_head) / 2;
+  }
+  const auto& attention = std::get<model::AttentionSpec>(block.attention);
+  return static_cast<double>(attention.heads * attention.head_dim);
+}
+
+/// Which part of a layer's experts a token goes through; 1 where there are none.
+double active_share(const model::ModelSpec& spec, const model::LinearSpec& linear) {
+  if (linear.modules[0].expert < 0 || linear.layer < 0) return 1;
+  const auto* moe = std::get_if<model::MoeSpec>(&spec.layers[linear.layer].mlp);
+  return moe ? static_cast<double>(moe->active) / static_cast<double>(moe->experts.size()) : 1;
+}
+
+}  // namespace
+
+double attended_keys(const model::ModelSpec& spec, int64_t length) {
   const auto keys = [length](int64_t window) {
     const double n = static_cast<double>(window > 0 ? std::min(window, length) : length);
     return n * (n + 1) / 2 + (static_cast<double>(length) - n) * n;
   };
   double all = 0;
-  for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer)
-    all += keys(static_cast<size_t>(layer) < config.sliding_window.size()
-                    ? config.sliding_window[static_cast<size_t>(layer)]
-                    : 0);
+  for (const int64_t window : spec.windows()) all += keys(window);
   return all;
 }
 
-int64_t lora_parameters(const model::ModelConfig& config, const model::LoraConfig& lora) {
-  int64_t per_layer = 0;
-  for (const auto projection : lora.targets) {
-    const auto [in, out] = model::projection_shape(config, projection);
-    per_layer += lora.r * (in + out);
+int64_t lora_parameters(const model::ModelSpec& spec, const model::LoraConfig& lora) {
+  const auto selected = model::select_modules(spec, lora);
+  if (!selected.ok()) return 0;
+  int64_t parameters = 0;
+  for (const auto& [l, m] : *selected) {
+    const model::Module& module = spec.linears[l].modules[m];
+    parameters += lora.rank_of(module.name) * (spec.linears[l].in + module.rows);
   }
-  return per_layer * config.num_hidden_layers;
+  return parameters;
 }
 
-double training_flops(const model::ModelConfig& config,
-                      const std::optional<model::LoraConfig>& lora, const RunWork& work) {
-  double block = 0;  // numbers in the matrices of a block
-  for (const auto projection : model::kProjections) {
-    const auto [in, out] = model::projection_shape(config, projection);
-    block += static_cast<double>(in) * static_cast<double>(out);
+double training_flops(const model::ModelSpec& spec, const std::optional<model::LoraConfig>& lora,
+                      const RunWork& work) {
+  double blocks = 0;  // numbers in the matrices that a token goes through
+  for (const model::LinearSpec& linear : spec.linears) {
+    blocks += static_cast<double>(linear.in) * static_cast<double>(linear.out()) *
+              active_share(spec, linear);
   }
   const double per_weight = lora ? 4 : 6;
-  const double blocks = block * static_cast<double>(config.num_hidden_layers);
-  const double head =
-      static_cast<double>(config.hidden_size) * static_cast<double>(config.vocab_size);
-  const auto width = static_cast<double>(config.num_attention_heads * config.head_dim);
+  const double head = static_cast<double>(spec.hidden_size) * static_cast<double>(spec.vocab_size);
+  double width = 0;  // mean over the layers, since `attended` is their sum
+  for (const auto& block : spec.layers) width += attention_width(block);
+  width /= std::max<double>(1, static_cast<double>(spec.layers.size()));
   double flops = per_weight * (blocks * work.tokens + head * work.targets);
   flops += 12 * width * work.attended;
-  if (lora) flops += 6 * static_cast<double>(lora_parameters(config, *lora)) * work.tokens;
+  if (lora) flops += 6 * static_cast<double>(lora_parameters(spec, *lora)) * work.tokens;
   return flops;
 }
 

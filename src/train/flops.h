@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <optional>
 
-#include "model/config.h"
-#include "model/lora.h"
+#include "model/lora_config.h"
+#include "model/spec.h"
 
 namespace lorry::train {
 
@@ -18,7 +18,7 @@ struct RunWork {
 
 /// Keys that the tokens of one example of `length` tokens look at, over all layers: a causal
 /// triangle, cut at the layer's window.
-double attended_keys(const model::ModelConfig& config, int64_t length);
+double attended_keys(const model::ModelSpec& spec, int64_t length);
 
 /// Multiplications and additions of forward and backward pass over `work`. A weight W of p numbers
 /// costs 2 p a token forward, 2 p for the gradient of its input and, if it is trained, 2 p for its
@@ -26,10 +26,10 @@ double attended_keys(const model::ModelConfig& config, int64_t length);
 /// of all heads a key forward and twice that backward. Norms, rotations and softmax are left out.
 /// Source of the counting: Kaplan et al. 2020, arXiv:2001.08361, table 1; Hoffmann et al. 2022,
 /// arXiv:2203.15556, appendix F. `lora`: nullopt for full training.
-double training_flops(const model::ModelConfig& config,
+double training_flops(const model::ModelSpec& spec,
                       const std::optional<model::LoraConfig>& lora, const RunWork& work);
 
 /// Numbers in all low-rank pairs of an adapter.
-int64_t lora_parameters(const model::ModelConfig& config, const model::LoraConfig& lora);
+int64_t lora_parameters(const model::ModelSpec& spec, const model::LoraConfig& lora);
 
 }  // namespace lorry::train

@@ -10,6 +10,7 @@
 #include "base/digest.h"
 #include "base/log.h"
 #include "chat/chat.h"
+#include "model/transformer.h"
 #include "store/layout.h"
 #include "train/batch.h"
 #include "train/schedule.h"
@@ -65,16 +66,6 @@ Result<Json> require_info(const store::Bucket& bucket, const std::string& dir,
 Result<Json> read_json(const store::Bucket& bucket, const std::string& path) {
   LORRY_ASSIGN(const std::string text, bucket.read(path));
   return parse_json(text, path);
-}
-
-Result<model::ModelConfig> read_config(const store::Bucket& bucket, const std::string& dir) {
-  LORRY_ASSIGN(const Json config, read_json(bucket, dir + "/config.json"));
-  Json generation_config;
-  LORRY_ASSIGN(const bool exists, bucket.exists(dir + "/generation_config.json"));
-  if (exists) {
-    LORRY_ASSIGN(generation_config, read_json(bucket, dir + "/generation_config.json"));
-  }
-  return model::parse_model_config(config, generation_config).with_context(dir);
 }
 
 /// A digest that info.json recorded, wherever the stage put it; "" if it did not.
@@ -202,26 +193,12 @@ Result<> check_options(const TrainOptions& o) {
   return {};
 }
 
-Result<model::LoraConfig> lora_config(const TrainOptions& options) {
+model::LoraConfig lora_config(const TrainOptions& options) {
   model::LoraConfig config;
   config.r = options.lora_r;
   config.alpha = options.lora_alpha;
   config.dropout = options.lora_dropout;
-  const auto& names = options.target_modules;
-  if (names.empty() || (names.size() == 1 && names[0] == "all-linear")) return config;
-  config.targets.clear();
-  for (const auto projection : model::kProjections) {
-    if (std::find(names.begin(), names.end(), model::projection_name(projection)) != names.end()) {
-      config.targets.push_back(projection);
-    }
-  }
-  for (const std::string& name : names) {
-    if (model::projection_from_name(name)) continue;
-    return usage_error(
-        fmt::format("--target-modules: no module '{}'; there are q_proj, k_proj, "
-                    "v_proj, o_proj, gate_proj, up_proj, down_proj",
-                    name));
-  }
+  config.target_modules = options.target_modules;
   return config;
 }
 
@@ -238,7 +215,8 @@ Result<Inputs> open_inputs(const TrainOptions& options) {
                             fmt::format("lorry pretokenize --model {} --dataset {}", options.model,
                                         options.dataset)));
   LORRY_TRY(check_owner(data_dir, inputs.data_info, options));
-  LORRY_ASSIGN(inputs.config, read_config(bucket, model_dir));
+  LORRY_ASSIGN(inputs.spec, model::load_model_spec(bucket, model_dir));
+  if (!options.full) LORRY_TRY(model::select_modules(inputs.spec, lora_config(options)));
   LORRY_TRY(check_text_digests(bucket, model_dir, data_dir, inputs.data_info));
   LORRY_ASSIGN(inputs.adapter, open_adapter(options, inputs.bucket));
   inputs.identity = Json{{"base", base_digest(inputs.model_info)},

@@ -10,8 +10,8 @@
 #include "base/json.h"
 #include "base/result.h"
 #include "data/token_shard.h"
-#include "model/config.h"
-#include "model/lora.h"
+#include "model/lora_config.h"
+#include "model/spec.h"
 #include "store/bucket.h"
 #include "train/rows.h"
 #include "train/train.h"
@@ -25,8 +25,8 @@ Result<> check_options(const TrainOptions& options);
 /// meet in one directory (`a` and `b/c`, `a/b` and `c`).
 Result<> check_owner(const std::string& dir, const Json& info, const TrainOptions& options);
 
-/// The adapter that the options ask for; an unknown target module is refused by name.
-Result<model::LoraConfig> lora_config(const TrainOptions& options);
+/// The adapter that the options ask for.
+model::LoraConfig lora_config(const TrainOptions& options);
 
 /// Where `--adapter` points: a local directory, or else one in the bucket.
 struct AdapterSource {
@@ -36,7 +36,7 @@ struct AdapterSource {
 
 struct Inputs {
   std::shared_ptr<store::Bucket> bucket;
-  model::ModelConfig config;
+  model::ModelSpec spec;
   AdapterSource adapter;
   std::vector<std::shared_ptr<data::TokenShardReader>> shards;
   Json model_info, data_info;  ///< info.json of models/{model} and model-ready/{model}/{dataset}

@@ -15,13 +15,20 @@ struct HeadLoss {
   at::Tensor hidden_grad;  ///< (N, H) of scale * sum, in the hidden state's dtype
 };
 
+/// What turns hidden states into logits: softcap(scale * hidden weight^T).
+struct Head {
+  at::Tensor weight;   ///< (V, H) in hidden's dtype
+  double scale = 1;    ///< on the logits (Granite)
+  double softcap = 0;  ///< c: c tanh(logit / c) (Gemma 2); 0: none
+};
+
 /// Loss and gradient of next-token prediction.
 ///
-/// hidden: (N, H), no graph needed; targets: (N) int64; head: (V, H) in hidden's dtype. Logits are
-/// made for a few rows at a time and the softmax runs in float32. `scale` multiplies the gradients
-/// alone: 1 / targets of the step, times the loss scale of float16. `head_grad`, if it is defined,
-/// is (V, H) float32 and has the head's gradient added.
-HeadLoss head_loss(const at::Tensor& hidden, const at::Tensor& targets, const at::Tensor& head,
+/// hidden: (N, H), no graph needed; targets: (N) int64. Logits are made for a few rows at a time and
+/// the softmax runs in float32. `scale` multiplies the gradients alone: 1 / targets of the step,
+/// times the loss scale of float16. `head_grad`, if it is defined, is (V, H) float32 and has the
+/// head's gradient added.
+HeadLoss head_loss(const at::Tensor& hidden, const at::Tensor& targets, const Head& head,
                    double scale, const at::Tensor& head_grad = {});
 
 }  // namespace lorry::train

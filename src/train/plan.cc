@@ -6,8 +6,8 @@
 #include <memory>
 #include <optional>
 
-#include "model/device.h"
 #include "model/safetensors.h"
+#include "ops/device.h"
 #include "store/layout.h"
 #include "train/flops.h"
 #include "train/inputs.h"
@@ -43,14 +43,14 @@ Result<int64_t> count_parameters(const store::Bucket& bucket, const std::string&
 /// Where the run would take place; a GPU need not be there to be planned for.
 Result<at::Device> planned_device(const std::string& name) {
   if (name.starts_with("cuda")) return at::Device(at::kCUDA);
-  return model::resolve_device(name);
+  return ops::resolve_device(name);
 }
 
-Result<int64_t> bytes_of_a_weight(const TrainOptions& options, const model::ModelConfig& config,
+Result<int64_t> bytes_of_a_weight(const TrainOptions& options, const model::ModelSpec& spec,
                                   at::Device device) {
   std::string dtype = options.dtype;
   if (dtype == "auto" && device.is_cuda()) dtype = "bfloat16";
-  LORRY_ASSIGN(const auto type, model::resolve_dtype(dtype, config, at::Device(at::kCPU)));
+  LORRY_ASSIGN(const auto type, ops::resolve_dtype(dtype, spec.dtype, at::Device(at::kCPU)));
   return int64_t{type == at::kFloat ? 4 : 2};
 }
 
@@ -79,7 +79,7 @@ void play(const TrainOptions& options, const Inputs& inputs, TrainPlan& plan, Ru
         plan.longest = std::max(plan.longest, size);
         plan.cut_examples += size > options.max_length;
         tokens += std::min(size, options.max_length);
-        work.attended += attended_keys(inputs.config, std::min(size, options.max_length));
+        work.attended += attended_keys(inputs.spec, std::min(size, options.max_length));
       }
     }
     plan.tokens += tokens;
@@ -99,31 +99,31 @@ Result<TrainPlan> plan_training(const TrainOptions& options) {
   LORRY_TRY(open_rows(inputs, options));
   LORRY_TRY(check_targets(inputs, options.max_length));
   LORRY_ASSIGN(const at::Device device, planned_device(options.device));
-  LORRY_ASSIGN(const int64_t weight, bytes_of_a_weight(options, inputs.config, device));
+  LORRY_ASSIGN(const int64_t weight, bytes_of_a_weight(options, inputs.spec, device));
   LORRY_ASSIGN(const int64_t parameters,
                count_parameters(*inputs.bucket, store::model_dir(options.model)));
   TrainPlan plan;
-  plan.run_tokens = run_tokens(inputs.config, device);
+  plan.run_tokens = run_tokens(inputs.spec, device);
   RunWork work;
   play(options, inputs, plan, work);
 
   plan.weights_bytes = parameters * weight;
-  plan.fused_bytes = parameters * (inputs.config.dtype == "float32" ? 4 : 2);
+  plan.fused_bytes = parameters * (inputs.spec.dtype == "float32" ? 4 : 2);
   std::optional<model::LoraConfig> lora;
   if (options.full) {
     plan.trained_parameters = parameters;
     plan.state_bytes = parameters * (weight == 4 ? kStateBytes - 4 : kFullStateBytes);
   } else {
-    LORRY_ASSIGN(lora, lora_config(options));
-    plan.trained_parameters = lora_parameters(inputs.config, *lora);
+    lora = lora_config(options);
+    plan.trained_parameters = lora_parameters(inputs.spec, *lora);
     plan.state_bytes = plan.trained_parameters * kStateBytes;
     plan.adapter_bytes = plan.trained_parameters * 4;
   }
   plan.checkpoint_bytes = plan.trained_parameters * 12;  // parameter and two moments
-  plan.activation_bytes = plan.run_tokens * activation_bytes(inputs.config) * weight / 2;
+  plan.activation_bytes = plan.run_tokens * activation_bytes(inputs.spec) * weight / 2;
   plan.on_gpu = device.is_cuda();
-  if (plan.on_gpu) plan.logits_bytes = logits_bytes(inputs.config.vocab_size, device);
-  plan.flops = training_flops(inputs.config, lora, work);
+  if (plan.on_gpu) plan.logits_bytes = logits_bytes(inputs.spec.vocab_size, device);
+  plan.flops = training_flops(inputs.spec, lora, work);
   // The weights twice: the merged model is compared with the trained one before it is published.
   plan.memory_bytes =
       kFixedBytes + 2 * plan.weights_bytes + plan.state_bytes + plan.logits_bytes +

@@ -38,7 +38,7 @@ std::string_view dtype_name(at::ScalarType dtype) {
 
 Result<> write_fused(const RunResult& r, const std::string& model_dir, const std::string& dir) {
   const store::Bucket& bucket = *r.inputs.bucket;
-  if (r.adapter) return export_merged(bucket, *r.adapter, model_dir, dir);
+  if (r.adapter) return export_merged(bucket, r.inputs.spec, *r.adapter, model_dir, dir);
   return export_full(bucket, r.trainable.names(), r.trainable.params(), model_dir, dir);
 }
 
@@ -46,10 +46,10 @@ Result<> write_fused(const RunResult& r, const std::string& model_dir, const std
 Result<ExportCheck> check_fused(const RunResult& r, const std::string& dir) {
   const store::Bucket& bucket = *r.inputs.bucket;
   LORRY_ASSIGN(const auto fused,
-               model::Transformer::load(bucket, dir, r.model.dtype(), r.model.device()));
+               model::Transformer::load(bucket, dir, {r.model.dtype(), r.model.device()}));
   const ExportCheck check =
       compare_logits(r.model, r.adapter, *fused, check_tokens(r.inputs, r.options.max_length));
-  const double allowed = std::max(allowed_relative_rms(r.inputs.config.dtype),
+  const double allowed = std::max(allowed_relative_rms(r.inputs.spec.dtype),
                                   allowed_relative_rms(dtype_name(r.model.dtype())));
   if (check.relative_rms <= allowed) return check;
   LORRY_TRY(bucket.remove(dir));

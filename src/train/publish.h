@@ -19,7 +19,7 @@ struct RunResult {
   const TrainOptions& options;
   const Inputs& inputs;
   const model::Transformer& model;
-  const model::LoraAdapter* adapter;  ///< null in full training
+  std::shared_ptr<const model::LoraAdapter> adapter;  ///< null in full training
   const Trainable& trainable;
   const RunState& state;
   int64_t total_steps;

@@ -10,17 +10,26 @@ constexpr int64_t kGpuTokens = 16384;
 constexpr int64_t kCpuBytes = int64_t{6} << 30;
 constexpr int64_t kGpuBytes = int64_t{16} << 30;
 
-}  // namespace
-
-int64_t activation_bytes(const model::ModelConfig& config) {
-  // About 10 hidden-sized and 5 MLP-sized activations a block, of two bytes.
-  return 2 * config.num_hidden_layers * (10 * config.hidden_size + 5 * config.intermediate_size);
+/// MLP-sized numbers that one token passes through in a block.
+int64_t mlp_width(const model::BlockSpec& block) {
+  if (const auto* mlp = std::get_if<model::MlpSpec>(&block.mlp)) return mlp->width;
+  const auto& moe = std::get<model::MoeSpec>(block.mlp);
+  return moe.active * moe.experts[0].width + (moe.shared ? moe.shared->width : 0);
 }
 
-int64_t run_tokens(const model::ModelConfig& config, at::Device device) {
+}  // namespace
+
+int64_t activation_bytes(const model::ModelSpec& spec) {
+  // About 10 hidden-sized and 5 MLP-sized activations a block, of two bytes.
+  int64_t numbers = 0;
+  for (const auto& block : spec.layers) numbers += 10 * spec.hidden_size + 5 * mlp_width(block);
+  return 2 * numbers;
+}
+
+int64_t run_tokens(const model::ModelSpec& spec, at::Device device) {
   const int64_t bytes = device.is_cpu() ? kCpuBytes : kGpuBytes;
   const int64_t most = device.is_cpu() ? kCpuTokens : kGpuTokens;
-  return std::clamp<int64_t>(bytes / std::max<int64_t>(1, activation_bytes(config)), 256, most);
+  return std::clamp<int64_t>(bytes / std::max<int64_t>(1, activation_bytes(spec)), 256, most);
 }
 
 }  // namespace lorry::train

@@ -17,7 +17,10 @@ void Trainable::add(std::string name, at::Tensor leaf) {
 
 Trainable Trainable::of_adapter(const model::LoraAdapter& adapter) {
   Trainable trainable;
-  for (auto& [name, tensor] : adapter.named_parameters()) trainable.add(name, tensor);
+  for (auto& [name, tensor] : adapter.named_parameters()) {
+    trainable.add(name, tensor);
+    if (tensor.is_same(adapter.saved().head)) trainable.head_grad_ = trainable.grads_.back();
+  }
   return trainable;
 }
 

@@ -51,6 +51,14 @@ store::Work work_of(const TrainOptions& options, const std::string& key) {
           1};
 }
 
+/// The head that a step's loss goes through: the adapter's own where it has one.
+Head head_of(const model::Transformer& model, const model::LoraAdapter* adapter) {
+  const model::ModelSpec& spec = model.spec();
+  const bool own = adapter && adapter->saved().head.defined();
+  return {own ? adapter->saved().head.detach().to(model.dtype()) : model.head_weight(),
+          spec.logit_scale, spec.logit_softcap};
+}
+
 /// One run, from opened inputs to published results.
 class Trainer {
  public:
@@ -81,13 +89,13 @@ class Trainer {
   }
 
   Result<> load_model() {
-    LORRY_ASSIGN(const at::Device device, model::resolve_device(options_.device));
+    LORRY_ASSIGN(const at::Device device, ops::resolve_device(options_.device));
     LORRY_ASSIGN(const at::ScalarType dtype,
-                 model::resolve_dtype(options_.dtype, inputs_.config, device));
+                 ops::resolve_dtype(options_.dtype, inputs_.spec.dtype, device));
     LORRY_ASSIGN(model_, model::Transformer::load(*inputs_.bucket, store::model_dir(options_.model),
-                                                  dtype, device));
+                                                  {dtype, device}));
     scaler_ = GradScaler(dtype == at::kHalf);
-    run_tokens_ = run_tokens(inputs_.config, device);
+    run_tokens_ = run_tokens(inputs_.spec, device);
     if (options_.full) {
       trainable_ = Trainable::of_model(*model_);
     } else {
@@ -116,11 +124,12 @@ class Trainer {
   Result<> make_adapter(at::Device device) {
     if (inputs_.adapter.bucket) {
       LORRY_ASSIGN(adapter_, model::LoraAdapter::load(*inputs_.adapter.bucket, inputs_.adapter.dir,
-                                                      inputs_.config, device));
+                                                      inputs_.spec, device));
       return {};
     }
-    LORRY_ASSIGN(auto config, lora_config(options_));
-    adapter_ = model::LoraAdapter::create(inputs_.config, std::move(config), options_.seed, device);
+    const model::TransformerBase base(*model_);
+    LORRY_ASSIGN(adapter_, model::LoraAdapter::create(inputs_.spec, lora_config(options_),
+                                                      options_.seed, device, &base));
     return {};
   }
 
@@ -184,11 +193,11 @@ class Trainer {
     const StepBatch batch = make_step_batch(
         rows, [this](Place place) { return inputs_.row(place); }, options_.max_length, run_tokens_,
         model_->device());
-    if (batch.max_id >= inputs_.config.vocab_size) {
+    if (batch.max_id >= inputs_.spec.vocab_size) {
       return corrupt_data(
           fmt::format("token {} in the data, but the model has {} of them; run "
                       "`lorry pretokenize` again",
-                      batch.max_id, inputs_.config.vocab_size));
+                      batch.max_id, inputs_.spec.vocab_size));
     }
     if (options_.lora_dropout > 0) at::manual_seed(mix(options_.seed, state_.step) >> 1);
     StepMetrics metrics;
@@ -217,13 +226,14 @@ class Trainer {
     if (batch.targets == 0) return 0;
     const double scale = scaler_.scale() / static_cast<double>(batch.targets);
     double sum = 0;
+    const Head head = head_of(*model_, adapter_.get());
     for (const FlatRun& run : batch.runs) {
       model::PackedAttention attention(run.cu_seqlens);
-      model::AdapterView view = model::AdapterView::one(adapter_.get());
+      model::AdapterView view = model::AdapterView::one(adapter_);
       view.dropout = adapter_ ? adapter_->config().dropout : 0;
       const at::Tensor hidden = model_->forward(run.input_ids, run.positions, attention, view)
                                     .index_select(0, run.target_rows);  // (N, hidden_size)
-      const HeadLoss loss = head_loss(hidden.detach(), run.targets, model_->head_weight(), scale,
+      const HeadLoss loss = head_loss(hidden.detach(), run.targets, head, scale,
                                       trainable_.head_grad());
       sum += loss.sum;
       torch::autograd::backward({hidden}, {loss.hidden_grad});
@@ -282,7 +292,7 @@ class Trainer {
 
   Result<> publish_results() {
     optimizer_.reset();
-    const RunResult result{options_,   inputs_, *model_,     adapter_.get(),
+    const RunResult result{options_,   inputs_, *model_,     adapter_,
                            trainable_, state_,  total_steps_};
     LORRY_TRY(publish(result, claim_));
     return checkpoints_.clear();
@@ -312,7 +322,6 @@ class Trainer {
 Result<TrainReport> train(const TrainOptions& options) {
   try {
     LORRY_TRY(check_options(options));
-    if (!options.full) LORRY_TRY(lora_config(options));
     std::unique_ptr<store::Claim> claim;
     std::string claimed;
     while (true) {

@@ -7,12 +7,12 @@
 #include <string>
 
 #include "base/result.h"
-#include "model/config.h"
 
-namespace lorry::model {
+namespace lorry::ops {
 
-/// "auto" is the checkpoint's dtype on CPU and, on a GPU, bf16 where it has it and else fp16.
-Result<at::ScalarType> resolve_dtype(const std::string& name, const ModelConfig& config,
+/// What `--dtype` means: "auto" is the checkpoint's dtype (`stored`: "float32", "bfloat16",
+/// "float16") on a CPU and, on a GPU, bf16 where it has it and else fp16.
+Result<at::ScalarType> resolve_dtype(const std::string& name, const std::string& stored,
                                      at::Device device);
 
 /// "auto" takes a CUDA device if there is one. Loads libtorch_cuda on the way. "cuda" and "cuda:N"
@@ -22,4 +22,4 @@ Result<at::Device> resolve_device(const std::string& name);
 /// 80 for sm_80; 0 for a device that is not CUDA.
 int compute_capability(at::Device device);
 
-}  // namespace lorry::model
+}  // namespace lorry::ops

@@ -1,4 +1,4 @@
-#include "model/device.h"
+#include "ops/device.h"
 
 #include <ATen/Context.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
@@ -9,7 +9,7 @@
 #include <filesystem>
 #include <mutex>
 
-namespace lorry::model {
+namespace lorry::ops {
 namespace {
 
 /// Loads libtorch_cuda from beside libtorch_cpu, once. Empty on success, else why not.
@@ -73,7 +73,7 @@ Result<at::Device> resolve_device(const std::string& name) {
   return usage_error(fmt::format("device {}: say auto, cpu, cuda or cuda:N", name));
 }
 
-Result<at::ScalarType> resolve_dtype(const std::string& name, const ModelConfig& config,
+Result<at::ScalarType> resolve_dtype(const std::string& name, const std::string& stored,
                                      at::Device device) {
   if (name == "float32") return at::kFloat;
   if (name == "bfloat16") return at::kBFloat16;
@@ -82,8 +82,8 @@ Result<at::ScalarType> resolve_dtype(const std::string& name, const ModelConfig&
     return usage_error(fmt::format("dtype {}: say auto, float32, bfloat16 or float16", name));
   }
   if (device.is_cuda()) return compute_capability(device) >= 80 ? at::kBFloat16 : at::kHalf;
-  if (config.dtype == "bfloat16") return at::kBFloat16;
-  if (config.dtype == "float16") return at::kHalf;
+  if (stored == "bfloat16") return at::kBFloat16;
+  if (stored == "float16") return at::kHalf;
   return at::kFloat;
 }
 
@@ -103,4 +103,4 @@ int compute_capability(at::Device device) {
   return 10 * major + minor;
 }
 
-}  // namespace lorry::model
+}  // namespace lorry::ops

@@ -14,7 +14,7 @@
 #endif
 #define LORRY_INLINE inline __attribute__((always_inline))
 
-namespace lorry::model::cpu {
+namespace lorry::ops::cpu {
 
 struct Bf16 {
   uint16_t bits;
@@ -66,4 +66,4 @@ LORRY_INLINE float exponential(float x) {
   return tiny ? 0.0f : result;
 }
 
-}  // namespace lorry::model::cpu
+}  // namespace lorry::ops::cpu

@@ -1,0 +1,72 @@
+// The two kinds of attention that a block may have.
+#include <ATen/ATen.h>
+
+#include "model/transformer.h"
+#include "ops/rms_norm.h"
+#include "ops/rope.h"
+
+namespace lorry::model {
+namespace {
+
+/// Pairs (2i, 2i + 1) of the last dimension moved to (i, i + R/2), the order that ops::rotate
+/// turns. Queries and keys are moved alike, so that their products stay.
+at::Tensor halves_from_pairs(const at::Tensor& x) {
+  return x.unflatten(-1, {x.size(-1) / 2, 2}).transpose(-1, -2).flatten(-2);
+}
+
+}  // namespace
+
+// T tokens, H query heads, K key/value heads, D head size.
+
+at::Tensor Transformer::attend(int64_t layer, const AttentionSpec& spec, const at::Tensor& x,
+                               const StepContext& context) const {
+  const int64_t d = spec.head_dim, q_rows = spec.heads * d, kv_rows = spec.kv_heads * d;
+  const auto parts = project_split(spec.qkv, x, context.adapters, {q_rows, kv_rows, kv_rows});
+  const auto in_heads = [&](const at::Tensor& flat, const NormSpec& head_norm) {
+    if (spec.norm_over_heads) return norm(flat, head_norm).reshape({-1, flat.size(1) / d, d});
+    return norm(flat.reshape({-1, flat.size(1) / d, d}), head_norm);
+  };
+  at::Tensor q = in_heads(parts[0], spec.q_norm);  // (T, H, D)
+  at::Tensor k = in_heads(parts[1], spec.k_norm);  // (T, K, D)
+  const at::Tensor v = parts[2].reshape({-1, spec.kv_heads, d});
+  if (spec.rope >= 0) {
+    const RopeAngles& angles = context.angles[spec.rope];
+    q = ops::rotate(q, angles.cos, angles.sin);
+    k = ops::rotate(k, angles.cos, angles.sin);
+    if (angles.query_scale.defined()) q = q * angles.query_scale;
+  }
+  const ops::AttentionParams params{spec.scale, spec.softcap, spec.window,
+                                    spec.sinks >= 0 ? tensors_[spec.sinks] : at::Tensor()};
+  const at::Tensor out = context.attention.attend(layer, params, q, k, v);
+  return project_one(spec.out, out.reshape({-1, q_rows}), context.adapters);
+}
+
+// H heads, C kv_rank, N nope_dim, R rope_dim, E value_dim. Keys and values are widened before they
+// are cached, so that any cache holds them.
+
+at::Tensor Transformer::attend(int64_t layer, const MlaSpec& spec, const at::Tensor& x,
+                               const StepContext& context) const {
+  const AdapterView& adapters = context.adapters;
+  const int64_t h = spec.heads, n = spec.nope_dim, r = spec.rope_dim, e = spec.value_dim;
+  const RopeAngles& angles = context.angles[spec.rope];
+  const auto turn = [&](const at::Tensor& part) {
+    return ops::rotate(spec.interleaved ? halves_from_pairs(part) : part, angles.cos, angles.sin);
+  };
+  at::Tensor latent_q = x;
+  if (spec.q_down >= 0) latent_q = norm(project_one(spec.q_down, x, adapters), spec.q_norm);
+  const at::Tensor q = project_one(spec.q, latent_q, adapters).view({-1, h, n + r});
+  const at::Tensor queries = at::cat({q.narrow(2, 0, n), turn(q.narrow(2, n, r))}, -1);
+
+  const at::Tensor down = project_one(spec.kv_down, x, adapters);  // (T, C + R)
+  const at::Tensor latent = norm(down.narrow(1, 0, spec.kv_rank).contiguous(), spec.kv_norm);
+  const at::Tensor shared_key = turn(down.narrow(1, spec.kv_rank, r).unsqueeze(1));  // (T, 1, R)
+  const at::Tensor up = project_one(spec.kv_up, latent, adapters).view({-1, h, n + e});
+  const at::Tensor keys = at::cat({up.narrow(2, 0, n), shared_key.expand({-1, h, r})}, -1);
+  const at::Tensor values = up.narrow(2, n, e);
+
+  const at::Tensor out =
+      context.attention.attend(layer, {spec.scale}, queries, keys, values);  // (T, H, E)
+  return project_one(spec.out, out.reshape({-1, h * e}), adapters);
+}
+
+}  // namespace lorry::model

@@ -1,0 +1,163 @@
+// Reading a checkpoint into a Transformer, and checking one without reading it.
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "model/families.h"
+#include "model/stored_weights.h"
+#include "model/transformer.h"
+
+namespace lorry::model {
+namespace {
+
+std::string dtype_of_file(const std::string& dtype) {
+  if (dtype == "BF16") return "bfloat16";
+  if (dtype == "F16") return "float16";
+  return "float32";
+}
+
+Result<Json> read_json(const store::Bucket& bucket, const std::string& path) {
+  LORRY_ASSIGN(const std::string text, bucket.read(path));
+  return parse_json(text, path);
+}
+
+}  // namespace
+
+Result<ModelSpec> load_model_spec(const store::Bucket& bucket, const std::string& dir) {
+  const std::string path = store::join_path(dir, "config.json");
+  LORRY_ASSIGN(const bool exists, bucket.exists(path));
+  if (!exists) {
+    return not_found(fmt::format("{}: no config.json; is this a model's directory?", dir));
+  }
+  LORRY_ASSIGN(const Json json, read_json(bucket, path));
+  Json generation;
+  const std::string generation_path = store::join_path(dir, "generation_config.json");
+  LORRY_ASSIGN(const bool has_generation, bucket.exists(generation_path));
+  if (has_generation) {
+    LORRY_ASSIGN(generation, read_json(bucket, generation_path));
+  }
+  auto parsed = parse_model_spec(json, generation);
+  if (!parsed.ok()) return dir.empty() ? parsed : parsed.with_context(dir);
+  ModelSpec spec = std::move(parsed).value();
+  if (spec.dtype.empty()) {
+    LORRY_ASSIGN(const auto reader, SafetensorsReader::open(bucket, dir, "model"));
+    const StoredWeights stored(*reader, spec, dir);
+    spec.dtype = dtype_of_file(reader->dtype(stored.stored_name(spec.tensors[spec.embed].name)));
+  }
+  return spec;
+}
+
+/// The steps of Transformer::load.
+class ModelLoader {
+ public:
+  ModelLoader(const SafetensorsReader& reader, ModelSpec spec, std::string dir,
+              const LoadOptions& options)
+      : options_(options), model_(new Transformer) {
+    model_->spec_ = std::move(spec);
+    model_->dtype_ = options.dtype;
+    model_->device_ = options.device;
+    stored_ = std::make_unique<StoredWeights>(reader, model_->spec_, std::move(dir));
+  }
+
+  Result<std::shared_ptr<Transformer>> run() {
+    LORRY_TRY(stored_->check());
+    LORRY_TRY(untie());
+    for (const TensorSpec& tensor : model_->spec_.tensors) {
+      LORRY_ASSIGN(const at::Tensor stored, stored_->tensor(tensor));
+      const auto dtype = tensor.is_float32 ? at::kFloat : options_.dtype;
+      model_->tensors_.push_back(stored.to(options_.device, dtype));
+    }
+    for (const LinearSpec& linear : model_->spec_.linears) LORRY_TRY(load_linear(linear));
+    if (options_.pack) LORRY_TRY(pack_head());
+    for (const RopeSpec& rope : model_->spec_.ropes) {
+      model_->ropes_.push_back(rope_frequencies(rope).to(options_.device));
+    }
+    return std::move(model_);
+  }
+
+ private:
+  /// A checkpoint that says "tied" and yet holds two different matrices means the matrices.
+  Result<> untie() {
+    ModelSpec& spec = model_->spec_;
+    LORRY_ASSIGN(const bool own_head, stored_->has_own_head());
+    if (!own_head) return {};
+    spec.tie_word_embeddings = false;
+    spec.head = static_cast<int>(spec.tensors.size());
+    spec.tensors.push_back({"lm_head.weight", {spec.vocab_size, spec.hidden_size}});
+    spec.order.push_back({false, spec.head});
+    return {};
+  }
+
+  Result<> load_linear(const LinearSpec& linear) {
+    auto& weights = model_->linears_.emplace_back();
+    for (const Module& module : linear.modules) {
+      LORRY_ASSIGN(ops::Weight weight,
+                   stored_->weight(linear, module, options_.dtype, options_.device));
+      if (options_.pack && ops::can_pack(weight)) {
+        LORRY_ASSIGN(weight, ops::quantize(weight, ops::WeightFormat::kPackedBf16));
+      }
+      weights.push_back(std::move(weight));
+    }
+    return {};
+  }
+
+  Result<> pack_head() {
+    const auto head = ops::Weight::dense(model_->tensors_[model_->spec_.head]);
+    if (!ops::can_pack(head)) return {};
+    LORRY_ASSIGN(model_->packed_head_, ops::quantize(head, ops::WeightFormat::kPackedBf16));
+    return {};
+  }
+
+  const LoadOptions& options_;
+  std::shared_ptr<Transformer> model_;
+  std::unique_ptr<StoredWeights> stored_;
+};
+
+Result<std::shared_ptr<Transformer>> Transformer::load(const store::Bucket& bucket,
+                                                       const std::string& dir,
+                                                       const LoadOptions& options) {
+  LORRY_ASSIGN(ModelSpec spec, load_model_spec(bucket, dir));
+  LORRY_ASSIGN(const auto reader, SafetensorsReader::open(bucket, dir, "model"));
+  try {
+    const at::NoGradGuard no_grad;
+    return ModelLoader(*reader, std::move(spec), dir, options).run();
+  } catch (const std::exception& e) {
+    return unavailable(fmt::format("{}: loading the weights: {}", dir, e.what()));
+  }
+}
+
+Result<> check_checkpoint(const store::Bucket& bucket, const std::string& dir) {
+  LORRY_ASSIGN(const ModelSpec spec, load_model_spec(bucket, dir));
+  LORRY_ASSIGN(const auto reader, SafetensorsReader::open(bucket, dir, "model"));
+  return StoredWeights(*reader, spec, dir).check();
+}
+
+NamedTensors Transformer::named_weights() const {
+  NamedTensors weights;
+  for (const auto& [is_linear, index] : spec_.order) {
+    if (!is_linear) {
+      weights.emplace_back(spec_.tensors[index].name, tensors_[index]);
+      continue;
+    }
+    for (size_t m = 0; m < linears_[index].size(); ++m) {
+      const Module& module = spec_.linears[index].modules[m];
+      const ops::Weight& weight = linears_[index][m];
+      weights.emplace_back(weight_name(module), weight.data);
+      if (weight.bias.defined()) weights.emplace_back(bias_name(module), weight.bias);
+    }
+  }
+  return weights;
+}
+
+at::Tensor TransformerBase::weight(int64_t linear, int64_t module) const {
+  return ops::dequantize(model_.weight(linear, module), at::kFloat);
+}
+at::Tensor TransformerBase::bias(int64_t linear, int64_t module) const {
+  return model_.weight(linear, module).bias;
+}
+at::Tensor TransformerBase::embed() const { return model_.tensor(model_.spec().embed); }
+at::Tensor TransformerBase::head() const { return model_.head_weight(); }
+
+}  // namespace lorry::model

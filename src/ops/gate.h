@@ -1,0 +1,24 @@
+// The product of an MLP's two halves.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace lorry::ops {
+
+/// act(gate) * up, and GPT-OSS's form of it.
+struct Activation {
+  enum class Kind {
+    kSilu,         ///< x sigmoid(x)
+    kGeluTanh,     ///< 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
+    kGelu,         ///< x Phi(x)
+    kClampedSilu,  ///< min(gate, limit) sigmoid(alpha gate) * (clamp(up, +-limit) + 1)
+  };
+  Kind kind = Kind::kSilu;
+  double alpha = 1, limit = 0;  ///< kClampedSilu
+};
+
+/// gate, up: one shape, any float dtype. Differentiable. libtorch's two passes, which measured
+/// faster than one of our own on a CPU.
+at::Tensor gated(const at::Tensor& gate, const at::Tensor& up, const Activation& activation);
+
+}  // namespace lorry::ops

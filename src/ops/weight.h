@@ -1,0 +1,54 @@
+// A frozen or trained matrix in the format it is held in, and the product with it.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string_view>
+
+#include "base/result.h"
+
+namespace lorry::ops {
+
+enum class WeightFormat {
+  kDense,       ///< data (out, in), any float dtype
+  kPackedBf16,  ///< data: oneDNN's own layout of a bf16 matrix; CPU only, not differentiable
+  kNf4,         ///< data (out * in / 2) uint8, two codes a byte, high half first; scales: largest
+                ///< magnitude of each 64 numbers, float32. As bitsandbytes without double quantising
+  kInt4Groups,  ///< data (out, in / 2) uint8, low half first; scales and second_scales (out, in / 128)
+                ///< float32: number = (code - 8) * scale + second_scale
+  kFp8Rows,     ///< data (out, in) float8_e4m3fn; scales (out, 1) float32
+  kMxfp4,       ///< data (out, in / 2) uint8 e2m1 codes, low half first; scales (out, in / 32) uint8,
+                ///< 2^(scale - 127). OCP Microscaling Formats 1.0, as GPT-OSS is stored
+};
+
+/// One linear map's numbers. A value: copies share the tensors.
+struct Weight {
+  WeightFormat format = WeightFormat::kDense;
+  int64_t out = 0, in = 0;
+  at::Tensor data, scales, second_scales;
+  at::Tensor bias;  ///< (out) or undefined
+
+  bool defined() const { return data.defined(); }
+  static Weight dense(at::Tensor data, at::Tensor bias = {});
+};
+
+/// "dense", "packed_bf16", "nf4", "int4", "fp8", "mxfp4".
+std::string_view format_name(WeightFormat format);
+
+/// x W^T + bias. x: (..., in), float32, bfloat16 or float16 (bfloat16 for kPackedBf16). Returns
+/// (..., out) in x's dtype. Differentiable in x, and in data and bias where the format is dense;
+/// kPackedBf16 serves inference only. A quantised weight is widened to x's dtype for the product.
+at::Tensor linear(const at::Tensor& x, const Weight& weight);
+
+/// Whether a weight can be held as kPackedBf16: dense bfloat16 on a CPU with oneDNN.
+bool can_pack(const Weight& weight);
+
+/// Another format of a dense weight; the bias goes along. Unsupported where `in` is no multiple of
+/// the format's group (NF4: out * in of 64), or the format is not to be had on the device.
+Result<Weight> quantize(const Weight& dense, WeightFormat format);
+
+/// The (out, in) matrix of a weight in `dtype`. kPackedBf16 cannot be unpacked: null tensor.
+at::Tensor dequantize(const Weight& weight, at::ScalarType dtype);
+
+}  // namespace lorry::ops
