@@ -6,39 +6,28 @@ float32: 1e-4 absolute, what the order of summation may cost at these sizes.
 
 import json
 import os
-import pathlib
 import shutil
-import subprocess
 
 import pytest
+from checkpoints import (
+    IDS,
+    PROBE,
+    assert_close,
+    make_adapter,
+    make_model,
+    old_style,
+    peft,
+    probe,
+    reference,
+    refusal,
+    reopened,
+    torch,
+    transformers,
+)
+from safetensors.torch import load_file
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-peft = pytest.importorskip("peft")
-from safetensors.torch import load_file, save_file  # noqa: E402
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-PROBE = pathlib.Path(os.environ.get("LORRY_BUILD", ROOT / "build" / "release")) / "lorry_model_probe"
 pytestmark = pytest.mark.skipif(not PROBE.exists(), reason=f"{PROBE} is not built")
 
-TOLERANCE = 1e-4
-IDS = [
-    [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4, 6, 2, 6, 4, 3],
-    [11],
-    [60, 61, 62, 63, 2, 7],
-    [7, 7, 7, 1, 2, 3, 40, 41, 42, 43, 44, 45, 46, 47],
-]
-SIZES = dict(
-    vocab_size=97,
-    hidden_size=48,
-    intermediate_size=80,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    max_position_embeddings=512,
-    initializer_range=0.2,
-)
 LLAMA3 = dict(
     rope_type="llama3",
     rope_theta=10000.0,
@@ -79,67 +68,6 @@ MODELS = {
     "mistral-no-window": ("Mistral", dict(sliding_window=None, head_dim=10)),
     "mistral-gqa8": ("Mistral", dict(num_attention_heads=8, num_key_value_heads=1, hidden_size=64)),
 }
-
-
-def make_model(family, seed=0, **options):
-    torch.manual_seed(seed)
-    config = getattr(transformers, f"{family}Config")(**{**SIZES, **options})
-    model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
-    for name, parameter in model.named_parameters():  # biases and norms start at 0 and 1
-        if name.endswith("bias") or "norm" in name:
-            parameter.data += 0.3 * torch.randn_like(parameter)
-    return model
-
-
-def reference(model, ids=IDS):
-    with torch.no_grad():
-        return [model(torch.tensor([row])).logits[0].float() for row in ids]
-
-
-def reopened(directory, dtype=torch.float32):
-    """As a user opens it; `model.to` would round the rotary frequencies too."""
-    return transformers.AutoModelForCausalLM.from_pretrained(directory / "model", dtype=dtype).eval()
-
-
-def probe(directory, **request):
-    """Runs the probe on `directory`/model; returns the logits of each sequence."""
-    request = {
-        "bucket": str(directory),
-        "model": "model",
-        "output": "logits.safetensors",
-        "dtype": "float32",
-        "device": os.environ.get("LORRY_DEVICE", "cpu"),
-        "sequences": IDS,
-        **request,
-    }
-    (directory / "request.json").write_text(json.dumps(request))
-    done = subprocess.run(
-        [str(PROBE), str(directory / "request.json")], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    path = directory / "logits.safetensors"
-    if not path.exists():
-        return None
-    logits = load_file(path)
-    return [logits[str(i)] for i in range(len(logits))]
-
-
-def refusal(directory, **request):
-    request = {"bucket": str(directory), "model": "model", "check": True, **request}
-    (directory / "request.json").write_text(json.dumps(request))
-    done = subprocess.run(
-        [str(PROBE), str(directory / "request.json")], capture_output=True, text=True
-    )
-    assert done.returncode == 1, done.stderr
-    return done.stderr
-
-
-def assert_close(ours, theirs, tolerance=TOLERANCE):
-    assert len(ours) == len(theirs)
-    for mine, other in zip(ours, theirs):
-        assert mine.shape == other.shape
-        worst = (mine - other).abs().max().item()
-        assert worst <= tolerance, f"logits differ by {worst}"
 
 
 @pytest.fixture(params=MODELS)
@@ -195,17 +123,6 @@ def test_bfloat16_is_as_near_to_float32_as_transformers(tmp_path, family, mode):
         assert (mine - truth).abs().max() <= budget
 
 
-def old_style(config):
-    """config.json as transformers 4 wrote it."""
-    rope = config.pop("rope_parameters")
-    config["rope_theta"] = rope.pop("rope_theta")
-    kind = rope.pop("rope_type")
-    config["rope_scaling"] = {**rope, "type": kind} if kind != "default" else None
-    config["torch_dtype"] = config.pop("dtype")
-    config.pop("layer_types", None)
-    return config
-
-
 @pytest.mark.parametrize("name", ["qwen2-tied", "llama3", "qwen2-yarn", "qwen3", "mistral-window"])
 def test_config_as_transformers_4_wrote_it(tmp_path, name):
     family, options = MODELS[name]
@@ -225,23 +142,6 @@ def test_config_that_says_tied_over_two_different_matrices(tmp_path):
 
 
 # Adapters
-
-
-def make_adapter(model, directory, seed=1, dtype=torch.float32, **options):
-    """A random adapter saved by peft; returns the peft model."""
-    torch.manual_seed(seed)
-    options = {"r": 4, "lora_alpha": 6, "target_modules": "all-linear", **options}
-    adapted = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **options)).eval()
-    for name, parameter in adapted.named_parameters():
-        if "lora_" in name:
-            parameter.data = 0.2 * torch.randn_like(parameter)
-            if dtype != torch.float32:
-                parameter.data = parameter.data.to(dtype).float()
-    adapted.save_pretrained(directory)
-    if dtype != torch.float32:
-        path = directory / "adapter_model.safetensors"
-        save_file({k: v.to(dtype) for k, v in load_file(path).items()}, path)
-    return adapted
 
 
 @pytest.mark.parametrize("family", ["Qwen2", "Llama", "Qwen3", "Mistral"])
