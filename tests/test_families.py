@@ -23,9 +23,11 @@ from checkpoints import (
     reference,
     refusal,
     reopened,
+    run_probe,
     torch,
     transformers,
 )
+from model_configs import ACCEPTED, REFUSED
 from safetensors.torch import load_file, save_file
 
 pytestmark = pytest.mark.skipif(not PROBE.exists(), reason=f"{PROBE} is not built")
@@ -555,3 +557,32 @@ def test_config_is_refused_by_name(tmp_path, name, changes, words):
     assert len(message.strip().splitlines()) == 1
     for word in words:
         assert word in message
+
+
+# config.json alone, of models that people use
+
+
+def read_config(directory, config):
+    (directory / "model").mkdir()
+    (directory / "model" / "config.json").write_text(json.dumps(config))
+    return run_probe(directory, spec=True)
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_known_config_is_read(tmp_path, name):
+    config, parameters, windows = ACCEPTED[name]
+    done = read_config(tmp_path, config)
+    assert done.returncode == 0, done.stderr
+    spec = json.loads(done.stdout)
+    assert spec["parameters"] == parameters
+    assert sum(layer["window"] > 0 for layer in spec["layers"]) == windows
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_known_config_is_refused_by_name(tmp_path, name):
+    config, words = REFUSED[name]
+    done = read_config(tmp_path, config)
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    for word in words:
+        assert word in done.stderr
