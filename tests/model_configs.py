@@ -944,7 +944,7 @@ REFUSED = {
     ),
     "moonshotai/Kimi-K2-Instruct": (
         dict(DEEPSEEK_V3, model_type="kimi_k2", quantization_config=FP8),
-        ["fp8"],
+        ["kimi_k2"],
     ),
     "deepseek-ai/DeepSeek-V3": (dict(DEEPSEEK_V3, quantization_config=FP8), ["fp8"]),
     "deepseek-ai/DeepSeek-R1": (dict(DEEPSEEK_V3, quantization_config=FP8), ["fp8"]),

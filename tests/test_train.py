@@ -26,7 +26,7 @@ BUILD = pathlib.Path(os.environ.get("LORRY_BUILD", ROOT / "build" / "release"))
 PROBE = BUILD / "lorry_train_probe"
 pytestmark = pytest.mark.skipif(not PROBE.exists(), reason=f"{PROBE} is not built")
 
-TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 SIZES = dict(
     vocab_size=131,
     hidden_size=64,
@@ -37,11 +37,76 @@ SIZES = dict(
     max_position_embeddings=512,
     initializer_range=0.1,
 )
+LONGROPE = dict(
+    rope_type="longrope",
+    rope_theta=1e4,
+    partial_rotary_factor=0.75,
+    short_factor=[1.0 + 0.1 * i for i in range(6)],
+    long_factor=[1.5 + i for i in range(6)],
+    original_max_position_embeddings=256,
+)
+NEXT = dict(
+    rope_type="yarn",
+    rope_theta=1e4,
+    factor=4.0,
+    original_max_position_embeddings=8,
+    llama_4_scaling_beta=0.1,
+)
+MULTIPLIERS = dict(
+    embedding_multiplier=8.0,
+    attention_multiplier=0.125,
+    residual_multiplier=0.4,
+    logits_scaling=2.0,
+)
+GRANITE4 = dict(
+    num_local_experts=0,
+    shared_intermediate_size=72,
+    position_embedding_type="rope",
+    layer_types=["full_attention"] * 2,
+    mamba_n_heads=4,
+)
+EXPERTS = dict(num_experts=4, num_experts_per_tok=2)
+LATENT = dict(
+    num_key_value_heads=4,
+    kv_lora_rank=16,
+    qk_nope_head_dim=12,
+    qk_rope_head_dim=8,
+    v_head_dim=20,
+    n_routed_experts=4,
+    num_experts_per_tok=2,
+    moe_intermediate_size=32,
+    first_k_dense_replace=1,
+)
+LATENT_ATTENTION = ["q_proj", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"]
 MODELS = {
     "qwen2": ("Qwen2", dict(tie_word_embeddings=True)),
     "llama": ("Llama", dict(tie_word_embeddings=False)),
     "qwen3": ("Qwen3", dict(head_dim=16, tie_word_embeddings=True)),
     "mistral": ("Mistral", dict(tie_word_embeddings=False, sliding_window=None)),
+    "gemma2": ("Gemma2", dict(head_dim=16, query_pre_attn_scalar=16, sliding_window=7)),
+    "gemma3": ("Gemma3Text", dict(head_dim=16, query_pre_attn_scalar=16, sliding_window_pattern=2, sliding_window=7)),
+    "phi3": ("Phi3", dict(pad_token_id=0, sliding_window=9)),
+    "phi4-mini": ("Phi3", dict(pad_token_id=0, rope_parameters=LONGROPE, original_max_position_embeddings=256)),
+    "olmo2": ("Olmo2", {}),
+    "olmo3": ("Olmo3", dict(sliding_window=7, layer_types=["full_attention", "sliding_attention"])),
+    "smollm3": ("SmolLM3", dict(pad_token_id=0, no_rope_layer_interval=2)),
+    "granite": ("Granite", MULTIPLIERS),
+    "granite4": ("GraniteMoeHybrid", dict(GRANITE4, **MULTIPLIERS)),
+    "ministral": ("Ministral", dict(head_dim=16, sliding_window=7, layer_types=["full_attention", "sliding_attention"])),
+    "ministral3": ("Ministral3", dict(head_dim=16, rope_parameters=NEXT)),
+    "qwen3-moe": ("Qwen3Moe", dict(EXPERTS, head_dim=16, moe_intermediate_size=32)),
+    "mixtral": ("Mixtral", dict(num_local_experts=4)),
+    "gpt-oss": ("GptOss", dict(head_dim=16, num_local_experts=4, num_experts_per_tok=2, sliding_window=7)),
+    "deepseek-v2": ("DeepseekV2", dict(LATENT, q_lora_rank=None)),
+    "deepseek-v3": ("DeepseekV3", dict(LATENT, q_lora_rank=24, n_group=2, topk_group=1)),
+}
+# Modules with an adapter; peft treats experts and routers as parameters and not as linear maps.
+TARGETS_OF = {
+    "qwen3-moe": ATTENTION,
+    "mixtral": ATTENTION,
+    "gpt-oss": ATTENTION,
+    "deepseek-v2": LATENT_ATTENTION,
+    "deepseek-v3": LATENT_ATTENTION,
 }
 BASE_OPTIONS = dict(learning_rate=1e-2, warmup_steps=3, batch_size=2, gradient_accumulation_steps=2)
 
@@ -49,8 +114,8 @@ BASE_OPTIONS = dict(learning_rate=1e-2, warmup_steps=3, batch_size=2, gradient_a
 def make_model(kind, directory, dtype=torch.float32):
     family, extra = MODELS[kind]
     torch.manual_seed(1)
-    config = getattr(transformers, family + "Config")(**SIZES, **extra)
-    model = getattr(transformers, family + "ForCausalLM")(config).to(dtype)
+    config = getattr(transformers, family + "Config")(**{**SIZES, **extra})
+    model = transformers.AutoModelForCausalLM.from_config(config).to(dtype)
     model.save_pretrained(directory)
     (directory / "info.json").write_text(json.dumps({"source": kind}))
 
@@ -86,12 +151,12 @@ def make_data(bucket, shards, model="m", dataset="d"):
     (root / "info.json").write_text(json.dumps({"count": len(shards) - 1}))
 
 
-def make_adapter(bucket, directory, r=4, alpha=8):
+def make_adapter(bucket, directory, r=4, alpha=8, targets="all-linear"):
     """A PEFT adapter whose B is not zero, so that everything has a gradient from the first step."""
     base = transformers.AutoModelForCausalLM.from_pretrained(bucket / "models/m")
     torch.manual_seed(2)
     config = peft.LoraConfig(
-        r=r, lora_alpha=alpha, target_modules=TARGETS, task_type="CAUSAL_LM", lora_dropout=0
+        r=r, lora_alpha=alpha, target_modules=targets, task_type="CAUSAL_LM", lora_dropout=0
     )
     model = peft.get_peft_model(base, config)
     with torch.no_grad():
@@ -197,7 +262,7 @@ def test_twenty_lora_steps_are_those_of_peft_and_trainer(tmp_path, kind):
     make_model(kind, bucket / "models/m")
     rows = make_rows(53, 3)
     make_data(bucket, [rows[:30], rows[30:]])
-    make_adapter(bucket, tmp_path / "start")
+    make_adapter(bucket, tmp_path / "start", targets=TARGETS_OF.get(kind, "all-linear"))
     train(bucket, adapter=tmp_path / "start", shuffle=False, max_steps=20, **BASE_OPTIONS)
 
     model = load_tuned(bucket, tmp_path / "start")
