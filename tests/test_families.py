@@ -311,6 +311,24 @@ def test_adapter_logits(tmp_path, family):
     assert_close(probe(tmp_path, adapters=["adapter"], mode="cached"), theirs)
 
 
+@pytest.mark.parametrize("family", FIRST)
+def test_merged_checkpoint_opens_in_transformers(tmp_path, family):
+    model = save(FIRST[family], tmp_path)
+    targets = TARGETS.get(family, "all-linear")
+    theirs = reference(make_adapter(model, tmp_path / "adapter", target_modules=targets))
+    probe(tmp_path, adapters=["adapter"], merge="merged")
+    check_merged(tmp_path, theirs)
+
+
+def check_merged(directory, theirs):
+    shutil.copy(directory / "model" / "config.json", directory / "merged")
+    names = [set(load_file(directory / d / "model.safetensors")) for d in ("model", "merged")]
+    assert names[0] == names[1]
+    (directory / "model").rename(directory / "base")
+    (directory / "merged").rename(directory / "model")
+    assert_close(reference(reopened(directory)), theirs)
+
+
 # Rotary embeddings that depend on the length of the sequence
 
 
@@ -498,6 +516,8 @@ def test_adapter_of_multimodal_gemma3_has_the_names_of_peft(tmp_path):
     assert_close(probe(tmp_path, adapters=["adapter"], save_adapter="copy"), theirs)
     names = [set(load_file(tmp_path / d / "adapter_model.safetensors")) for d in ("adapter", "copy")]
     assert names[0] == names[1]
+    probe(tmp_path, adapters=["adapter"], merge="merged")
+    check_merged(tmp_path, theirs)
 
 
 # GPT-OSS as OpenAI published it
