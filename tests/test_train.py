@@ -285,7 +285,9 @@ def test_epochs_and_schedules_are_those_of_trainer(bucket, tmp_path, schedule):
     assert_same_steps(metrics(bucket), theirs)
 
 
-@pytest.mark.parametrize("kind", ["qwen2", "llama"])
+@pytest.mark.parametrize(
+    "kind", ["qwen2", "llama", "gemma3", "phi3", "olmo2", "mixtral", "gpt-oss", "deepseek-v3"]
+)
 def test_full_steps_are_those_of_trainer(tmp_path, kind):
     bucket = tmp_path / "bucket"
     make_model(kind, bucket / "models/m")
