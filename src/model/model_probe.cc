@@ -151,7 +151,12 @@ Result<> print_spec(const Probe& probe, const std::string& dir) {
   LORRY_ASSIGN(const Json config, parse_json(text, "config.json"));
   LORRY_ASSIGN(const ModelSpec spec, parse_model_spec(config, nullptr));
   int64_t numbers = 0;
-  for (const LinearSpec& linear : spec.linears) numbers += linear.in * linear.out();
+  for (const LinearSpec& linear : spec.linears) {
+    numbers += linear.in * linear.out();
+    for (const Module& module : linear.modules) {
+      if (!module.bias.name.empty()) numbers += module.rows;
+    }
+  }
   for (const TensorSpec& tensor : spec.tensors) {
     int64_t size = 1;
     for (const int64_t extent : tensor.shape) size *= extent;

@@ -6,15 +6,44 @@
 
 namespace lorry::model {
 
+namespace {
+
+int64_t size_or(ConfigReader& config, const char* name, int64_t fallback) {
+  return fallback > 0 ? config.positive(name, fallback) : config.size(name);
+}
+
+/// That every token finds as many experts as the router is to choose.
+Result<> check_router(const MoeSpec& moe) {
+  const auto count = static_cast<int64_t>(moe.experts.size());
+  if (moe.active > count) {
+    return invalid_input(fmt::format(
+        "config.json: num_experts_per_tok {} is more than the {} experts", moe.active, count));
+  }
+  const int64_t groups = moe.router.groups, chosen = moe.router.chosen_groups;
+  if (groups <= 1) return {};
+  if (count % groups != 0 || count / groups < moe.router.group_top) {
+    return invalid_input(
+        fmt::format("config.json: {} experts do not come in n_group {} groups", count, groups));
+  }
+  if (chosen < 1 || chosen > groups || chosen * (count / groups) < moe.active) {
+    return invalid_input(fmt::format(
+        "config.json: topk_group {} of n_group {} does not leave num_experts_per_tok {} experts",
+        chosen, groups, moe.active));
+  }
+  return {};
+}
+
+}  // namespace
+
 SpecBuilder::SpecBuilder(ConfigReader& config, Defaults defaults)
     : config_(config), defaults_(defaults) {
-  spec.vocab_size = config.size("vocab_size");
+  spec.vocab_size = size_or(config, "vocab_size", defaults.vocab_size);
   hidden = spec.hidden_size = config.size("hidden_size");
   width = config.size("intermediate_size");
   layers = config.count("num_hidden_layers");
-  heads = config.size("num_attention_heads");
-  kv_heads = config.positive("num_key_value_heads",
-                             defaults.kv_heads > 0 ? defaults.kv_heads : heads);
+  heads = size_or(config, "num_attention_heads", defaults.heads);
+  const bool has_default = defaults.kv_heads > 0 && !config.is_null("num_key_value_heads");
+  kv_heads = config.positive("num_key_value_heads", has_default ? defaults.kv_heads : heads);
   if (config.has("head_dim")) {
     head_dim = config.positive("head_dim", 1);
   } else if (defaults.head_dim > 0) {
@@ -151,6 +180,9 @@ Result<ModelSpec> SpecBuilder::finish() {
   spec.final_norm = norm(-1, "norm", hidden);
   spec.head = spec.tie_word_embeddings ? spec.embed
                                        : tensor("lm_head.weight", {spec.vocab_size, hidden});
+  for (const BlockSpec& block : spec.layers) {
+    if (const auto* moe = std::get_if<MoeSpec>(&block.mlp)) LORRY_TRY(check_router(*moe));
+  }
   LORRY_ASSIGN(spec.dtype, read_dtype(config_));
   LORRY_TRY(add_eos(config_.json(), "config.json", spec.eos_token_ids));
   LORRY_TRY(config_.status());

@@ -16,8 +16,10 @@ namespace lorry::model {
 
 /// What `transformers` assumes where config.json is silent.
 struct Defaults {
-  int64_t kv_heads = 0;  ///< 0: as many as heads
-  int64_t head_dim = 0;  ///< 0: hidden_size / heads
+  int64_t vocab_size = 0;  ///< 0: config.json must say
+  int64_t heads = 0;       ///< 0: config.json must say
+  int64_t kv_heads = 0;    ///< 0: as many as heads, which an explicit null always means
+  int64_t head_dim = 0;    ///< 0: hidden_size / heads
   int64_t positions = 2048;
   double eps = 1e-6;
   double rope_theta = 10000;

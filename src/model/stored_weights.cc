@@ -29,8 +29,8 @@ StoredWeights::StoredWeights(const SafetensorsReader& reader, const ModelSpec& s
                              std::string dir)
     : reader_(reader), spec_(spec), dir_(std::move(dir)), prefix_(kModel) {
   const std::string norm = "norm.weight";  // every checkpoint has the last norm
-  for (const char* prefix :
-       {"model.", "", "language_model.model.", "model.language_model.", "language_model."}) {
+  for (const char* prefix : {"model.", "", "language_model.model.", "model.language_model.",
+                             "model.language_model.model.", "language_model."}) {
     if (!reader.contains(prefix + norm)) continue;
     prefix_ = prefix;
     break;

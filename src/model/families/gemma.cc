@@ -93,6 +93,8 @@ Result<ModelSpec> read_gemma2(ConfigReader& config) {
 
 Result<ModelSpec> read_gemma3(ConfigReader& config) {
   Defaults defaults = gemma_defaults(131072);
+  defaults.vocab_size = 262208;  // multimodal checkpoints leave out all that is a default
+  defaults.heads = 8;
   SpecBuilder b(config, defaults);
   LORRY_TRY(b.status());
   LORRY_ASSIGN(const Ropes ropes, gemma3_ropes(config, b));

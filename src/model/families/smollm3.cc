@@ -5,7 +5,7 @@
 namespace lorry::model {
 
 Result<ModelSpec> read_smollm3(ConfigReader& config) {
-  SpecBuilder b(config, {.kv_heads = config.is_null("num_key_value_heads") ? 0 : 4,
+  SpecBuilder b(config, {.kv_heads = 4,
                          .positions = 32768,
                          .rope_theta = 2e6,
                          .tie_word_embeddings = true});
