@@ -39,7 +39,7 @@ Result<ModelSpec> load_model_spec(const store::Bucket& bucket, const std::string
     LORRY_ASSIGN(generation, read_json(bucket, generation_path));
   }
   auto parsed = parse_model_spec(json, generation);
-  if (!parsed.ok()) return dir.empty() ? parsed : parsed.with_context(dir);
+  if (!parsed.ok()) return dir.empty() ? std::move(parsed) : std::move(parsed).with_context(dir);
   ModelSpec spec = std::move(parsed).value();
   if (spec.dtype.empty()) {
     LORRY_ASSIGN(const auto reader, SafetensorsReader::open(bucket, dir, "model"));
@@ -96,7 +96,7 @@ class ModelLoader {
       LORRY_ASSIGN(ops::Weight weight,
                    stored_->weight(linear, module, options_.dtype, options_.device));
       if (options_.pack && ops::can_pack(weight)) {
-        LORRY_ASSIGN(weight, ops::quantize(weight, ops::WeightFormat::kPackedBf16));
+        LORRY_ASSIGN(weight, ops::quantize(weight, ops::WeightFormat::kPacked));
       }
       weights.push_back(std::move(weight));
     }
@@ -106,7 +106,7 @@ class ModelLoader {
   Result<> pack_head() {
     const auto head = ops::Weight::dense(model_->tensors_[model_->spec_.head]);
     if (!ops::can_pack(head)) return {};
-    LORRY_ASSIGN(model_->packed_head_, ops::quantize(head, ops::WeightFormat::kPackedBf16));
+    LORRY_ASSIGN(model_->packed_head_, ops::quantize(head, ops::WeightFormat::kPacked));
     return {};
   }
 

@@ -61,7 +61,7 @@ at::Tensor dora(const at::Tensor& y, const at::Tensor& x, const ops::Weight& wei
   const at::Tensor factor = (pair.magnitude.to(x.scalar_type()) / norms).unsqueeze(0);
   const bool has_dropout = !dropped.is_same(x);
   ops::Weight plain = weight;
-  plain.bias = {};
+  plain.bias = at::Tensor();
   at::Tensor base = has_dropout ? ops::linear(dropped, plain) : y;
   if (!has_dropout && weight.bias.defined()) base = y - weight.bias;
   return y + (factor - 1) * base + factor * low_rank(dropped, pair) * pair.scale;

@@ -125,7 +125,7 @@ class Fields {
     if (!json_[name].is_object()) return wrong(name, "an object"), list;
     for (const auto& [pattern, value] : json_[name].items()) {
       if (!value.is_number()) return wrong(name, "numbers by pattern"), list;
-      list.emplace_back(pattern, value.get<T>());
+      list.emplace_back(pattern, value.template get<T>());
     }
     return list;
   }

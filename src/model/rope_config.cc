@@ -34,7 +34,7 @@ Result<> check_rope(const RopeSpec& rope) {
   }
   if (rope.dim < 2 || rope.dim % 2 != 0) {
     return invalid_input(fmt::format(
-        "config.json: rotary embeddings need an even number of dimensions, not {}", rope.dim));
+        "config.json: head_dim {}: rotary embeddings need an even number of dimensions", rope.dim));
   }
   const auto half = static_cast<size_t>(rope.dim / 2);
   if (rope.type == RopeSpec::Type::kLongRope &&

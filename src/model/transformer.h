@@ -24,7 +24,7 @@ namespace lorry::model {
 struct LoadOptions {
   at::ScalarType dtype = at::kFloat;
   at::Device device = at::kCPU;
-  /// For generation on a CPU: bf16 matrices in the layout that multiplies few rows fastest. They
+  /// For generation on a CPU: matrices in the layout that multiplies few rows fastest. They
   /// take memory of their own and have no gradient.
   bool pack = false;
 };

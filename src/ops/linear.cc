@@ -38,7 +38,7 @@ struct QuantizedLinear : Function<QuantizedLinear> {
 }  // namespace
 
 at::Tensor linear(const at::Tensor& x, const Weight& weight) {
-  if (weight.format == WeightFormat::kPackedBf16) return cpu::linear_packed(x, weight);
+  if (weight.format == WeightFormat::kPacked) return cpu::linear_packed(x, weight);
   if (weight.format != WeightFormat::kDense) return QuantizedLinear::apply(x, weight);
   return at::linear(x, weight.data,
                     weight.bias.defined() ? std::optional(weight.bias) : std::nullopt);

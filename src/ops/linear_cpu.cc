@@ -31,22 +31,33 @@ const c10::OperatorHandle* product_op() {
   return kOp;
 }
 
+/// Whether oneDNN multiplies bf16 on this processor (AVX-512 or newer).
+bool has_bf16() {
+  static const bool kHas = [] {
+    const auto* op = find("mkldnn::_is_mkldnn_bf16_supported");
+    return op != nullptr && op->typed<bool()>().call();
+  }();
+  return kHas;
+}
+
 }  // namespace
 
 bool can_pack(const at::Tensor& matrix) {
-  return matrix.is_cpu() && matrix.scalar_type() == at::kBFloat16 && matrix.dim() == 2 &&
-         at::globalContext().hasMKLDNN() && reorder_op() && product_op();
+  const bool is_product = matrix.scalar_type() == at::kFloat ||
+                          (matrix.scalar_type() == at::kBFloat16 && has_bf16());
+  return matrix.is_cpu() && is_product && matrix.dim() == 2 && at::globalContext().hasMKLDNN() &&
+         reorder_op() && product_op();
 }
 
 Weight pack(const Weight& dense) {
   const at::Tensor packed =
       reorder_op()->typed<Reorder>().call(dense.data.contiguous(), kRowsHint);
-  return {WeightFormat::kPackedBf16, dense.out, dense.in, packed, {}, {}, dense.bias};
+  return {WeightFormat::kPacked, dense.out, dense.in, packed, {}, {}, dense.bias};
 }
 
 at::Tensor linear_packed(const at::Tensor& x, const Weight& weight) {
   const auto bias = weight.bias.defined() ? std::optional(weight.bias) : std::nullopt;
-  return product_op()->typed<Product>().call(x.contiguous(), weight.data, bias, "none", {}, "");
+  return product_op()->typed<Product>().call(x.contiguous(), weight.data, bias, "none", c10::List<std::optional<at::Scalar>>(), "");
 }
 
 }  // namespace lorry::ops::cpu

@@ -240,23 +240,30 @@ TEST(Weight, ASizeThatAFormatCannotHoldIsRefused) {
   const Weight odd = Weight::dense(at::randn({3, 40}));
   EXPECT_EQ(quantize(odd, WeightFormat::kNf4).error().kind, ErrorKind::kUnsupported);
   EXPECT_EQ(quantize(odd, WeightFormat::kInt4Groups).error().kind, ErrorKind::kUnsupported);
-  EXPECT_EQ(quantize(odd, WeightFormat::kPackedBf16).error().kind, ErrorKind::kUnsupported);
+  const Weight half = Weight::dense(at::randn({3, 40}).to(at::kHalf));
+  EXPECT_EQ(quantize(half, WeightFormat::kPacked).error().kind, ErrorKind::kUnsupported);
 }
 
 TEST(Weight, PackedProductsAreThoseOfTheDenseMatrix) {
   at::manual_seed(4);
-  const Weight dense = Weight::dense(at::randn({72, 96}).to(at::kBFloat16),
-                                     at::randn({72}).to(at::kBFloat16));
-  if (!can_pack(dense)) GTEST_SKIP() << "no oneDNN bf16 on this machine";
   const at::NoGradGuard no_grad;
-  const Weight packed = quantize(dense, WeightFormat::kPackedBf16).value();
-  for (const int64_t rows : {1, 3, 16, 65}) {
-    const at::Tensor x = at::randn({rows, 96}).to(at::kBFloat16);
-    const at::Tensor want = at::linear(x.to(at::kDouble), dense.data.to(at::kDouble),
-                                       dense.bias.to(at::kDouble));
-    const double worst = (linear(x, packed).to(at::kDouble) - want).abs().max().item<double>();
-    EXPECT_LE(worst, 0.25) << rows << " rows";  // one rounding of numbers up to 32
+  int packed_types = 0;
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    const Weight dense = Weight::dense(at::randn({72, 96}).to(type), at::randn({72}).to(type));
+    if (!can_pack(dense)) continue;
+    ++packed_types;
+    const Weight packed = quantize(dense, WeightFormat::kPacked).value();
+    // float32's order of sums; in bf16 one rounding of numbers up to 32.
+    const double tolerance = type == at::kFloat ? 1e-4 : 0.25;
+    for (const int64_t rows : {1, 3, 16, 65}) {
+      const at::Tensor x = at::randn({rows, 96}).to(type);
+      const at::Tensor want = at::linear(x.to(at::kDouble), dense.data.to(at::kDouble),
+                                         dense.bias.to(at::kDouble));
+      const double worst = (linear(x, packed).to(at::kDouble) - want).abs().max().item<double>();
+      EXPECT_LE(worst, tolerance) << rows << " rows of " << toString(type);
+    }
   }
+  if (packed_types == 0) GTEST_SKIP() << "no oneDNN on this machine";
 }
 
 TEST(Device, NamesWhatIsWrong) {

@@ -136,8 +136,8 @@ std::string_view format_name(WeightFormat format) {
   switch (format) {
     case WeightFormat::kDense:
       return "dense";
-    case WeightFormat::kPackedBf16:
-      return "packed_bf16";
+    case WeightFormat::kPacked:
+      return "packed";
     case WeightFormat::kNf4:
       return "nf4";
     case WeightFormat::kInt4Groups:
@@ -159,9 +159,9 @@ Result<Weight> quantize(const Weight& dense, WeightFormat format) {
   switch (format) {
     case WeightFormat::kDense:
       return dense;
-    case WeightFormat::kPackedBf16:
+    case WeightFormat::kPacked:
       if (!cpu::can_pack(dense.data)) {
-        return unsupported("only bfloat16 matrices on a CPU with oneDNN can be packed");
+        return unsupported("only bfloat16 and float32 matrices on a CPU with oneDNN can be packed");
       }
       return cpu::pack(dense);
     case WeightFormat::kNf4:
@@ -184,7 +184,7 @@ at::Tensor dequantize(const Weight& w, at::ScalarType dtype) {
   switch (w.format) {
     case WeightFormat::kDense:
       return w.data.to(dtype);
-    case WeightFormat::kPackedBf16:
+    case WeightFormat::kPacked:
       return {};
     case WeightFormat::kNf4:
       return finish(widen_nf4(w));

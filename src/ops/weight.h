@@ -12,7 +12,7 @@ namespace lorry::ops {
 
 enum class WeightFormat {
   kDense,       ///< data (out, in), any float dtype
-  kPackedBf16,  ///< data: oneDNN's own layout of a bf16 matrix; CPU only, not differentiable
+  kPacked,      ///< data: oneDNN's own layout of a bfloat16 or float32 matrix; CPU only, no gradient
   kNf4,         ///< data (out * in / 2) uint8, two codes a byte, high half first; scales: largest
                 ///< magnitude of each 64 numbers, float32. As bitsandbytes without double quantising
   kInt4Groups,  ///< data (out, in / 2) uint8, low half first; scales and second_scales (out, in / 128)
@@ -33,22 +33,23 @@ struct Weight {
   static Weight dense(at::Tensor data, at::Tensor bias = {});
 };
 
-/// "dense", "packed_bf16", "nf4", "int4", "fp8", "mxfp4".
+/// "dense", "packed", "nf4", "int4", "fp8", "mxfp4".
 std::string_view format_name(WeightFormat format);
 
-/// x W^T + bias. x: (..., in), float32, bfloat16 or float16 (bfloat16 for kPackedBf16). Returns
+/// x W^T + bias. x: (..., in), float32, bfloat16 or float16 (for kPacked what was packed). Returns
 /// (..., out) in x's dtype. Differentiable in x, and in data and bias where the format is dense;
-/// kPackedBf16 serves inference only. A quantised weight is widened to x's dtype for the product.
+/// kPacked serves inference only. A quantised weight is widened to x's dtype for the product.
 at::Tensor linear(const at::Tensor& x, const Weight& weight);
 
-/// Whether a weight can be held as kPackedBf16: dense bfloat16 on a CPU with oneDNN.
+/// Whether a weight can be held as kPacked: dense bfloat16 or float32 on a CPU whose oneDNN has
+/// products of it.
 bool can_pack(const Weight& weight);
 
 /// Another format of a dense weight; the bias goes along. Unsupported where `in` is no multiple of
 /// the format's group (NF4: out * in of 64), or the format is not to be had on the device.
 Result<Weight> quantize(const Weight& dense, WeightFormat format);
 
-/// The (out, in) matrix of a weight in `dtype`. kPackedBf16 cannot be unpacked: null tensor.
+/// The (out, in) matrix of a weight in `dtype`. kPacked cannot be unpacked: null tensor.
 at::Tensor dequantize(const Weight& weight, at::ScalarType dtype);
 
 }  // namespace lorry::ops
