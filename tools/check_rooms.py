@@ -35,7 +35,7 @@ def main():
     root = pathlib.Path(__file__).resolve().parent.parent / "src"
     bad = 0
     for file in sorted(root.rglob("*")):
-        if file.suffix not in {".h", ".cc"}:
+        if file.suffix not in {".h", ".cc", ".cu"}:
             continue
         room = file.relative_to(root).parts[0]
         for number, line in enumerate(file.read_text().splitlines(), 1):
