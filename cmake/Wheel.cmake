@@ -65,4 +65,17 @@ add_library(wheel_engine MODULE ${GCC_crtbeginS.o} ${objects})
 set_target_properties(wheel_engine PROPERTIES OUTPUT_NAME lorry_engine)
 lorry_wheel_target(wheel_engine wheel_program ${LORRY_WHEEL_PARTS}/libfmt.a ${ARROW_LIBRARY}
   ${TORCH_DIR}/lib/libtorch_cpu.so ${TORCH_DIR}/lib/libc10.so)
+
+# Without a CUDA compiler there is no module (cmake/Cuda.cmake); an old one must not stay behind.
+add_custom_target(wheel_parts DEPENDS wheel_program wheel_engine)
+if(TARGET lorry_cuda)
+  lorry_wheel_objects(objects lorry_cuda wheel_compat)
+  add_library(wheel_cuda MODULE ${GCC_crtbeginS.o} ${objects})
+  set_target_properties(wheel_cuda PROPERTIES OUTPUT_NAME lorry_cuda)
+  lorry_wheel_target(wheel_cuda ${TORCH_DIR}/lib/libtorch_cuda.so ${TORCH_DIR}/lib/libc10_cuda.so
+    ${TORCH_DIR}/lib/libtorch_cpu.so ${TORCH_DIR}/lib/libc10.so)
+  add_dependencies(wheel_parts wheel_cuda)
+else()
+  file(REMOVE ${CMAKE_BINARY_DIR}/wheel/liblorry_cuda.so)
+endif()
 set_source_files_properties(${GLIBC}/Scrt1.o ${GCC_crtbeginS.o} PROPERTIES EXTERNAL_OBJECT ON)

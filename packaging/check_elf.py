@@ -2,8 +2,8 @@
 
     python3 check_elf.py FOLDER SITE_PACKAGES
 
-FOLDER holds lorry and liblorry_engine.so; SITE_PACKAGES the pyarrow and torch that they were linked
-with. Looked at: the versions of the symbols that they want, the libraries that they name, the
+FOLDER holds lorry, liblorry_engine.so and, unless built without CUDA kernels, liblorry_cuda.so;
+SITE_PACKAGES the pyarrow and torch that they were linked with. Looked at: the versions of the symbols that they want, the libraries that they name, the
 folders where they look, and that each symbol is somebody's.
 """
 
@@ -28,6 +28,10 @@ PACKAGES = {
     "libtorch_cpu.so": "torch/lib",
     "libc10.so": "torch/lib",
 }
+# Of liblorry_cuda.so alone: the engine also runs where these are not. No library of CUDA itself, so
+# that one module serves all its releases.
+CUDA_PACKAGES = {"libtorch_cuda.so": "torch/lib", "libc10_cuda.so": "torch/lib"}
+CUDA_MODULE = "liblorry_cuda.so"
 RPATH = "$ORIGIN/../pyarrow:$ORIGIN/../torch/lib"
 
 
@@ -70,10 +74,11 @@ def misplaced(path: Path) -> list[str]:
     """Libraries and folders that no other machine has."""
     dynamic = readelf("-d", path)
     needed = re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic)
+    packages = {*PACKAGES, *(CUDA_PACKAGES if path.name == CUDA_MODULE else ())}
     faults = [
         f"{path.name}: needs {name}"
         for name in needed
-        if name not in SYSTEM and re.sub(r"\.\d+$", "", name) not in PACKAGES
+        if name not in SYSTEM and re.sub(r"\.\d+$", "", name) not in packages
     ]
     if re.findall(r"\((RPATH|RUNPATH)\).*\[(.*)\]", dynamic) != [("RPATH", RPATH)]:
         faults.append(f"{path.name}: its RPATH is not {RPATH}")
@@ -100,7 +105,13 @@ def check(folder: Path, packages: Path) -> list[str]:
     ]
     torch = [packages / "torch/lib" / name for name in ("libtorch_cpu.so", "libc10.so")]
     faults = nobodys(program, arrow) + nobodys(engine, [program, *arrow, *torch])
-    for path in (program, engine):
+    files = [program, engine]
+    cuda = folder / CUDA_MODULE
+    if cuda.exists():
+        files.append(cuda)
+        torch += [packages / where / name for name, where in CUDA_PACKAGES.items()]
+        faults += nobodys(cuda, torch)
+    for path in files:
         faults += too_new(path) + misplaced(path)
     return faults
 

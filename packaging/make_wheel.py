@@ -1,8 +1,8 @@
 """Packs a linked program and engine into dist/lorry-<version>-py3-none-manylinux_2_28_x86_64.whl.
 
 Same inputs, same bytes: members in a fixed order, with the time SOURCE_DATE_EPOCH (or 1980).
-Called by `./dev wheel` with the folder that holds lorry and liblorry_engine.so, and the packages that
-they were linked with.
+Called by `./dev wheel` with the folder that holds lorry, liblorry_engine.so and (unless built without CUDA
+kernels) liblorry_cuda.so, and the packages that they were linked with.
 """
 
 import base64
@@ -97,6 +97,9 @@ def members(linked: Path, packages: Path) -> dict[str, tuple[bytes, int]]:
     }
     for name, text in sorted(licences().items()):
         files[f"{info}/licenses/{name}"] = (text, 0o644)
+    cuda = linked / "liblorry_cuda.so"
+    if cuda.exists():
+        files["lorry/liblorry_cuda.so"] = (cuda.read_bytes(), 0o755)
     record = [record_line(name, data) for name, (data, _) in files.items()] + [f"{info}/RECORD,,"]
     files[f"{info}/RECORD"] = ("\n".join(record).encode() + b"\n", 0o644)
     return files
@@ -119,6 +122,8 @@ def main() -> None:
     out.mkdir(exist_ok=True)
     path = out / f"lorry-{version()}-{TAG}.whl"
     write(path, members(linked, packages))
+    if not (linked / "liblorry_cuda.so").exists():
+        print("this wheel has no CUDA kernels", file=sys.stderr)
     print(path.relative_to(ROOT))
     print(f"{path.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
 

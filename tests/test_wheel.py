@@ -137,6 +137,8 @@ def test_wheel_is_small_and_its_record_is_true(wheel):
     assert recorded == {}
     for name in ("lorry/lorry", "lorry/liblorry_engine.so"):
         assert modes[name] == 0o755
+    built = (ROOT / "build/release/liblorry_cuda.so").exists()
+    assert modes.get("lorry/liblorry_cuda.so") == (0o755 if built else None)
 
 
 def test_wheel_names_version_needs_and_licences(wheel):
