@@ -9,6 +9,8 @@
 #include <filesystem>
 #include <mutex>
 
+#include "ops/cuda_module.h"
+
 namespace lorry::ops {
 namespace {
 
@@ -59,7 +61,9 @@ Result<at::Device> cuda_device(const std::string& name) {
   if (index >= *count) {
     return unavailable(fmt::format("device {}: there are only {} CUDA devices", name, *count));
   }
-  return at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index));
+  const at::Device device(at::kCUDA, static_cast<at::DeviceIndex>(index));
+  cuda_kernels(device);  // loaded now, so that a warning comes before the work and not amid it
+  return device;
 }
 
 }  // namespace
@@ -67,7 +71,8 @@ Result<at::Device> cuda_device(const std::string& name) {
 Result<at::Device> resolve_device(const std::string& name) {
   if (name == "cpu") return at::Device(at::kCPU);
   if (name == "auto" || name.empty()) {
-    return cuda_devices().ok() ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+    const auto device = cuda_device("cuda");
+    return device.ok() ? *device : at::Device(at::kCPU);
   }
   if (name.starts_with("cuda")) return cuda_device(name);
   return usage_error(fmt::format("device {}: say auto, cpu, cuda or cuda:N", name));
