@@ -255,7 +255,7 @@ def edit_config(directory, **changes):
         ),
         (dict(architectures=None, model_type="gpt2"), ["gpt2"]),
         (dict(quantization_config={"quant_method": "gptq"}), ["gptq"]),
-        (dict(hidden_act="gelu"), ["gelu"]),
+        (dict(hidden_act="relu"), ["relu"]),
         (dict(rope_parameters={"rope_type": "longrope", "rope_theta": 1e4}), ["longrope"]),
         (dict(hidden_size="big"), ["hidden_size", "big"]),
         (dict(num_key_value_heads=3), ["num_key_value_heads"]),

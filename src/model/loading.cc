@@ -119,6 +119,12 @@ Result<std::shared_ptr<Transformer>> Transformer::load(const store::Bucket& buck
                                                        const std::string& dir,
                                                        const LoadOptions& options) {
   LORRY_ASSIGN(ModelSpec spec, load_model_spec(bucket, dir));
+  return load(bucket, dir, std::move(spec), options);
+}
+
+Result<std::shared_ptr<Transformer>> Transformer::load(const store::Bucket& bucket,
+                                                       const std::string& dir, ModelSpec spec,
+                                                       const LoadOptions& options) {
   LORRY_ASSIGN(const auto reader, SafetensorsReader::open(bucket, dir, "model"));
   try {
     const at::NoGradGuard no_grad;

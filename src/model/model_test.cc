@@ -161,7 +161,8 @@ TEST(Lora, AFreshAdapterDependsOnTheSeedAndNotOnTheOtherTargets) {
 std::vector<std::string> selected(const LoraConfig& config) {
   const ModelSpec spec = small_model();
   std::vector<std::string> names;
-  for (const auto& [l, m] : select_modules(spec, config).value()) {
+  const auto modules = select_modules(spec, config).value();
+  for (const auto& [l, m] : modules) {
     names.push_back(spec.linears[l].modules[m].name);
   }
   return names;

@@ -44,6 +44,10 @@ class Transformer {
   static Result<std::shared_ptr<Transformer>> load(const store::Bucket& bucket,
                                                    const std::string& dir,
                                                    const LoadOptions& options);
+  /// The weights of `dir` as `spec` describes them, whatever its config.json says.
+  static Result<std::shared_ptr<Transformer>> load(const store::Bucket& bucket,
+                                                   const std::string& dir, ModelSpec spec,
+                                                   const LoadOptions& options);
 
   const ModelSpec& spec() const { return spec_; }
   at::ScalarType dtype() const { return dtype_; }

@@ -12,7 +12,7 @@ namespace {
 
 /// Two layers, width 8, 2 heads of 4 with one key head, MLP 16, vocabulary 100.
 Json tiny_config() {
-  return {{"architectures", {"MistralForCausalLM"}},
+  return {{"architectures", {"MinistralForCausalLM"}},
           {"vocab_size", 100},
           {"hidden_size", 8},
           {"intermediate_size", 16},

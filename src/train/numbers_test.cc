@@ -35,21 +35,34 @@ TEST(Schedule, AnUnknownTypeIsRefusedWithTheList) {
   EXPECT_NE(schedule.error().message.find("linear, cosine"), std::string::npos);
 }
 
-TEST(HeadLoss, IsCrossEntropyWithItsGradients) {
+/// head_loss beside autograd over the whole of the logits.
+void expect_cross_entropy(int64_t vocab, double logit_scale, double softcap) {
   at::manual_seed(1);
-  const int64_t n = 300, hidden_size = 16, vocab = 200'000;  // several chunks
+  const int64_t n = 300, hidden_size = 16;
   const at::Tensor hidden = at::randn({n, hidden_size}).requires_grad_(true);
   const at::Tensor head = (at::randn({vocab, hidden_size}) * 0.3).requires_grad_(true);
   const at::Tensor targets = at::randint(vocab, {n}, at::kLong);
-  const at::Tensor expected =
-      at::cross_entropy_loss(at::linear(hidden, head), targets, {}, at::Reduction::Sum);
+  at::Tensor logits = at::linear(hidden, head) * logit_scale;
+  if (softcap > 0) logits = at::tanh(logits / softcap) * softcap;
+  const at::Tensor expected = at::cross_entropy_loss(logits, targets, {}, at::Reduction::Sum);
   torch::autograd::backward({expected / 7}, {});
 
   const at::Tensor head_grad = at::zeros({vocab, hidden_size});
-  const HeadLoss loss = head_loss(hidden.detach(), targets, head.detach(), 1.0 / 7, head_grad);
+  const HeadLoss loss = head_loss(hidden.detach(), targets, {head.detach(), logit_scale, softcap},
+                                  1.0 / 7, head_grad);
   EXPECT_NEAR(loss.sum, expected.item<double>(), 1e-5 * expected.item<double>());
   EXPECT_TRUE(at::allclose(loss.hidden_grad, hidden.grad(), 1e-4, 1e-6));
   EXPECT_TRUE(at::allclose(head_grad, head.grad(), 1e-4, 1e-6));
+}
+
+TEST(HeadLoss, IsCrossEntropyWithItsGradients) {
+  expect_cross_entropy(200'000, 1, 0);  // several chunks
+}
+
+TEST(HeadLoss, GradientsPassThroughTheScaleAndTheSoftCapOfLogits) {
+  expect_cross_entropy(500, 0.25, 0);
+  expect_cross_entropy(500, 1, 1.5);
+  expect_cross_entropy(500, 2, 3);
 }
 
 TEST(AdamW, FollowsItsDefinition) {
