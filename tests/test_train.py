@@ -343,6 +343,75 @@ def test_a_second_run_does_nothing_and_changed_options_train_again(bucket):
     assert not (bucket / "checkpoints/m/d").exists()
 
 
+def interrupted(bucket, options, step):
+    """Stops a run after `step` is done; returns what it said."""
+    process = subprocess.Popen(command(bucket, **options), stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if f"step {step}/" in line:
+            process.send_signal(signal.SIGTERM)
+            break
+    process.stderr.read()
+    assert process.wait() == 143
+
+
+def test_a_run_with_other_options_leaves_the_checkpoint_alone(bucket):
+    options = BASE_OPTIONS | dict(max_steps=3000, save_steps=2)
+    interrupted(bucket, options, 6)
+    latest = bucket / "checkpoints/m/d/latest.json"
+    before = latest.read_bytes()
+    said = train(bucket, code=1, **(options | dict(learning_rate=2e-3)))
+    assert "learning_rate was 0.01, is 0.002" in said
+    assert "--run-name" in said and "--fresh" in said
+    assert latest.read_bytes() == before
+
+
+def test_another_split_of_the_same_rows_goes_on(bucket):
+    options = BASE_OPTIONS | dict(max_steps=300)
+    train(bucket, **options)
+    weights = bucket / "done/m/d/lora_model/adapter_model.safetensors"
+    expected = weights.read_bytes()
+    assert train(bucket, **(options | dict(batch_size=4, gradient_accumulation_steps=1)))["already_done"]
+    subprocess.run(["rm", "-rf", bucket / "done"], check=True)
+    interrupted(bucket, options, 6)
+    train(bucket, **(options | dict(batch_size=4, gradient_accumulation_steps=1)))
+    assert weights.read_bytes() == expected
+
+
+def test_a_checkpoint_of_other_data_stays_until_it_is_replaced(bucket):
+    options = BASE_OPTIONS | dict(max_steps=3000, save_steps=2)
+    interrupted(bucket, options, 6)
+    latest = bucket / "checkpoints/m/d/latest.json"
+    info = bucket / "model-ready/m/d/info.json"
+    info.write_text(json.dumps(json.loads(info.read_text()) | {"note": "made again"}))
+    before = latest.read_bytes()
+    process = subprocess.Popen(
+        command(bucket, **(options | dict(save_steps=0))), stderr=subprocess.PIPE, text=True
+    )
+    said = process.stderr.readline()
+    while "step 3/" not in said:
+        said += process.stderr.readline()
+    process.kill()
+    process.wait()
+    assert "cannot be resumed, changed since: data" in said
+    assert latest.read_bytes() == before
+    interrupted(bucket, options, 8)
+    assert json.loads(latest.read_text())["step"] >= 8
+
+
+def test_what_the_starting_adapter_decides_is_refused_beside_it(bucket, tmp_path):
+    make_adapter(bucket, tmp_path / "start")
+    said = train(bucket, code=1, adapter=tmp_path / "start", lora_r=64, max_steps=1)
+    assert "--lora-r: --adapter" in said
+
+
+def test_an_adapter_in_the_bucket_is_a_start(bucket):
+    train(bucket, max_steps=4, run_name="a", **BASE_OPTIONS)
+    start = "done/m/d@a/lora_model"
+    train(bucket, max_steps=0, epochs=0.1, adapter=start, lora_dropout=0.25, **BASE_OPTIONS)
+    config = json.loads((bucket / "done/m/d/lora_model/adapter_config.json").read_text())
+    assert config["r"] == 16 and config["lora_dropout"] == 0.25
+
+
 RESUMED = dict(
     lora=dict(lora_dropout=0.1, max_steps=40),
     packed=dict(packing=True, max_length=64, epochs=12),
@@ -407,8 +476,8 @@ def test_long_examples_are_cut_and_counted(tmp_path):
 
 BAD = {
     "no target": ({}, "nothing-to-learn", "none of 5 examples"),
-    "rate": (dict(learning_rate=-1), None, "--learning-rate must be above 0"),
-    "schedule": (dict(lr_scheduler_type="exponential"), None, "no learning-rate schedule"),
+    "rate": (dict(learning_rate=-1), None, "--learning-rate must be greater than 0"),
+    "schedule": (dict(lr_scheduler_type="exponential"), None, "exponential' is not one of linear"),
     "module": (dict(target_modules=["q_prj"]), None, "no module 'q_prj'"),
     "data set": (dict(dataset="nope"), None, "lorry pretokenize --model m --dataset nope"),
     "model": (dict(model="nope"), None, "lorry import-model"),

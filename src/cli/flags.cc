@@ -40,17 +40,9 @@ std::optional<T> parse_number(const std::string& text) {
   return value;
 }
 
-std::string describe(const Range& range) {
-  if (std::isfinite(range.min) && std::isfinite(range.max))
-    return fmt::format("between {} and {}", range.min, range.max);
-  if (std::isfinite(range.max)) return fmt::format("at most {}", range.max);
-  return fmt::format("{} {}", range.above ? "greater than" : "at least", range.min);
-}
-
 Result<> check_range(double value, const std::string& text, const Range& range) {
-  const bool low = range.above ? value <= range.min : value < range.min;
-  if (!low && value <= range.max) return {};
-  return usage_error(fmt::format("{} is out of range; it must be {}", text, describe(range)));
+  if (range.contains(value)) return {};
+  return usage_error(fmt::format("{} is out of range; it must be {}", text, range.describe()));
 }
 
 Result<bool> parse_bool(std::string text) {

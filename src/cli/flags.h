@@ -5,27 +5,17 @@
 
 #include <cstdint>
 #include <functional>
-#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "base/range.h"
 #include "base/result.h"
 #include "base/settings.h"
 
 namespace lorry::cli {
-
-/// What a number may be. Bounds are inclusive unless `above` is set.
-struct Range {
-  double min = -std::numeric_limits<double>::infinity();
-  double max = std::numeric_limits<double>::infinity();
-  bool above = false;  ///< min itself is not allowed
-};
-inline Range at_least(double min) { return {.min = min}; }
-inline Range above(double min) { return {.min = min, .above = true}; }
-inline Range between(double min, double max) { return {.min = min, .max = max}; }
 
 /// Declares flags, each bound to a field whose present value is the default. A flag `--max-steps`
 /// is also the variable LORRY_MAX_STEPS, unless `variable` names another. Not thread-safe.

@@ -28,10 +28,11 @@ class Plan final : public Command {
 
   Result<Outcome> run(const Context& context) override {
     // A GPU that is planned for need not be here, so the device is not asked for.
-    LORRY_TRY(check_train_options(options_));
+    LORRY_TRY(check_train_options(*context.flags, options_));
     LORRY_TRY(check_price_flags(*context.flags));
     LORRY_TRY(check_run_name(options_.run_name));
     LORRY_ASSIGN(const auto bucket, context.open_bucket(false));
+    LORRY_TRY(check_adapter(*bucket, options_.adapter));
     options_.bucket = context.bucket;
     LORRY_ASSIGN(options_.model, inspect::choose_model(*bucket, options_.model));
     LORRY_ASSIGN(options_.dataset, inspect::choose_dataset(*bucket, options_.dataset));

@@ -37,12 +37,13 @@ class Run final : public Command {
       return usage_error(
           fmt::format("run takes two sources, the data set's and the model's, or none; {} given",
                       sources_.size()));
-    LORRY_TRY(check_train_options(train_));
+    LORRY_TRY(check_train_options(*context.flags, train_));
     LORRY_TRY(check_run_name(train_.run_name));
     LORRY_TRY(work_.apply(context, import_));
     stages::RunOptions options;
     static_cast<stages::ShardWorkOptions&>(options.pretokenize) = import_;
     LORRY_ASSIGN(const auto bucket, context.open_bucket(!sources_.empty()));
+    LORRY_TRY(check_adapter(*bucket, train_.adapter));
     LORRY_TRY(fill_sources(bucket, options));
     if (context.flags->given("--excess-length"))
       options.pretokenize.length = {train_.max_length, stages::excess_from(excess_)};

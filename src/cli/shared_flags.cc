@@ -12,6 +12,7 @@
 #include "inspect/names.h"
 #include "net/ranges.h"
 #include "store/layout.h"
+#include "train/options.h"
 
 namespace lorry::cli {
 
@@ -98,39 +99,40 @@ Result<> WorkFlags::apply(const Context& context, stages::ShardWorkOptions& opti
   return stages::check(options);
 }
 
-void declare_train_flags(Flags& flags, train::TrainOptions& o) {
-  flags.real("--learning-rate", o.learning_rate, above(0), "peak learning rate");
-  flags.choice("--lr-scheduler-type", o.lr_scheduler_type,
-               {"linear", "cosine", "constant", "constant_with_warmup"},
-               "schedule over all shards");
-  flags.integer("--warmup-steps", o.warmup_steps, at_least(0), "steps until the peak rate");
-  flags.real("--weight-decay", o.weight_decay, at_least(0), "AdamW weight decay");
-  flags.real("--adam-beta1", o.adam_beta1, between(0, 0.999999), "decay of AdamW's first moment");
-  flags.real("--adam-beta2", o.adam_beta2, between(0, 0.999999), "decay of AdamW's second moment");
-  flags.real("--adam-epsilon", o.adam_epsilon, above(0), "AdamW's addend to the denominator");
-  flags.real("--max-grad-norm", o.max_grad_norm, at_least(0), "gradient clipping; 0: none");
-  flags.integer("--batch-size", o.batch_size, at_least(1), "rows a micro-batch");
-  flags.integer("--gradient-accumulation-steps", o.gradient_accumulation_steps, at_least(1),
-                "micro-batches a step");
-  flags.integer("--max-steps", o.max_steps, at_least(0), "stop after N steps; 0: --epochs decides");
-  flags.real("--epochs", o.epochs, above(0), "passes over the data");
-  flags.integer("--max-length", o.max_length, at_least(2), "tokens; longer examples are cut");
-  flags.toggle("--packing", o.packing, "several examples in a row of --max-length");
-  flags.toggle("--shuffle", o.shuffle, "a seeded shuffle of each epoch; off: data order");
-  flags.unsigned_integer("--seed", o.seed, "seed of shuffle, dropout and fresh adapters");
-  flags.on("--full", o.full, "train all weights instead of an adapter");
-  flags.integer("--lora-r", o.lora_r, between(1, 65536), "rank of the adapter");
-  flags.real("--lora-alpha", o.lora_alpha, above(0), "adapter scale is alpha / r");
-  flags.real("--lora-dropout", o.lora_dropout, between(0, 0.999), "dropout before the adapter");
-  flags.list("--target-modules", o.target_modules, "A,B,...",
-             "projections that get an adapter (all-linear: q,k,v,o,gate,up,down _proj)");
-  flags.text("--adapter", o.adapter, "DIR", "PEFT adapter to start from");
-  flags.choice("--dtype", o.dtype, {"auto", "float32", "bfloat16", "float16"},
-               "type of the frozen weights and of the arithmetic");
-  flags.text("--device", o.device, "auto|cpu|cuda", "where to train");
-  flags.integer("--save-steps", o.save_steps, at_least(1), "steps between checkpoints");
-  flags.real("--save-seconds", o.save_seconds, above(0), "seconds between checkpoints at most");
-  flags.on("--fresh", o.fresh, "start over: ignore checkpoints and finished results");
+namespace {
+
+/// Declares a flag for each training option that it visits.
+struct DeclareFlag {
+  Flags& flags;
+
+  void operator()(const train::OptionSpec& spec, double& target) const {
+    flags.real(std::string(spec.flag), target, spec.range, std::string(spec.help));
+  }
+  void operator()(const train::OptionSpec& spec, int64_t& target) const {
+    flags.integer(std::string(spec.flag), target, spec.range, std::string(spec.help));
+  }
+  void operator()(const train::OptionSpec& spec, uint64_t& target) const {
+    flags.unsigned_integer(std::string(spec.flag), target, std::string(spec.help));
+  }
+  void operator()(const train::OptionSpec& spec, bool& target) const {
+    const std::string flag(spec.flag), help(spec.help);
+    spec.negatable ? flags.toggle(flag, target, help) : flags.on(flag, target, help);
+  }
+  void operator()(const train::OptionSpec& spec, std::string& target) const {
+    const std::string flag(spec.flag), help(spec.help);
+    if (spec.choices.empty()) return flags.text(flag, target, std::string(spec.value_name), help);
+    flags.choice(flag, target, {spec.choices.begin(), spec.choices.end()}, help);
+  }
+  void operator()(const train::OptionSpec& spec, std::vector<std::string>& target) const {
+    flags.list(std::string(spec.flag), target, std::string(spec.value_name),
+               std::string(spec.help));
+  }
+};
+
+}  // namespace
+
+void declare_train_flags(Flags& flags, train::TrainOptions& options) {
+  train::visit_options(options, DeclareFlag{flags});
 }
 
 void declare_engine_flags(Flags& flags, serve::ServeOptions& options) {
@@ -149,23 +151,30 @@ Result<> check_device(const std::string& device) {
   return usage_error(fmt::format("--device: '{}' is not one of auto, cpu, cuda, cuda:N", device));
 }
 
-Result<> check_train_options(train::TrainOptions& options) {
+Result<> check_train_options(const Flags& flags, train::TrainOptions& options) {
   LORRY_TRY(check_device(options.device));
   // PEFT's word for all of them.
   if (options.target_modules == std::vector<std::string>{"all-linear"})
     options.target_modules.clear();
-  static const std::vector<std::string> kModules = {"q_proj",    "k_proj",  "v_proj",   "o_proj",
-                                                    "gate_proj", "up_proj", "down_proj"};
-  for (const auto& module : options.target_modules)
-    if (std::count(kModules.begin(), kModules.end(), module) == 0)
-      return usage_error(fmt::format("--target-modules: '{}' is not one of {}", module,
-                                     fmt::join(kModules, ", ")));
-  if (options.full && !options.adapter.empty())
+  if (options.adapter.empty()) return {};
+  if (options.full)
     return usage_error("--full trains no adapter, so it cannot start from --adapter");
-  std::error_code error;
-  if (!options.adapter.empty() && !std::filesystem::is_directory(options.adapter, error))
-    return not_found(fmt::format("--adapter: there is no directory {}", options.adapter));
+  std::vector<std::string> given;
+  for (const std::string& flag : train::new_adapter_flags())
+    if (const auto origin = flags.origin(flag))
+      given.push_back(*origin == flag ? flag : fmt::format("{} ({})", flag, *origin));
+  if (!given.empty()) return train::refused_beside_adapter(given);
   return {};
+}
+
+Result<> check_adapter(const store::Bucket& bucket, const std::string& adapter) {
+  std::error_code error;
+  if (adapter.empty() || std::filesystem::is_directory(adapter, error)) return {};
+  // A path that no bucket can hold ("/nope", "../a") is one that is not there.
+  const auto exists = bucket.exists(adapter);
+  if (exists.ok() && *exists) return {};
+  return not_found(fmt::format("--adapter: there is no directory {}, here or in {}", adapter,
+                               bucket.uri()));
 }
 
 std::function<void(int64_t, int64_t)> progress_line(const std::string& stage,

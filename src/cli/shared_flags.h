@@ -50,7 +50,9 @@ void declare_engine_flags(Flags& flags, serve::ServeOptions& options);
 
 Result<> check_device(const std::string& device);
 /// What no single flag can see; PEFT's `all-linear` becomes the empty list that stands for it.
-Result<> check_train_options(train::TrainOptions& options);
+Result<> check_train_options(const Flags& flags, train::TrainOptions& options);
+/// Not found unless `adapter` is empty, a directory here, or one in the bucket.
+Result<> check_adapter(const store::Bucket& bucket, const std::string& adapter);
 
 /// A progress line that appears when it is first called. Its first count is where the work began.
 std::function<void(int64_t done, int64_t total)> progress_line(const std::string& stage,

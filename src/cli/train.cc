@@ -27,7 +27,7 @@ class Train final : public Command {
   }
 
   Result<Outcome> run(const Context& context) override {
-    LORRY_TRY(check_train_options(options_));
+    LORRY_TRY(check_train_options(*context.flags, options_));
     LORRY_TRY(check_run_name(options_.run_name));
     LORRY_TRY(choose_names(context));
     options_.bucket = context.bucket;
@@ -60,6 +60,7 @@ class Train final : public Command {
       if (!model) log::info("model: {}", options_.model);
       if (!dataset) log::info("data set: {}", options_.dataset);
     }
+    LORRY_TRY(check_adapter(**bucket, options_.adapter));
     const std::string ready = store::model_ready_dir(options_.model, options_.dataset);
     LORRY_ASSIGN(const auto info, (*bucket)->read_info(ready));
     if (info) {

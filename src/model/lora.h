@@ -58,6 +58,8 @@ class LoraAdapter {
                 const std::string& base_model_name) const;
 
   const LoraConfig& config() const { return config_; }
+  /// Trains on with another dropout than the adapter was made with.
+  void set_dropout(double dropout) { config_.dropout = dropout; }
   /// nullptr if the module is not changed. `module` is an index into the map's modules.
   const Pair* find(int64_t linear, int64_t module) const;
   const SavedModules& saved() const { return saved_; }

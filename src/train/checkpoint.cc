@@ -2,11 +2,11 @@
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <nlohmann/json.hpp>
 
 #include "base/version.h"
+#include "train/identity.h"
 
 namespace lorry::train {
 namespace {
@@ -70,47 +70,34 @@ std::string metrics_jsonl(const std::vector<StepMetrics>& history) {
   return lines;
 }
 
-std::string identity_difference(const Json& before, const Json& now) {
-  std::vector<std::string> names;
-  for (const auto& [key, value] : now.items()) {
-    if (!before.contains(key)) {
-      names.push_back(key);
-    } else if (value.is_object() && before.at(key).is_object()) {
-      const std::string inner = identity_difference(before.at(key), value);
-      if (!inner.empty()) names.push_back(inner);
-    } else if (before.at(key) != value) {
-      names.push_back(key);
-    }
-  }
-  for (const auto& [key, value] : before.items()) {
-    if (!now.contains(key)) names.push_back(key);
-  }
-  return fmt::format("{}", fmt::join(names, ", "));
-}
-
 CheckpointStore::CheckpointStore(store::Claim& claim, std::string dir, Json identity)
     : claim_(claim),
       bucket_(claim.bucket()),
       dir_(std::move(dir)),
       identity_(std::move(identity)) {}
 
-Result<std::optional<CheckpointStore::Found>> CheckpointStore::find(std::string& reason) const {
+Result<std::optional<CheckpointStore::Found>> CheckpointStore::find(std::string& stale) {
   const std::string latest = dir_ + "/latest.json";
   LORRY_ASSIGN(const bool exists, bucket_->exists(latest));
   if (!exists) return std::optional<Found>();
   LORRY_ASSIGN(const std::string text, bucket_->read(latest));
   LORRY_ASSIGN(const Json committed, parse_json(text, latest));
   try {
-    const std::string dir = dir_ + "/" + committed.at("directory").get<std::string>();
+    const auto name = committed.at("directory").get<std::string>();
+    const std::string dir = dir_ + "/" + name;
     LORRY_ASSIGN(const std::string state_text, bucket_->read(dir + "/state.json"));
     LORRY_ASSIGN(const Json json, parse_json(state_text, dir + "/state.json"));
-    if (json.at("format") != kFormat) {
-      reason = "it is of another version of lorry";
+    if (json.at("format") != kFormat) return refuse("a checkpoint of another version of lorry");
+    const Json& identity = json.at("identity");
+    if (!same_inputs(identity, identity_)) {
+      stale = identity_difference(identity, identity_);
+      stale_ = name;
       return std::optional<Found>();
     }
-    if (json.at("identity") != identity_) {
-      reason = "changed since: " + identity_difference(json.at("identity"), identity_);
-      return std::optional<Found>();
+    if (!same_run(identity, identity_)) {
+      return refuse(fmt::format("step {} of a run with other options ({})",
+                                json.at("step").get<int64_t>(),
+                                identity_difference(identity, identity_)));
     }
     Found found{dir, parse_state(json)};
     LORRY_ASSIGN(const std::string lines, bucket_->read(dir + "/metrics.jsonl"));
@@ -144,7 +131,8 @@ Result<> CheckpointStore::load(const Found& found, Trainable& trainable, AdamW& 
 
 Result<> CheckpointStore::save(const RunState& state, const Trainable& trainable,
                                const AdamW& optimizer) {
-  const std::string name = fmt::format("step-{:06}", state.step);
+  std::string name = fmt::format("step-{:06}", state.step);
+  if (name == stale_) name += "-1";  // what is committed is not written over
   const std::string dir = dir_ + "/" + name;
   model::NamedTensors params;
   for (size_t i = 0; i < trainable.names().size(); ++i) {
@@ -159,6 +147,13 @@ Result<> CheckpointStore::save(const RunState& state, const Trainable& trainable
   const Json latest{{"format", kFormat}, {"directory", name}, {"step", state.step}};
   LORRY_TRY(bucket_->write(dir_ + "/latest.json", dump_json(latest, 2)));
   return remove_others(name);
+}
+
+Error CheckpointStore::refuse(const std::string& what) const {
+  return invalid_input(
+      fmt::format("{} holds {}; give the options it was made with to go on from there, "
+                  "--run-name to train beside it, or --fresh to start over",
+                  dir_, what));
 }
 
 Result<> CheckpointStore::remove_others(const std::string& keep) {

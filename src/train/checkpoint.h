@@ -39,17 +39,18 @@ struct RunState {
 /// Not thread-safe.
 class CheckpointStore {
  public:
-  /// `identity` tells what makes a run: digests of base, data and options. A checkpoint of another
-  /// identity is not used. The claim on the run outlives this object.
+  /// `identity` (identity.h) tells what makes a run. The claim on the run outlives this object.
   CheckpointStore(store::Claim& claim, std::string dir, Json identity);
 
   struct Found {
     std::string dir;
     RunState state;
   };
-  /// The committed checkpoint, or nullopt. `reason`, if a checkpoint is there but cannot be used,
-  /// says why.
-  Result<std::optional<Found>> find(std::string& reason) const;
+  /// The committed checkpoint of this run, or nullopt if there is none. One of other inputs (base,
+  /// data or starting adapter changed since) can never be resumed: nullopt, and `stale` says what
+  /// changed; it stays until the first `save` replaces it. One of the same inputs with other options
+  /// may be worth hours: invalid input, which names the options and the ways on.
+  Result<std::optional<Found>> find(std::string& stale);
   /// Reads parameters and optimiser state of what `find` gave.
   Result<> load(const Found& found, Trainable& trainable, AdamW& optimizer) const;
   /// Writes a record, commits it, then removes those before it.
@@ -58,17 +59,17 @@ class CheckpointStore {
   Result<> clear();
 
  private:
+  Error refuse(const std::string& what) const;
   Result<> remove_others(const std::string& keep);
 
   store::Claim& claim_;
   std::shared_ptr<store::Bucket> bucket_;  ///< the claim's
   std::string dir_;
   Json identity_;
+  std::string stale_;  ///< name of a committed directory that is not this run's, until replaced
 };
 
 /// metrics.jsonl of a run.
 std::string metrics_jsonl(const std::vector<StepMetrics>& history);
-/// The names of the members in which two identities differ, for a message.
-std::string identity_difference(const Json& before, const Json& now);
 
 }  // namespace lorry::train

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -13,45 +12,10 @@
 #include "model/transformer.h"
 #include "store/layout.h"
 #include "train/batch.h"
-#include "train/schedule.h"
+#include "train/options.h"
 
 namespace lorry::train {
 namespace {
-
-Result<> require(bool holds, std::string_view flag, std::string_view what) {
-  if (holds) return {};
-  return usage_error(fmt::format("{} must be {}", flag, what));
-}
-
-bool in_unit_interval(double value) { return value >= 0 && value < 1; }
-
-/// The options that decide the result, and nothing else.
-Json result_options(const TrainOptions& o) {
-  Json json{{"learning_rate", o.learning_rate},
-            {"lr_scheduler_type", o.lr_scheduler_type},
-            {"warmup_steps", o.warmup_steps},
-            {"weight_decay", o.weight_decay},
-            {"adam_beta1", o.adam_beta1},
-            {"adam_beta2", o.adam_beta2},
-            {"adam_epsilon", o.adam_epsilon},
-            {"max_grad_norm", o.max_grad_norm},
-            {"batch_size", o.batch_size},
-            {"gradient_accumulation_steps", o.gradient_accumulation_steps},
-            {"max_steps", o.max_steps},
-            {"epochs", o.epochs},
-            {"max_length", o.max_length},
-            {"packing", o.packing},
-            {"shuffle", o.shuffle},
-            {"seed", o.seed},
-            {"full", o.full},
-            {"dtype", o.dtype}};
-  if (o.full) return json;
-  json["lora_r"] = o.lora_r;
-  json["lora_alpha"] = o.lora_alpha;
-  json["lora_dropout"] = o.lora_dropout;
-  json["target_modules"] = o.target_modules;
-  return json;
-}
 
 Result<Json> require_info(const store::Bucket& bucket, const std::string& dir,
                           const std::string& command) {
@@ -161,36 +125,6 @@ Result<> check_owner(const std::string& dir, const Json& info, const TrainOption
       fmt::format("{} belongs to the model {} and the data set {}, whose names together are those "
                   "of {} and {}; import one of them under another name",
                   dir, model, dataset, options.model, options.dataset));
-}
-
-Result<> check_options(const TrainOptions& o) {
-  if (o.model.empty()) return usage_error("no model named; give --model or set MODEL_NAME");
-  if (o.dataset.empty())
-    return usage_error("no data set named; give --dataset or set DATASET_NAME");
-  LORRY_TRY(
-      require(std::isfinite(o.learning_rate) && o.learning_rate > 0, "--learning-rate", "above 0"));
-  LORRY_TRY(require(o.warmup_steps >= 0, "--warmup-steps", "0 or more"));
-  LORRY_TRY(
-      require(std::isfinite(o.weight_decay) && o.weight_decay >= 0, "--weight-decay", "0 or more"));
-  LORRY_TRY(require(in_unit_interval(o.adam_beta1), "--adam-beta1", "in [0, 1)"));
-  LORRY_TRY(require(in_unit_interval(o.adam_beta2), "--adam-beta2", "in [0, 1)"));
-  LORRY_TRY(
-      require(std::isfinite(o.adam_epsilon) && o.adam_epsilon > 0, "--adam-epsilon", "above 0"));
-  LORRY_TRY(require(std::isfinite(o.max_grad_norm) && o.max_grad_norm >= 0, "--max-grad-norm",
-                    "0 (no clipping) or more"));
-  LORRY_TRY(require(o.batch_size >= 1, "--batch-size", "1 or more"));
-  LORRY_TRY(
-      require(o.gradient_accumulation_steps >= 1, "--gradient-accumulation-steps", "1 or more"));
-  LORRY_TRY(require(o.max_steps >= 0, "--max-steps", "0 (all epochs) or more"));
-  LORRY_TRY(require(std::isfinite(o.epochs) && o.epochs > 0, "--epochs", "above 0"));
-  LORRY_TRY(require(o.max_length >= 2, "--max-length", "2 or more"));
-  LORRY_TRY(require(o.save_steps >= 0, "--save-steps", "0 (by time alone) or more"));
-  LORRY_TRY(require(o.lora_r >= 1, "--lora-r", "1 or more"));
-  LORRY_TRY(require(std::isfinite(o.lora_alpha) && o.lora_alpha > 0, "--lora-alpha", "above 0"));
-  LORRY_TRY(require(in_unit_interval(o.lora_dropout), "--lora-dropout", "in [0, 1)"));
-  LORRY_TRY(require(!o.full || o.adapter.empty(), "--full", "given without --adapter"));
-  LORRY_TRY(Schedule::create(o.lr_scheduler_type, o.learning_rate, o.warmup_steps, 1));
-  return {};
 }
 
 model::LoraConfig lora_config(const TrainOptions& options) {

@@ -12,9 +12,9 @@
 #include "train/flops.h"
 #include "train/inputs.h"
 #include "train/loss.h"
+#include "train/options.h"
 #include "train/rows.h"
 #include "train/run_size.h"
-#include "train/schedule.h"
 
 namespace lorry::train {
 namespace {

@@ -12,6 +12,7 @@
 #include "store/layout.h"
 #include "train/batch.h"
 #include "train/export.h"
+#include "train/identity.h"
 
 namespace lorry::train {
 namespace {
@@ -151,7 +152,7 @@ Result<std::optional<TrainReport>> find_published(const TrainOptions& options,
   LORRY_ASSIGN(const auto info, inputs.bucket->read_info(dir));
   if (!info) return std::optional<TrainReport>();
   LORRY_TRY(check_owner(dir, *info, options));
-  if (options.fresh || !info->contains("identity") || info->at("identity") != inputs.identity) {
+  if (options.fresh || !info->contains("identity") || !same_run(info->at("identity"), inputs.identity)) {
     return std::optional<TrainReport>();
   }
   TrainReport report;

@@ -6,48 +6,51 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "base/cancel.h"
 #include "base/log.h"
+#include "train/options.h"
 #include "train/train.h"
 
 namespace {
 
 using lorry::train::TrainOptions;
 
-/// Setters by key.
-std::map<std::string, std::function<void(const std::string&)>> setters(TrainOptions& o) {
+using Setters = std::map<std::string, std::function<void(const std::string&)>>;
+
+/// Adds a setter for each option it visits.
+struct AddSetter {
+  Setters& setters;
+
+  void operator()(const auto& spec, bool& to) const {
+    setters[spec.key()] = [&to](const std::string& v) { to = v == "1"; };
+  }
+  void operator()(const auto& spec, double& to) const {
+    setters[spec.key()] = [&to](const std::string& v) { to = std::stod(v); };
+  }
+  void operator()(const auto& spec, int64_t& to) const {
+    setters[spec.key()] = [&to](const std::string& v) { to = std::stoll(v); };
+  }
+  void operator()(const auto& spec, uint64_t& to) const {
+    setters[spec.key()] = [&to](const std::string& v) { to = std::stoull(v); };
+  }
+  void operator()(const auto& spec, std::string& to) const {
+    setters[spec.key()] = [&to](const std::string& v) { to = v; };
+  }
+  void operator()(const auto& spec, std::vector<std::string>& to) const {
+    setters[spec.key()] = [&to](const std::string& v) { to.push_back(v); };
+  }
+};
+
+Setters setters(TrainOptions& o) {
   const auto text = [](std::string& to) { return [&to](const std::string& v) { to = v; }; };
-  const auto real = [](double& to) { return [&to](const std::string& v) { to = std::stod(v); }; };
-  const auto whole = [](auto& to) { return [&to](const std::string& v) { to = std::stoll(v); }; };
-  const auto flag = [](bool& to) { return [&to](const std::string& v) { to = v == "1"; }; };
-  return {{"bucket", text(o.bucket)},
-          {"dataset", text(o.dataset)},
-          {"model", text(o.model)},
-          {"learning_rate", real(o.learning_rate)},
-          {"lr_scheduler_type", text(o.lr_scheduler_type)},
-          {"warmup_steps", whole(o.warmup_steps)},
-          {"weight_decay", real(o.weight_decay)},
-          {"max_grad_norm", real(o.max_grad_norm)},
-          {"batch_size", whole(o.batch_size)},
-          {"gradient_accumulation_steps", whole(o.gradient_accumulation_steps)},
-          {"max_steps", whole(o.max_steps)},
-          {"epochs", real(o.epochs)},
-          {"max_length", whole(o.max_length)},
-          {"packing", flag(o.packing)},
-          {"shuffle", flag(o.shuffle)},
-          {"seed", whole(o.seed)},
-          {"full", flag(o.full)},
-          {"lora_r", whole(o.lora_r)},
-          {"lora_alpha", real(o.lora_alpha)},
-          {"lora_dropout", real(o.lora_dropout)},
-          {"target_modules", [&o](const std::string& v) { o.target_modules.push_back(v); }},
-          {"adapter", text(o.adapter)},
-          {"dtype", text(o.dtype)},
-          {"device", text(o.device)},
-          {"save_steps", whole(o.save_steps)},
-          {"save_seconds", real(o.save_seconds)},
-          {"fresh", flag(o.fresh)}};
+  Setters setters{{"bucket", text(o.bucket)},
+                  {"dataset", text(o.dataset)},
+                  {"model", text(o.model)},
+                  {"run_name", text(o.run_name)}};
+  lorry::train::visit_options(o, AddSetter{setters});
+  return setters;
 }
 
 }  // namespace

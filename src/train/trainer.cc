@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/cancel.h"
 #include "base/digest.h"
@@ -21,6 +22,7 @@
 #include "train/inputs.h"
 #include "train/loss.h"
 #include "train/optimizer.h"
+#include "train/options.h"
 #include "train/publish.h"
 #include "train/run_size.h"
 #include "train/schedule.h"
@@ -71,6 +73,7 @@ class Trainer {
 
   Result<TrainReport> run() {
     LORRY_TRY(check_targets(inputs_, options_.max_length));
+    LORRY_TRY(find_checkpoint());
     LORRY_TRY(load_model());
     LORRY_TRY(resume());
     LORRY_TRY(train_steps());
@@ -100,6 +103,8 @@ class Trainer {
       trainable_ = Trainable::of_model(*model_);
     } else {
       LORRY_TRY(make_adapter(device));
+      if (options_.lora_dropout > 0) adapter_->set_dropout(options_.lora_dropout);
+      dropout_ = adapter_->config().dropout;
       trainable_ = Trainable::of_adapter(*adapter_);
     }
     std::vector<bool> decay;
@@ -133,18 +138,23 @@ class Trainer {
     return {};
   }
 
+  /// Before the model is loaded: a run that must not go on ends at once.
+  Result<> find_checkpoint() {
+    if (options_.fresh) return checkpoints_.clear();
+    std::string stale;
+    LORRY_ASSIGN(found_, checkpoints_.find(stale));
+    if (found_) return {};
+    if (stale.empty()) return checkpoints_.clear();  // of what was never committed
+    log::warn("the checkpoint in {} cannot be resumed, changed since: {}; training from the start",
+              checkpoints_dir(options_), stale);
+    return {};
+  }
+
   Result<> resume() {
     state_.loss_scale = scaler_.scale();
-    if (options_.fresh) return checkpoints_.clear();
-    std::string reason;
-    LORRY_ASSIGN(const auto found, checkpoints_.find(reason));
-    if (!reason.empty()) {
-      log::warn("not going on from the checkpoint in {}: {}; training from the start",
-                checkpoints_dir(options_), reason);
-    }
-    if (!found) return checkpoints_.clear();
-    LORRY_TRY(checkpoints_.load(*found, trainable_, *optimizer_));
-    state_ = found->state;
+    if (!found_) return {};
+    LORRY_TRY(checkpoints_.load(*found_, trainable_, *optimizer_));
+    state_ = std::move(found_->state);
     saved_step_ = state_.step;
     scaler_.restore(state_.loss_scale, state_.loss_scale_good_steps);
     log::info("going on from step {} of {}", state_.step, total_steps_);
@@ -199,7 +209,7 @@ class Trainer {
                       "`lorry pretokenize` again",
                       batch.max_id, inputs_.spec.vocab_size));
     }
-    if (options_.lora_dropout > 0) at::manual_seed(mix(options_.seed, state_.step) >> 1);
+    if (dropout_ > 0) at::manual_seed(mix(options_.seed, state_.step) >> 1);
     StepMetrics metrics;
     metrics.step = state_.step + 1;
     metrics.shard = rows.back().back().shard;
@@ -230,7 +240,7 @@ class Trainer {
     for (const FlatRun& run : batch.runs) {
       model::PackedAttention attention(run.cu_seqlens);
       model::AdapterView view = model::AdapterView::one(adapter_);
-      view.dropout = adapter_ ? adapter_->config().dropout : 0;
+      view.dropout = dropout_;
       const at::Tensor hidden = model_->forward(run.input_ids, run.positions, attention, view)
                                     .index_select(0, run.target_rows);  // (N, hidden_size)
       const HeadLoss loss = head_loss(hidden.detach(), run.targets, head, scale,
@@ -311,7 +321,9 @@ class Trainer {
   std::optional<Schedule> schedule_;
   GradScaler scaler_{false};
   int64_t run_tokens_ = 0;
+  double dropout_ = 0;  // before the adapter
   int64_t total_steps_ = 0;
+  std::optional<CheckpointStore::Found> found_;
   RunState state_;
   int64_t saved_step_ = 0;
   Clock::time_point last_save_;
