@@ -117,6 +117,7 @@ class Plan {
                         {"training_state", plan.state_bytes},
                         {"activations", plan.activation_bytes},
                         {"logits", plan.logits_bytes},
+                        {"checkpoint_copy", plan.copy_bytes},
                         {"total", plan.memory_bytes}}},
                       {"bytes",
                        {{"checkpoint", plan.checkpoint_bytes},
@@ -207,7 +208,7 @@ std::string format_training(const Json& train) {
   const Json& stored = train["bytes"];
   const bool gpu = train["device"] == "cuda";
   out += fmt::format(
-      "  memory of the {} at most about {}: weights {} (twice while the merged model is checked),\n"
+      "  memory of the {} at most about {}: weights {},\n"
       "  {} trained parameters with gradients and optimiser {}, activations {} of passes of {} "
       "tokens{}\n",
       gpu ? "GPU" : "machine", bytes(memory, "total"), bytes(memory, "weights"),

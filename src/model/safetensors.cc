@@ -66,6 +66,9 @@ struct File {
   bool is_local;
   mutable std::mutex mutex;
   mutable std::shared_ptr<arrow::Buffer> whole;
+  // Access::kInOrder: where the last tensor ended, and what comes after it.
+  mutable std::shared_ptr<arrow::io::InputStream> stream;
+  mutable uint64_t position = 0;
 
   File(std::string path, std::shared_ptr<arrow::io::RandomAccessFile> input, bool is_local)
       : path(std::move(path)), input(std::move(input)), is_local(is_local) {}
@@ -96,6 +99,29 @@ Result<std::shared_ptr<arrow::Buffer>> tensor_bytes(const File& file, uint64_t b
     LORRY_ASSIGN(file.whole, read_range(file, 0, static_cast<uint64_t>(size)));
   }
   return arrow::SliceBuffer(file.whole, static_cast<int64_t>(begin), static_cast<int64_t>(length));
+}
+
+/// Fills `data` with `length` bytes from `begin` on, going on in the open stream where it stands there.
+Result<> read_in_order(const store::Bucket& bucket, const File& file, uint64_t begin, void* data,
+                       uint64_t length) {
+  std::lock_guard lock(file.mutex);
+  if (!file.stream || file.position != begin) {
+    LORRY_ASSIGN(file.stream, bucket.open_stream(file.path, static_cast<int64_t>(begin)));
+    file.position = begin;
+  }
+  auto* to = static_cast<uint8_t*>(data);
+  for (uint64_t done = 0; done < length;) {
+    LORRY_ASSIGN(const int64_t n,
+                 store::from_arrow(
+                     file.stream->Read(static_cast<int64_t>(length - done), to + done), file.path));
+    if (n == 0) {
+      return corrupt_data(
+          fmt::format("{}: shorter than its header says; copy or download it again", file.path));
+    }
+    done += static_cast<uint64_t>(n);
+  }
+  file.position = begin + length;
+  return {};
 }
 
 /// Bytes that a tensor of this shape takes; nullopt if that overflows.
@@ -230,8 +256,20 @@ Result<std::vector<std::string>> find_files(const store::Bucket& bucket, const s
 
 struct SafetensorsReader::Impl {
   std::string dir;
+  std::shared_ptr<const store::Bucket> in_order;  // read from tensor by tensor; null: kAnyOrder
   std::deque<File> files;  // they do not move
   Entries entries;
+
+  Result<at::Tensor> read_tensor(const File& file, const Entry& entry,
+                                 const std::string& name) const {
+    try {
+      at::Tensor tensor = at::empty(entry.shape, at::TensorOptions().dtype(*entry.type));
+      LORRY_TRY(read_in_order(*in_order, file, entry.begin, tensor.data_ptr(), tensor.nbytes()));
+      return tensor;
+    } catch (const std::exception& e) {
+      return unavailable(fmt::format("{}: tensor {}: {}", file.path, name, e.what()));
+    }
+  }
 };
 
 SafetensorsReader::SafetensorsReader(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -239,9 +277,11 @@ SafetensorsReader::~SafetensorsReader() = default;
 
 Result<std::shared_ptr<SafetensorsReader>> SafetensorsReader::open(const store::Bucket& bucket,
                                                                    const std::string& dir,
-                                                                   const std::string& stem) {
+                                                                   const std::string& stem,
+                                                                   Access access) {
   auto impl = std::make_unique<Impl>();
   impl->dir = dir;
+  if (access == Access::kInOrder) impl->in_order = bucket.guarded({});
   LORRY_ASSIGN(const auto names, find_files(bucket, dir, stem));
   for (const auto& name : names) {
     const std::string path = store::join_path(dir, name);
@@ -279,6 +319,19 @@ std::string SafetensorsReader::dtype(const std::string& name) const {
   return it == impl_->entries.end() ? std::string() : it->second.dtype;
 }
 
+Result<TensorHeader> SafetensorsReader::header(const std::string& name) const {
+  const auto it = impl_->entries.find(name);
+  if (it == impl_->entries.end()) {
+    return not_found(fmt::format("{}: tensor {} is missing", impl_->dir, name));
+  }
+  const Entry& entry = it->second;
+  if (!entry.type) {
+    return unsupported(fmt::format("{}: tensor {} is {}; lorry reads F32, BF16 and F16",
+                                   impl_->files[entry.file].path, name, entry.dtype));
+  }
+  return TensorHeader{name, *entry.type, entry.shape};
+}
+
 Result<at::Tensor> SafetensorsReader::tensor(const std::string& name) const {
   const auto it = impl_->entries.find(name);
   if (it == impl_->entries.end()) {
@@ -290,7 +343,9 @@ Result<at::Tensor> SafetensorsReader::tensor(const std::string& name) const {
     return unsupported(fmt::format("{}: tensor {} is {}; lorry reads F32, BF16 and F16", file.path,
                                    name, entry.dtype));
   }
-  LORRY_ASSIGN(auto buffer, tensor_bytes(file, entry.begin, entry.end - entry.begin));
+  const uint64_t length = entry.end - entry.begin;
+  if (impl_->in_order) return impl_->read_tensor(file, entry, name);
+  LORRY_ASSIGN(auto buffer, tensor_bytes(file, entry.begin, length));
   try {
     const auto options = at::TensorOptions().dtype(*entry.type);
     const auto address = reinterpret_cast<uintptr_t>(buffer->data());
@@ -308,39 +363,69 @@ Result<at::Tensor> SafetensorsReader::tensor(const std::string& name) const {
   }
 }
 
-Result<> write_safetensors(const store::Bucket& bucket, const std::string& path,
-                           const NamedTensors& tensors) {
+int64_t TensorHeader::bytes() const {
+  return static_cast<int64_t>(*byte_size(shape, c10::elementSize(dtype)));
+}
+
+Result<std::unique_ptr<SafetensorsWriter>> SafetensorsWriter::create(
+    const store::Bucket& bucket, const std::string& path, std::vector<TensorHeader> tensors) {
   Json header = Json::object();
   header["__metadata__"] = {{"format", "pt"}};
-  uint64_t offset = 0;
-  for (const auto& [name, tensor] : tensors) {
-    const std::string_view dtype = dtype_name(tensor.scalar_type());
+  int64_t offset = 0;
+  for (const TensorHeader& tensor : tensors) {
+    const std::string_view dtype = dtype_name(tensor.dtype);
     if (dtype.empty()) {
-      return unsupported(
-          fmt::format("{}: tensor {} has a dtype that lorry does not write", path, name));
+      return unsupported(fmt::format("{}: tensor {} has a dtype that lorry does not write", path,
+                                     tensor.name));
     }
     Json entry = Json::object();
     entry["dtype"] = dtype;
-    entry["shape"] = tensor.sizes().vec();
-    entry["data_offsets"] = {offset, offset + tensor.nbytes()};
-    header[name] = std::move(entry);
-    offset += tensor.nbytes();
+    entry["shape"] = tensor.shape;
+    entry["data_offsets"] = {offset, offset + tensor.bytes()};
+    header[tensor.name] = std::move(entry);
+    offset += tensor.bytes();
   }
   std::string text = dump_json(header);
   text.append((8 - text.size() % 8) % 8, ' ');  // so that the data is aligned
   const uint64_t length = text.size();
 
-  LORRY_ASSIGN(auto writer, bucket.create(path));
-  LORRY_TRY(writer->write({reinterpret_cast<const char*>(&length), 8}));
-  LORRY_TRY(writer->write(text));
-  for (const auto& [name, tensor] : tensors) {
-    try {
-      const at::Tensor data = tensor.detach().to(at::kCPU).contiguous();
-      LORRY_TRY(writer->write({static_cast<const char*>(data.const_data_ptr()), data.nbytes()}));
-    } catch (const std::exception& e) {
-      return unavailable(fmt::format("{}: tensor {}: {}", path, name, e.what()));
-    }
+  std::unique_ptr<SafetensorsWriter> writer(new SafetensorsWriter(path, std::move(tensors)));
+  LORRY_ASSIGN(writer->writer_, bucket.create(path));
+  LORRY_TRY(writer->writer_->write({reinterpret_cast<const char*>(&length), 8}));
+  LORRY_TRY(writer->writer_->write(text));
+  return writer;
+}
+
+Result<> SafetensorsWriter::add(const at::Tensor& tensor) {
+  if (next_ == tensors_.size()) return invalid_input(path_ + ": more tensors than announced");
+  const TensorHeader& expected = tensors_[next_++];
+  if (tensor.sizes() != at::IntArrayRef(expected.shape) ||
+      tensor.scalar_type() != expected.dtype) {
+    return invalid_input(fmt::format("{}: tensor {} is not as announced", path_, expected.name));
   }
+  try {
+    const at::Tensor data = tensor.detach().to(at::kCPU).contiguous();
+    return writer_->write({static_cast<const char*>(data.const_data_ptr()), data.nbytes()});
+  } catch (const std::exception& e) {
+    return unavailable(fmt::format("{}: tensor {}: {}", path_, expected.name, e.what()));
+  }
+}
+
+Result<> SafetensorsWriter::commit() {
+  if (next_ != tensors_.size()) {
+    return invalid_input(fmt::format("{}: tensor {} is missing", path_, tensors_[next_].name));
+  }
+  return writer_->commit();
+}
+
+Result<> write_safetensors(const store::Bucket& bucket, const std::string& path,
+                           const NamedTensors& tensors) {
+  std::vector<TensorHeader> headers;
+  for (const auto& [name, tensor] : tensors) {
+    headers.push_back({name, tensor.scalar_type(), tensor.sizes().vec()});
+  }
+  LORRY_ASSIGN(const auto writer, SafetensorsWriter::create(bucket, path, std::move(headers)));
+  for (const auto& [name, tensor] : tensors) LORRY_TRY(writer->add(tensor));
   return writer->commit();
 }
 

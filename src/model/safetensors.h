@@ -15,15 +15,30 @@
 
 namespace lorry::model {
 
+/// What the header of a safetensors file says of a tensor, without its place.
+struct TensorHeader {
+  std::string name;
+  at::ScalarType dtype;
+  std::vector<int64_t> shape;
+  int64_t bytes() const;
+};
+
 /// All tensors of a checkpoint directory: model.safetensors, or the shards that
 /// model.safetensors.index.json names. Headers are checked against file sizes on opening; tensors
 /// are read (mapped, for a local bucket) when asked for. Thread-safe.
 class SafetensorsReader {
  public:
+  enum class Access {
+    kAnyOrder,  ///< maps local files; fetches a remote file whole at its first tensor
+    /// For copying a checkpoint: reads each tensor into memory of its own, so that nothing else
+    /// stays in memory. Fast when tensors are asked for in the order in which they lie.
+    kInOrder,
+  };
   /// `stem` is "model" for checkpoints, "adapter_model" for adapters.
   static Result<std::shared_ptr<SafetensorsReader>> open(const store::Bucket& bucket,
                                                          const std::string& dir,
-                                                         const std::string& stem);
+                                                         const std::string& stem,
+                                                         Access access = Access::kAnyOrder);
   ~SafetensorsReader();
 
   bool contains(const std::string& name) const;
@@ -32,6 +47,8 @@ class SafetensorsReader {
   std::vector<int64_t> shape(const std::string& name) const;
   /// "F32", "BF16", ... as the file says it; empty if it is not there.
   std::string dtype(const std::string& name) const;
+  /// What a writer must know of the tensor. Unsupported if lorry does not read its dtype.
+  Result<TensorHeader> header(const std::string& name) const;
   /// The tensor on the CPU in its stored dtype; it may share the mapped file's memory, so do not
   /// write to it. Not found names the tensor and the directory.
   Result<at::Tensor> tensor(const std::string& name) const;
@@ -44,7 +61,29 @@ class SafetensorsReader {
 
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
-/// Writes one safetensors file, metadata {"format": "pt"}. Tensors are stored in the given order.
+/// Writes one safetensors file, metadata {"format": "pt"}, a tensor at a time. Not thread-safe.
+class SafetensorsWriter {
+ public:
+  /// `tensors` in the order in which they will be added. Unsupported dtypes are refused.
+  static Result<std::unique_ptr<SafetensorsWriter>> create(const store::Bucket& bucket,
+                                                           const std::string& path,
+                                                           std::vector<TensorHeader> tensors);
+  /// The next one; invalid input if it is not as announced. It may be on any device.
+  Result<> add(const at::Tensor& tensor);
+  /// Makes the file visible; invalid input if tensors are missing.
+  Result<> commit();
+
+ private:
+  SafetensorsWriter(std::string path, std::vector<TensorHeader> tensors)
+      : path_(std::move(path)), tensors_(std::move(tensors)) {}
+
+  std::string path_;
+  std::vector<TensorHeader> tensors_;
+  size_t next_ = 0;
+  std::unique_ptr<store::ObjectWriter> writer_;
+};
+
+/// The same for tensors that are all there. They are stored in the given order.
 Result<> write_safetensors(const store::Bucket& bucket, const std::string& path,
                            const NamedTensors& tensors);
 

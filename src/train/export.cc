@@ -36,48 +36,56 @@ Result<> copy_files(const store::Bucket& bucket, const char* const (&names)[N],
   return {};
 }
 
+Result<std::shared_ptr<model::SafetensorsReader>> open_in_order(const store::Bucket& bucket,
+                                                                const std::string& model_dir) {
+  return model::SafetensorsReader::open(bucket, model_dir, "model",
+                                        model::SafetensorsReader::Access::kInOrder);
+}
+
 using Transform = std::function<at::Tensor(const std::string&, const at::Tensor&)>;
 
-/// Names of the checkpoint, cut into files of at most `max_file_bytes`.
-std::vector<std::vector<std::string>> plan_files(const model::SafetensorsReader& reader,
-                                                 int64_t max_file_bytes, int64_t& total_bytes) {
-  std::vector<std::vector<std::string>> files(1);
+/// Tensors of the checkpoint, cut into files of at most `max_file_bytes`.
+Result<std::vector<std::vector<model::TensorHeader>>> plan_files(
+    const model::SafetensorsReader& reader, int64_t max_file_bytes, int64_t& total_bytes) {
+  std::vector<std::vector<model::TensorHeader>> files(1);
   int64_t bytes = 0;
   total_bytes = 0;
   for (const std::string& name : reader.names()) {
-    const auto tensor = reader.tensor(name);
-    const int64_t size = tensor.ok() ? static_cast<int64_t>(tensor->nbytes()) : 0;
+    LORRY_ASSIGN(auto tensor, reader.header(name));
+    const int64_t size = tensor.bytes();
     if (bytes > 0 && bytes + size > max_file_bytes) {
       files.emplace_back();
       bytes = 0;
     }
-    files.back().push_back(name);
+    files.back().push_back(std::move(tensor));
     bytes += size;
     total_bytes += size;
   }
   return files;
 }
 
-/// Writes every tensor of the checkpoint in `model_dir`, changed by `transform`, to `out_dir`.
+/// Writes every tensor of the checkpoint in `model_dir`, changed by `transform`, to `out_dir`, one
+/// after the other: no more than one is in memory.
 Result<> rewrite_checkpoint(const store::Bucket& bucket, const std::string& model_dir,
                             const std::string& out_dir, int64_t max_file_bytes,
                             const model::SafetensorsReader& reader, const Transform& transform) {
   const at::NoGradGuard no_grad;
   LORRY_TRY(bucket.remove(out_dir));
   int64_t total_bytes = 0;
-  const auto files = plan_files(reader, max_file_bytes, total_bytes);
+  LORRY_ASSIGN(const auto files, plan_files(reader, max_file_bytes, total_bytes));
   Json weight_map = Json::object();
   for (size_t i = 0; i < files.size(); ++i) {
     const std::string file =
         files.size() == 1 ? "model.safetensors"
                           : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, files.size());
-    model::NamedTensors tensors;
-    for (const std::string& name : files[i]) {
-      LORRY_ASSIGN(const at::Tensor stored, reader.tensor(name));
-      tensors.emplace_back(name, transform(name, stored));
-      weight_map[name] = file;
+    LORRY_ASSIGN(const auto writer,
+                 model::SafetensorsWriter::create(bucket, out_dir + "/" + file, files[i]));
+    for (const model::TensorHeader& tensor : files[i]) {
+      LORRY_ASSIGN(const at::Tensor stored, reader.tensor(tensor.name));
+      LORRY_TRY(writer->add(transform(tensor.name, stored)));
+      weight_map[tensor.name] = file;
     }
-    LORRY_TRY(model::write_safetensors(bucket, out_dir + "/" + file, tensors));
+    LORRY_TRY(writer->commit());
   }
   if (files.size() > 1) {
     const Json index{{"metadata", {{"total_size", total_bytes}}}, {"weight_map", weight_map}};
@@ -85,19 +93,6 @@ Result<> rewrite_checkpoint(const store::Bucket& bucket, const std::string& mode
   }
   LORRY_TRY(copy_files(bucket, kModelFiles, model_dir, out_dir));
   return copy_files(bucket, kTextFiles, model_dir, out_dir);
-}
-
-/// Logits (T, V) of one sequence in float32.
-at::Tensor run(const model::Transformer& model,
-               const std::shared_ptr<const model::LoraAdapter>& adapter,
-               const std::vector<int64_t>& input_ids) {
-  const auto tokens = static_cast<int64_t>(input_ids.size());
-  const at::Tensor ids = at::tensor(input_ids, at::kLong).to(model.device());
-  const at::Tensor positions = at::arange(tokens, ids.options());
-  model::PackedAttention attention({0, tokens});
-  const auto view = adapter ? model::AdapterView::one(adapter) : model::AdapterView::none();
-  return model.logits(model.forward(ids, positions, attention, view), view)
-      .to(at::kCPU, at::kFloat);
 }
 
 }  // namespace
@@ -113,7 +108,7 @@ Result<> export_adapter(const store::Bucket& bucket, const model::LoraAdapter& a
 Result<> export_merged(const store::Bucket& bucket, const model::ModelSpec& spec,
                        const model::LoraAdapter& adapter, const std::string& model_dir,
                        const std::string& out_dir, int64_t max_file_bytes) {
-  LORRY_ASSIGN(const auto reader, model::SafetensorsReader::open(bucket, model_dir, "model"));
+  LORRY_ASSIGN(const auto reader, open_in_order(bucket, model_dir));
   LORRY_ASSIGN(const auto merge, model::AdapterMerge::create(spec, adapter, *reader, model_dir));
   return rewrite_checkpoint(bucket, model_dir, out_dir, max_file_bytes, *reader,
                             [&](const std::string& name, const at::Tensor& weight) {
@@ -124,7 +119,7 @@ Result<> export_merged(const store::Bucket& bucket, const model::ModelSpec& spec
 Result<> export_full(const store::Bucket& bucket, const std::vector<std::string>& names,
                      const std::vector<at::Tensor>& params, const std::string& model_dir,
                      const std::string& out_dir, int64_t max_file_bytes) {
-  LORRY_ASSIGN(const auto reader, model::SafetensorsReader::open(bucket, model_dir, "model"));
+  LORRY_ASSIGN(const auto reader, open_in_order(bucket, model_dir));
   std::map<std::string, at::Tensor> by_name;
   for (size_t i = 0; i < names.size(); ++i) by_name[names[i]] = params[i];
   // A tied head that the checkpoint repeats follows the embedding.
@@ -139,24 +134,6 @@ Result<> export_full(const store::Bucket& bucket, const std::vector<std::string>
                               if (found == by_name.end()) return stored;
                               return found->second.detach().to(at::kCPU, stored.scalar_type());
                             });
-}
-
-ExportCheck compare_logits(const model::Transformer& trained,
-                           const std::shared_ptr<const model::LoraAdapter>& adapter,
-                           const model::Transformer& exported,
-                           const std::vector<int64_t>& input_ids) {
-  const at::NoGradGuard no_grad;
-  const at::Tensor before = run(trained, adapter, input_ids);
-  const at::Tensor difference = run(exported, nullptr, input_ids) - before;
-  const double spread = (before - before.mean(-1, true)).square().mean().sqrt().item<double>();
-  const double rms = difference.square().mean().sqrt().item<double>();
-  return {spread > 0 ? rms / spread : rms, difference.abs().max().item<double>(),
-          static_cast<int64_t>(input_ids.size())};
-}
-
-double allowed_relative_rms(std::string_view dtype) {
-  if (dtype == "float32") return 1e-3;
-  return dtype == "float16" ? 0.03 : 0.1;
 }
 
 }  // namespace lorry::train

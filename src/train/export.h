@@ -1,16 +1,15 @@
-// What a finished run leaves: a PEFT adapter, and the model with the adapter merged in.
+// What a finished run leaves: a PEFT adapter, and the model with the adapter merged in. Weights are
+// read, changed and written one tensor at a time: the most memory is what the largest one takes.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "base/result.h"
 #include "model/lora.h"
-#include "model/transformer.h"
 #include "store/bucket.h"
 
 namespace lorry::train {
@@ -33,22 +32,5 @@ Result<> export_merged(const store::Bucket& bucket, const model::ModelSpec& spec
 Result<> export_full(const store::Bucket& bucket, const std::vector<std::string>& names,
                      const std::vector<at::Tensor>& params, const std::string& model_dir,
                      const std::string& out_dir, int64_t max_file_bytes = 5'000'000'000);
-
-/// How far an export's logits are from those of what it was made of.
-struct ExportCheck {
-  double relative_rms = 0;  ///< rms of the difference over rms of the logits around their mean
-  double max_abs = 0;
-  int64_t tokens = 0;
-};
-
-/// Runs `input_ids` through both models, with `adapter` (may be null) on the first.
-ExportCheck compare_logits(const model::Transformer& trained,
-                           const std::shared_ptr<const model::LoraAdapter>& adapter,
-                           const model::Transformer& exported,
-                           const std::vector<int64_t>& input_ids);
-
-/// What rounding to `dtype` ("float32", ...) alone may do to logits; an export that is further off
-/// than the coarser of the stored and the computing dtype allow is not published.
-double allowed_relative_rms(std::string_view dtype);
 
 }  // namespace lorry::train

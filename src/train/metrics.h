@@ -30,8 +30,25 @@ Result<StepMetrics> parse_metrics_line(std::string_view line);
 /// The line for people: "step 12/200  loss 1.2345  ...". `seconds_left` < 0: not known yet.
 std::string progress_line(const StepMetrics& metrics, int64_t total_steps, double seconds_left);
 
+/// The loss against steps in at most 1,000 points, however long the run: means of equal stretches.
+class LossCurve {
+ public:
+  struct Point {
+    double step, loss;
+  };
+  /// Of a run of `steps` steps.
+  explicit LossCurve(int64_t steps);
+  void add(const StepMetrics& metrics);
+  std::vector<Point> points() const;
+
+ private:
+  int64_t stride_;
+  int64_t in_stretch_ = 0, finite_ = 0;
+  double sum_ = 0, last_step_ = 0;
+  std::vector<Point> points_;
+};
+
 /// A page of its own: the loss curve and the facts of the run (an object of strings and numbers).
-std::string report_html(const std::string& title, const std::vector<StepMetrics>& history,
-                        const Json& facts);
+std::string report_html(const std::string& title, const LossCurve& curve, const Json& facts);
 
 }  // namespace lorry::train

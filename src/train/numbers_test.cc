@@ -122,9 +122,25 @@ TEST(Metrics, ALineReadsBackExactly) {
 }
 
 TEST(Report, EscapesNamesAndDrawsTheCurve) {
-  const std::string page = report_html("<m> & d", {{1, 2.0}, {2, 1.0}}, Json::object());
+  LossCurve curve(2);
+  curve.add({1, 2.0});
+  curve.add({2, 1.0});
+  const std::string page = report_html("<m> & d", curve, Json::object());
   EXPECT_NE(page.find("&lt;m&gt; &amp; d"), std::string::npos);
   EXPECT_NE(page.find("<polyline"), std::string::npos);
+}
+
+TEST(LossCurve, HasAThousandMeansHoweverLongTheRun) {
+  LossCurve curve(2500);
+  for (int64_t step = 1; step <= 2500; ++step) {
+    curve.add({step, step == 5 ? INFINITY : static_cast<double>(step)});
+  }
+  const auto points = curve.points();
+  ASSERT_EQ(points.size(), 834u);  // stretches of 3
+  EXPECT_EQ(points[0].step, 3);
+  EXPECT_EQ(points[0].loss, 2);
+  EXPECT_EQ(points[1].loss, 5);  // the mean of 4 and 6
+  EXPECT_EQ(points.back().step, 2500);
 }
 
 }  // namespace

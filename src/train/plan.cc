@@ -9,9 +9,11 @@
 #include "model/safetensors.h"
 #include "ops/device.h"
 #include "store/layout.h"
+#include "train/checkpoint.h"
 #include "train/flops.h"
 #include "train/inputs.h"
 #include "train/loss.h"
+#include "train/merge_check.h"
 #include "train/options.h"
 #include "train/rows.h"
 #include "train/run_size.h"
@@ -24,6 +26,9 @@ constexpr int64_t kFixedBytes = int64_t{600} << 20;
 /// What the backward pass and the allocator need beside the activations themselves: measured peaks
 /// of a 0.5 B model lay between 1.0 and 1.4 of them.
 constexpr double kActivationShare = 1.4;
+
+/// Float32 logits that the merge check has at the same time.
+constexpr int64_t kCheckedLogits = 4;
 
 /// Float32 parameter, gradient and two moments. Full training of a 16-bit model also keeps the
 /// 16-bit gradient that autograd leaves.
@@ -124,10 +129,12 @@ Result<TrainPlan> plan_training(const TrainOptions& options) {
   plan.on_gpu = device.is_cuda();
   if (plan.on_gpu) plan.logits_bytes = logits_bytes(inputs.spec.vocab_size, device);
   plan.flops = training_flops(inputs.spec, lora, work);
-  // The weights twice: the merged model is compared with the trained one before it is published.
-  plan.memory_bytes =
-      kFixedBytes + 2 * plan.weights_bytes + plan.state_bytes + plan.logits_bytes +
+  if (!plan.on_gpu && plan.checkpoint_bytes <= kMaxHostCopy) plan.copy_bytes = plan.checkpoint_bytes;
+  const auto activations =
       static_cast<int64_t>(kActivationShare * static_cast<double>(plan.activation_bytes));
+  const int64_t training = plan.state_bytes + plan.copy_bytes + plan.logits_bytes + activations;
+  const int64_t checking = kCheckedLogits * kCheckTokens * inputs.spec.vocab_size * 4;
+  plan.memory_bytes = kFixedBytes + plan.weights_bytes + std::max(training, checking);
   return plan;
 }
 

@@ -22,10 +22,11 @@ struct TrainPlan {
 
   // Memory in bytes, of the host or (on a GPU) of the device.
   bool on_gpu = false;
-  int64_t weights_bytes = 0;     ///< once; held twice while the merged model is checked
+  int64_t weights_bytes = 0;     ///< once: the merged model is checked after the trained one is freed
   int64_t state_bytes = 0;       ///< trained parameters, gradients, optimiser
   int64_t activation_bytes = 0;  ///< of the largest forward pass
   int64_t logits_bytes = 0;      ///< on a GPU; the host's are among the libraries' own
+  int64_t copy_bytes = 0;        ///< on the host: of a checkpoint while it is written
   int64_t memory_bytes = 0;      ///< all of it, with the libraries' own
 
   // Results in the bucket, in bytes.

@@ -13,11 +13,10 @@
 #include "train/batch.h"
 #include "train/export.h"
 #include "train/identity.h"
+#include "train/merge_check.h"
 
 namespace lorry::train {
 namespace {
-
-constexpr int64_t kCheckTokens = 256;
 
 /// Tokens to compare exports on: the first example that training had a use for.
 std::vector<int64_t> check_tokens(const Inputs& inputs, int64_t max_length) {
@@ -32,54 +31,64 @@ std::vector<int64_t> check_tokens(const Inputs& inputs, int64_t max_length) {
   return {0};
 }
 
-std::string_view dtype_name(at::ScalarType dtype) {
-  if (dtype == at::kFloat) return "float32";
-  return dtype == at::kHalf ? "float16" : "bfloat16";
-}
-
 Result<> write_fused(const RunResult& r, const std::string& model_dir, const std::string& dir) {
   const store::Bucket& bucket = *r.inputs.bucket;
   if (r.adapter) return export_merged(bucket, r.inputs.spec, *r.adapter, model_dir, dir);
   return export_full(bucket, r.trainable.names(), r.trainable.params(), model_dir, dir);
 }
 
-/// Reads `dir` back and compares it with what was trained.
-Result<ExportCheck> check_fused(const RunResult& r, const std::string& dir) {
-  const store::Bucket& bucket = *r.inputs.bucket;
+/// Writes the merged model, frees what was trained, reads the merged one back and compares.
+Result<MergeCheck> export_and_check(RunResult& r, const std::string& model_dir,
+                                    const std::string& dir) {
+  const at::ScalarType dtype = r.model->dtype();
+  const at::Device device = r.model->device();
+  const TrainedLogits trained =
+      run_trained(*r.model, r.adapter, check_tokens(r.inputs, r.options.max_length),
+                  r.inputs.spec.dtype);
+  if (r.adapter) r.model.reset();  // full training exports from the weights
+  LORRY_TRY(write_fused(r, model_dir, dir));
+  r.model.reset();
+  r.adapter.reset();
+  r.trainable = Trainable();
   LORRY_ASSIGN(const auto fused,
-               model::Transformer::load(bucket, dir, {r.model.dtype(), r.model.device()}));
-  const ExportCheck check =
-      compare_logits(r.model, r.adapter, *fused, check_tokens(r.inputs, r.options.max_length));
-  const double allowed = std::max(allowed_relative_rms(r.inputs.spec.dtype),
-                                  allowed_relative_rms(dtype_name(r.model.dtype())));
-  if (check.relative_rms <= allowed) return check;
-  LORRY_TRY(bucket.remove(dir));
-  return corrupt_data(
-      fmt::format("{}: the merged model's logits are {:.3g} from the trained ones "
-                  "(relative rms; {:.3g} is allowed), so it was not published; "
-                  "lora_model is there",
-                  dir, check.relative_rms, allowed));
+               model::Transformer::load(*r.inputs.bucket, dir, {dtype, device}));
+  return compare(trained, *fused);
 }
 
-Json info_json(const RunResult& r, const ExportCheck& check) {
+Json check_json(const MergeCheck& check) {
+  Json json{{"relative_rms", check.gap},
+            {"rounding_relative_rms", check.noise},
+            {"max_abs", check.max_abs},
+            {"tokens", check.tokens}};
+  if (check.verdict() == MergeVerdict::kDoubtful) json["doubtful"] = true;
+  if (check.verdict() == MergeVerdict::kWrong) json["refused"] = true;
+  return json;
+}
+
+void log_check(const MergeCheck& check) {
+  const std::string text = "the merged model's logits differ from the trained ones by " +
+                           check.describe();
+  if (check.verdict() == MergeVerdict::kSame) return log::info("{}", text);
+  if (check.verdict() == MergeVerdict::kDoubtful) {
+    log::warn("{}: more than expected; compare answers of lora_model and fused before use", text);
+  }
+}
+
+Json info_json(const RunResult& r, int64_t trained_parameters, bool is_lora) {
   const RunState& s = r.state;
   Json info{{"lorry_version", kVersion},
             {"model", r.options.model},
             {"dataset", r.options.dataset},
-            {"kind", r.adapter ? "lora" : "full"},
+            {"kind", is_lora ? "lora" : "full"},
             {"steps", s.step},
-            {"epochs", s.history.empty() ? 0.0 : s.history.back().epoch},
+            {"epochs", s.last ? s.last->epoch : 0.0},
             {"tokens", s.tokens},
             {"target_tokens", s.targets},
             {"examples_cut", s.cut_examples},
             {"examples_without_target", s.empty_examples},
-            {"last_loss", s.history.empty() ? Json(nullptr) : Json(s.history.back().loss)},
-            {"trained_parameters", r.trainable.size()},
-            {"identity", r.inputs.identity},
-            {"merge_check",
-             {{"relative_rms", check.relative_rms},
-              {"max_abs", check.max_abs},
-              {"tokens", check.tokens}}}};
+            {"last_loss", s.last ? Json(s.last->loss) : Json(nullptr)},
+            {"trained_parameters", trained_parameters},
+            {"identity", r.inputs.identity}};
   if (!r.options.run_name.empty()) info["run_name"] = r.options.run_name;
   for (const char* key : {"tokenizer_digest", "template_digest"}) {
     if (r.inputs.data_info.contains(key)) info[key] = r.inputs.data_info.at(key);
@@ -118,31 +127,63 @@ void log_ledger(const RunState& state) {
   }
 }
 
+/// metrics.jsonl of all parts; their losses go into `curve`.
+Result<> join_metrics(const RunResult& r, const std::string& path, LossCurve& curve) {
+  LORRY_ASSIGN(const auto writer, r.inputs.bucket->create(path));
+  LORRY_TRY(r.metrics.for_each(r.state.step, [&](std::string_view lines) -> Result<> {
+    LORRY_TRY(writer->write(lines));
+    while (!lines.empty()) {
+      const size_t end = std::min(lines.find('\n'), lines.size());
+      LORRY_ASSIGN(const StepMetrics metrics, parse_metrics_line(lines.substr(0, end)));
+      curve.add(metrics);
+      lines.remove_prefix(std::min(end + 1, lines.size()));
+    }
+    return {};
+  }));
+  return writer->commit();
+}
+
+Error refused(const MergeCheck& check, const std::string& dir, bool is_lora) {
+  return corrupt_data(fmt::format(
+      "{}: the merged model's logits differ from the trained ones by {}, so it was not published{}",
+      dir, check.describe(), is_lora ? "; lora_model is there and answers as trained" : ""));
+}
+
 }  // namespace
 
-Result<> publish(const RunResult& r, store::Claim& claim) {
+Result<> publish(RunResult r, store::Claim& claim) {
   const store::Bucket& bucket = *r.inputs.bucket;
   const std::string run = store::run_of(r.options.dataset, r.options.run_name);
   const std::string done = store::done_dir(r.options.model, run);
   const std::string model_dir = store::model_dir(r.options.model);
   const std::string adapter_dir = store::adapter_dir(r.options.model, run);
   const std::string fused_dir = store::fused_dir(r.options.model, run);
+  const bool is_lora = r.adapter != nullptr;
   log_ledger(r.state);
   LORRY_TRY(bucket.remove(done + "/info.json"));
-  if (r.adapter) {
+  if (is_lora) {
     LORRY_TRY(export_adapter(bucket, *r.adapter, r.options.model, model_dir, adapter_dir));
   } else {
     LORRY_TRY(bucket.remove(adapter_dir));
   }
-  LORRY_TRY(write_fused(r, model_dir, fused_dir));
-  LORRY_ASSIGN(const ExportCheck check, check_fused(r, fused_dir));
-  Json info = info_json(r, check);
+  Json info = info_json(r, r.trainable.size(), is_lora);
+  LORRY_ASSIGN(const MergeCheck check, export_and_check(r, model_dir, fused_dir));
+  log_check(check);
+  info["merge_check"] = check_json(check);
+  const bool wrong = check.verdict() == MergeVerdict::kWrong;
+  if (wrong) {
+    LORRY_TRY(bucket.remove(fused_dir));
+    if (!is_lora) return refused(check, fused_dir, is_lora);
+  }
   LORRY_ASSIGN(info["files"], recorded_files(bucket, done));
-  LORRY_TRY(bucket.write(done + "/metrics.jsonl", metrics_jsonl(r.state.history)));
-  LORRY_TRY(bucket.write(done + "/report.html", report_html(r.options.model + " on " + run,
-                                                            r.state.history, report_facts(info))));
+  LossCurve curve(r.state.step);
+  LORRY_TRY(join_metrics(r, done + "/metrics.jsonl", curve));
+  LORRY_TRY(bucket.write(done + "/report.html", report_html(r.options.model + " on " + run, curve,
+                                                            report_facts(info))));
   LORRY_TRY(claim.confirm());
-  return bucket.write_info(done, info);
+  LORRY_TRY(bucket.write_info(done, info));
+  if (wrong) return refused(check, fused_dir, is_lora);
+  return {};
 }
 
 Result<std::optional<TrainReport>> find_published(const TrainOptions& options,
@@ -152,6 +193,9 @@ Result<std::optional<TrainReport>> find_published(const TrainOptions& options,
   LORRY_ASSIGN(const auto info, inputs.bucket->read_info(dir));
   if (!info) return std::optional<TrainReport>();
   LORRY_TRY(check_owner(dir, *info, options));
+  // Merged wrongly: the checkpoint of the last step is still there to merge again.
+  const Json check = info->value("merge_check", Json::object());
+  if (check.is_object() && check.value("refused", false)) return std::optional<TrainReport>();
   if (options.fresh || !info->contains("identity") || !same_run(info->at("identity"), inputs.identity)) {
     return std::optional<TrainReport>();
   }

@@ -1,6 +1,7 @@
 // done/{model}/{dataset}: what a finished run makes visible, info.json last.
 #pragma once
 
+#include <memory>
 #include <optional>
 
 #include "base/result.h"
@@ -14,24 +15,27 @@
 
 namespace lorry::train {
 
-/// A run behind its last step.
+/// A run after its last step. `publish` frees the weights as soon as it can do without them.
 struct RunResult {
   const TrainOptions& options;
   const Inputs& inputs;
-  const model::Transformer& model;
+  std::shared_ptr<const model::Transformer> model;
   std::shared_ptr<const model::LoraAdapter> adapter;  ///< null in full training
-  const Trainable& trainable;
+  Trainable trainable;
   const RunState& state;
-  int64_t total_steps;
+  const MetricsParts& metrics;  ///< of all steps
 };
 
-/// Writes lora_model (not in full training), fused, metrics.jsonl, report.html and info.json. The
-/// merged model's logits are compared with the trained model's before; far off, nothing is
-/// published.
-Result<> publish(const RunResult& result, store::Claim& claim);
+/// Writes lora_model (not in full training), fused, metrics.jsonl, report.html and info.json, with
+/// never more than one model in memory: the trained one answers first, then it is freed, and the
+/// merged one is read back and must give the same logits, as far as rounding goes (merge_check.h).
+/// A merged model that is wrong beyond rounding is removed and an error; lora_model and the rest are
+/// published all the same, with the measured numbers in info.json. `result` must be the only owner
+/// of its weights.
+Result<> publish(RunResult result, store::Claim& claim);
 
-/// The report of a run with these inputs and options that is already published; nullopt if none is,
-/// or with `fresh`. Fails if what is there is another model's or data set's.
+/// The report of a run with these inputs and options that is already published whole; nullopt if
+/// none is, or with `fresh`. Fails if what is there is another model's or data set's.
 Result<std::optional<TrainReport>> find_published(const TrainOptions& options,
                                                   const Inputs& inputs);
 

@@ -11,7 +11,7 @@ namespace lorry::train {
 namespace {
 
 constexpr double kWidth = 860, kHeight = 320, kLeft = 56, kRight = 12, kTop = 12, kBottom = 34;
-constexpr size_t kMaxPoints = 1000;  // the file stays small however long the run
+constexpr int64_t kMaxPoints = 1000;  // the file stays small however long the run
 
 constexpr std::string_view kHead = R"(<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{0}</title><style>
@@ -44,33 +44,10 @@ std::string escape_html(std::string_view text) {
   return out;
 }
 
-struct Point {
-  double step, loss;
-};
-
-/// Means of equal stretches of steps, at most kMaxPoints of them.
-std::vector<Point> curve(const std::vector<StepMetrics>& history) {
-  std::vector<Point> points;
-  const size_t stride = history.size() / kMaxPoints + 1;
-  for (size_t begin = 0; begin < history.size(); begin += stride) {
-    const size_t end = std::min(begin + stride, history.size());
-    double sum = 0;
-    int64_t n = 0;
-    for (size_t i = begin; i < end; ++i) {
-      if (!std::isfinite(history[i].loss)) continue;
-      sum += history[i].loss;
-      ++n;
-    }
-    if (n > 0) points.push_back({static_cast<double>(history[end - 1].step), sum / n});
-  }
-  return points;
-}
-
-std::string svg(const std::vector<StepMetrics>& history) {
-  const std::vector<Point> points = curve(history);
+std::string svg(const std::vector<LossCurve::Point>& points) {
   if (points.empty()) return "<p>No steps.</p>\n";
   double top = 0;
-  for (const Point& p : points) top = std::max(top, p.loss);
+  for (const LossCurve::Point& p : points) top = std::max(top, p.loss);
   if (top <= 0) top = 1;
   const double last = std::max(1.0, points.back().step);
   const auto x = [&](double step) { return kLeft + step / last * (kWidth - kLeft - kRight); };
@@ -89,15 +66,34 @@ std::string svg(const std::vector<StepMetrics>& history) {
                        x(last * i / 4), kHeight - 14, last * i / 4);
   }
   out += R"(<polyline fill="none" stroke="#0a66c2" stroke-width="1.5" points=")";
-  for (const Point& p : points) out += fmt::format("{:.1f},{:.1f} ", x(p.step), y(p.loss));
+  for (const LossCurve::Point& p : points) out += fmt::format("{:.1f},{:.1f} ", x(p.step), y(p.loss));
   return out + "\"/></svg>\n<p>Loss (mean over the target tokens of a step) against steps.</p>\n";
 }
 
 }  // namespace
 
-std::string report_html(const std::string& title, const std::vector<StepMetrics>& history,
-                        const Json& facts) {
-  std::string out = fmt::format(fmt::runtime(kHead), escape_html(title)) + svg(history);
+LossCurve::LossCurve(int64_t steps) : stride_(steps / kMaxPoints + 1) {}
+
+void LossCurve::add(const StepMetrics& metrics) {
+  if (std::isfinite(metrics.loss)) {
+    sum_ += metrics.loss;
+    ++finite_;
+  }
+  last_step_ = static_cast<double>(metrics.step);
+  if (++in_stretch_ < stride_) return;
+  if (finite_ > 0) points_.push_back({last_step_, sum_ / static_cast<double>(finite_)});
+  in_stretch_ = finite_ = 0;
+  sum_ = 0;
+}
+
+std::vector<LossCurve::Point> LossCurve::points() const {
+  std::vector<Point> points = points_;
+  if (finite_ > 0) points.push_back({last_step_, sum_ / static_cast<double>(finite_)});
+  return points;
+}
+
+std::string report_html(const std::string& title, const LossCurve& curve, const Json& facts) {
+  std::string out = fmt::format(fmt::runtime(kHead), escape_html(title)) + svg(curve.points());
   out += "<table>\n";
   for (const auto& [key, value] : facts.items()) {
     const std::string text = value.is_string() ? value.get<std::string>() : dump_json(value);

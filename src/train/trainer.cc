@@ -81,7 +81,7 @@ class Trainer {
     TrainReport report;
     report.steps = state_.step;
     report.tokens = state_.tokens;
-    if (!state_.history.empty()) report.last_loss = state_.history.back().loss;
+    if (state_.last) report.last_loss = state_.last->loss;
     report.seconds = seconds_since(start_);
     return report;
   }
@@ -155,7 +155,8 @@ class Trainer {
     if (!found_) return {};
     LORRY_TRY(checkpoints_.load(*found_, trainable_, *optimizer_));
     state_ = std::move(found_->state);
-    saved_step_ = state_.step;
+    // An older format is written again, so that the parts of metrics.jsonl are whole.
+    saved_step_ = found_->is_old_format ? -1 : state_.step;
     scaler_.restore(state_.loss_scale, state_.loss_scale_good_steps);
     log::info("going on from step {} of {}", state_.step, total_steps_);
     return {};
@@ -168,12 +169,14 @@ class Trainer {
     while (state_.step < total_steps_) {
       if (cancel_requested()) return stop();
       LORRY_TRY(step());
+      LORRY_TRY(checkpoints_.check());
       const double per_step = seconds_since(begin) / static_cast<double>(state_.step - first_step);
       const auto left = static_cast<double>(total_steps_ - state_.step);
-      log::info("{}", progress_line(state_.history.back(), total_steps_, left * per_step));
+      log::info("{}", progress_line(*state_.last, total_steps_, left * per_step));
       if (save_is_due()) LORRY_TRY(save());
     }
-    return save();
+    LORRY_TRY(save());
+    return checkpoints_.wait();
   }
 
   bool save_is_due() const {
@@ -193,6 +196,7 @@ class Trainer {
 
   Result<> stop() {
     LORRY_TRY(save());
+    LORRY_TRY(checkpoints_.wait());
     return cancelled(fmt::format("stopped after step {} of {}; the same command goes on from there",
                                  state_.step, total_steps_));
   }
@@ -226,7 +230,8 @@ class Trainer {
     state_.empty_examples += batch.empty_examples;
     metrics.epoch = epochs_done();
     metrics.tokens_per_second = static_cast<double>(batch.tokens) / seconds_since(begin);
-    state_.history.push_back(metrics);
+    state_.last = metrics;
+    state_.pending.push_back(metrics);
     return {};
   }
 
@@ -302,9 +307,9 @@ class Trainer {
 
   Result<> publish_results() {
     optimizer_.reset();
-    const RunResult result{options_,   inputs_, *model_,     adapter_,
-                           trainable_, state_,  total_steps_};
-    LORRY_TRY(publish(result, claim_));
+    LORRY_TRY(publish({options_, inputs_, std::move(model_), std::move(adapter_),
+                       std::move(trainable_), state_, checkpoints_.metrics()},
+                      claim_));
     return checkpoints_.clear();
   }
 
