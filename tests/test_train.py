@@ -412,6 +412,45 @@ def test_an_adapter_in_the_bucket_is_a_start(bucket):
     assert config["r"] == 16 and config["lora_dropout"] == 0.25
 
 
+@pytest.mark.parametrize("checkpointing", ["recompute", "offload"])
+def test_gradient_checkpointing_changes_nothing(bucket, checkpointing):
+    options = BASE_OPTIONS | dict(max_steps=8, lora_dropout=0.1)
+    train(bucket, **options)
+    weights = bucket / "done/m/d/lora_model/adapter_model.safetensors"
+    expected, lines = weights.read_bytes(), without_rate(metrics(bucket))
+    train(bucket, fresh=True, gradient_checkpointing=checkpointing, **options)
+    assert weights.read_bytes() == expected
+    assert without_rate(metrics(bucket)) == lines
+
+
+def peak_memory(bucket, **options):
+    """Peak resident bytes of a training that succeeds."""
+    process = subprocess.Popen(command(bucket, **options), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    said = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, said
+    return usage.ru_maxrss * 1024
+
+
+def test_a_deep_model_trains_and_publishes_within_the_plan(tmp_path):
+    """Weights of 0.5 GB in 32 layers: a second copy would show."""
+    bucket = tmp_path / "bucket"
+    torch.manual_seed(1)
+    config = transformers.LlamaConfig(**SIZES | dict(num_hidden_layers=32, hidden_size=640, intermediate_size=1536))
+    transformers.LlamaForCausalLM(config).save_pretrained(bucket / "models/m")
+    (bucket / "models/m/info.json").write_text("{}")
+    make_data(bucket, [make_rows(30, 1, longest=400)])
+    options = BASE_OPTIONS | dict(max_steps=2, max_length=400, lora_r=8)
+    planned = json.loads(
+        subprocess.run(
+            [PROBE, "plan", *command(bucket, **options)[1:]], capture_output=True, text=True, check=True
+        ).stdout
+    )
+    assert peak_memory(bucket, **options) < planned["memory"]
+    assert peak_memory(bucket, fresh=True, gradient_checkpointing="recompute", **options) < planned["memory"]
+
+
 RESUMED = dict(
     lora=dict(lora_dropout=0.1, max_steps=40),
     packed=dict(packing=True, max_length=64, epochs=12),

@@ -111,7 +111,7 @@ class Plan {
                       {"trained_parameters", plan.trained_parameters},
                       {"flops", plan.flops},
                       {"device", plan.on_gpu ? "cuda" : "cpu"},
-                      {"tokens_per_pass", plan.run_tokens},
+                      {"tokens_per_pass", plan.micro_batch_tokens},
                       {"memory",
                        {{"weights", plan.weights_bytes},
                         {"training_state", plan.state_bytes},

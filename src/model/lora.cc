@@ -7,6 +7,8 @@
 #include <cmath>
 #include <random>
 
+#include "ops/dropout.h"
+
 namespace lorry::model {
 namespace {
 
@@ -67,11 +69,11 @@ at::Tensor dora(const at::Tensor& y, const at::Tensor& x, const ops::Weight& wei
   return y + (factor - 1) * base + factor * low_rank(dropped, pair) * pair.scale;
 }
 
-/// y with one pair's change for rows that share it. y: (n, out) of the base map, x: (n, in).
+/// y with one pair's change for rows that share it. y: (n, out) of the base map, x: (n, in);
+/// input: x after dropout.
 at::Tensor apply_pair(at::Tensor y, const at::Tensor& x, const ops::Weight& weight,
-                      const LoraAdapter::Pair& pair, double dropout) {
+                      const LoraAdapter::Pair& pair, const at::Tensor& input) {
   if (pair.a.defined()) {
-    const at::Tensor input = dropout > 0 ? at::dropout(x, dropout, /*train=*/true) : x;
     if (pair.magnitude.defined()) {
       y = dora(y, x, weight, pair, input);
     } else {
@@ -160,8 +162,9 @@ bool AdapterView::is_base() const {
 }
 
 AdapterView AdapterView::of_tokens(const at::Tensor& indices) const {
-  if (segments.empty()) return *this;
-  AdapterView view{adapters, {}, dropout};
+  AdapterView view{adapters, {}, dropout, {}};
+  if (dropout_keys.defined()) view.dropout_keys = dropout_keys.index_select(0, indices);
+  if (segments.empty()) return view;
   const at::Tensor host = indices.to(at::kCPU).contiguous();
   const int64_t* index = host.const_data_ptr<int64_t>();
   const int64_t count = host.numel();
@@ -179,19 +182,25 @@ at::Tensor linear_with_adapters(const at::Tensor& x, const ops::Weight& weight,
                                 const AdapterView& adapters, int64_t linear, int64_t module) {
   const at::Tensor y = ops::linear(x, weight);
   if (adapters.is_base()) return y;
+  const auto dropped = [&](const at::Tensor& rows_x, const at::Tensor& keys) {
+    const uint64_t salt = static_cast<uint64_t>(linear) << 16 | static_cast<uint64_t>(module);
+    return ops::dropout(rows_x, adapters.dropout, keys, salt);
+  };
   const auto adapted = [&](const LoraAdapter* adapter, const at::Tensor& rows_y,
-                           const at::Tensor& rows_x) {
+                           const at::Tensor& rows_x, const at::Tensor& keys) {
     const auto* pair = adapter == nullptr ? nullptr : adapter->find(linear, module);
     if (pair == nullptr) return rows_y;
-    return apply_pair(rows_y, rows_x, weight, *pair, adapters.dropout);
+    return apply_pair(rows_y, rows_x, weight, *pair, dropped(rows_x, keys));
   };
-  if (adapters.segments.empty()) return adapted(adapters.adapters.front().get(), y, x);
+  const at::Tensor& keys = adapters.dropout_keys;
+  if (adapters.segments.empty()) return adapted(adapters.adapters.front().get(), y, x, keys);
 
   std::vector<at::Tensor> parts;
   int64_t start = 0;
   for (const auto& [index, tokens] : adapters.segments) {
     parts.push_back(adapted(adapters.adapters[index].get(), y.narrow(0, start, tokens),
-                            x.narrow(0, start, tokens)));
+                            x.narrow(0, start, tokens),
+                            keys.defined() ? keys.narrow(0, start, tokens) : keys));
     start += tokens;
   }
   return at::cat(parts, 0);

@@ -102,8 +102,10 @@ at::Tensor merged_weight(const at::Tensor& weight, const LoraAdapter::Pair& pair
 struct AdapterView {
   std::vector<std::shared_ptr<const LoraAdapter>> adapters;
   std::vector<std::pair<int64_t, int64_t>> segments;
-  /// Dropout on x before A; training only.
+  /// Dropout on x before A; training only. The mask of a token is a function of its key and of the
+  /// module (ops/dropout.h).
   double dropout = 0;
+  at::Tensor dropout_keys;  ///< (T) int64; undefined without dropout
 
   /// Nothing but the base model runs.
   bool is_base() const;
@@ -112,7 +114,7 @@ struct AdapterView {
 
   static AdapterView none() { return {}; }
   static AdapterView one(std::shared_ptr<const LoraAdapter> adapter) {
-    return {{std::move(adapter)}, {}, 0};
+    return {{std::move(adapter)}, {}, 0, {}};
   }
 };
 

@@ -5,31 +5,50 @@
 namespace lorry::train {
 namespace {
 
-/// A run under construction.
-struct Builder {
-  std::vector<int64_t> input_ids, positions, cu_seqlens{0}, target_rows, targets;
+/// A micro-batch under construction.
+class Builder {
+ public:
+  explicit Builder(const BatchOptions& options) : options_(options) {}
 
-  int64_t tokens() const { return static_cast<int64_t>(input_ids.size()); }
+  int64_t tokens() const { return static_cast<int64_t>(input_ids_.size()); }
+  int64_t targets() const { return static_cast<int64_t>(targets_.size()); }
 
-  void append(const data::TokenRow& row, int64_t length) {
+  void append(const data::TokenRow& row, int64_t length, Place place) {
     const int64_t begin = tokens();
+    const auto sequence = static_cast<int64_t>(cu_seqlens_.size()) - 1;
     for (int64_t t = 0; t < length; ++t) {
-      input_ids.push_back(row.input_ids[t]);
-      positions.push_back(t);
+      input_ids_.push_back(row.input_ids[t]);
+      positions_.push_back(t);
       if (!row.assistant_masks[t + 1]) continue;
-      target_rows.push_back(begin + t);
-      targets.push_back(row.input_ids[t + 1]);
+      target_rows_.push_back(begin + t);
+      targets_.push_back(row.input_ids[t + 1]);
+      target_sequence_.push_back(sequence);
     }
-    cu_seqlens.push_back(tokens());
+    if (options_.dropout_seed) append_keys(length, place);
+    cu_seqlens_.push_back(tokens());
   }
 
-  FlatRun finish(at::Device device) {
+  MicroBatch finish() {
     const auto tensor = [&](const std::vector<int64_t>& values) {
-      return at::tensor(values, at::kLong).to(device);
+      return at::tensor(values, at::kLong).to(options_.device);
     };
-    return {tensor(input_ids), tensor(positions), std::move(cu_seqlens), tensor(target_rows),
-            tensor(targets)};
+    return {tensor(input_ids_),   tensor(positions_), std::move(cu_seqlens_),
+            tensor(target_rows_), tensor(targets_),   tensor(target_sequence_),
+            options_.dropout_seed ? tensor(dropout_keys_) : at::Tensor()};
   }
+
+ private:
+  void append_keys(int64_t length, Place place) {
+    const uint64_t example =
+        mix(mix(*options_.dropout_seed, static_cast<uint64_t>(place.shard)), place.row);
+    for (int64_t t = 0; t < length; ++t) {
+      dropout_keys_.push_back(static_cast<int64_t>(mix(example, t)));
+    }
+  }
+
+  const BatchOptions& options_;
+  std::vector<int64_t> input_ids_, positions_, cu_seqlens_{0}, target_rows_, targets_,
+      target_sequence_, dropout_keys_;
 };
 
 }  // namespace
@@ -40,18 +59,19 @@ int64_t useful_length(const data::TokenRow& row, int64_t max_length) {
   return std::max<int64_t>(length, 0);
 }
 
-StepBatch make_step_batch(std::span<const Row> rows,
-                          const std::function<data::TokenRow(Place)>& token_row, int64_t max_length,
-                          int64_t run_tokens, at::Device device) {
+StepBatch make_step_batch(std::span<const PackedRow> rows,
+                          const std::function<data::TokenRow(Place)>& token_row,
+                          const BatchOptions& options) {
+  const int64_t max_length = options.max_length;
   StepBatch batch;
-  Builder builder;
+  std::optional<Builder> builder(options);
   const auto flush = [&] {
-    if (builder.tokens() == 0) return;
-    batch.targets += static_cast<int64_t>(builder.targets.size());
-    batch.runs.push_back(builder.finish(device));
-    builder = {};
+    if (builder->tokens() == 0) return;
+    batch.targets += builder->targets();
+    batch.micro_batches.push_back(builder->finish());
+    builder.emplace(options);
   };
-  for (const Row& row : rows) {
+  for (const PackedRow& row : rows) {
     for (const Place& place : row) {
       const data::TokenRow tokens = token_row(place);
       const auto size = static_cast<int64_t>(tokens.input_ids.size());
@@ -60,10 +80,10 @@ StepBatch make_step_batch(std::span<const Row> rows,
       const int64_t length = useful_length(tokens, max_length);
       batch.empty_examples += length == 0;
       if (length == 0) continue;
-      if (builder.tokens() + length > run_tokens) flush();
+      if (builder->tokens() + length > options.micro_batch_tokens) flush();
       const auto used = tokens.input_ids.first(length + 1);
       batch.max_id = std::max(batch.max_id, *std::max_element(used.begin(), used.end()));
-      builder.append(tokens, length);
+      builder->append(tokens, length, place);
     }
   }
   flush();

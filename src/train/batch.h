@@ -1,10 +1,11 @@
-// Flat runs: the tokens of several examples one behind the other, ready for a forward pass.
+// Micro-batches: the tokens of several examples concatenated, ready for a forward pass.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -13,17 +14,20 @@
 
 namespace lorry::train {
 
-/// One forward pass. T tokens, N targets.
-struct FlatRun {
+/// One forward and backward pass. T tokens of S sequences, N targets. An example is a sequence:
+/// attention never crosses from one to another, whether they share a packed row or not.
+struct MicroBatch {
   at::Tensor input_ids, positions;  ///< (T) int64
-  std::vector<int64_t> cu_seqlens;  ///< 0, then the end of each sequence
-  at::Tensor target_rows;           ///< (N) int64: rows of the run whose next token is a target
-  at::Tensor targets;               ///< (N) int64: those tokens
+  std::vector<int64_t> cu_seqlens;  ///< (S + 1) 0, then the end of each sequence
+  at::Tensor target_rows;           ///< (N) int64: tokens whose next token is a target
+  at::Tensor targets;               ///< (N) int64: those next tokens
+  at::Tensor target_sequence;       ///< (N) int64 in [0, S): the sequence of each target
+  at::Tensor dropout_keys;          ///< (T) int64, see ops/dropout.h; undefined without dropout
 };
 
 /// What a step is made of.
 struct StepBatch {
-  std::vector<FlatRun> runs;
+  std::vector<MicroBatch> micro_batches;
   int64_t tokens = 0;          ///< of its examples, after cutting
   int64_t targets = 0;         ///< that the loss is divided by
   int64_t cut_examples = 0;    ///< longer than allowed
@@ -31,15 +35,23 @@ struct StepBatch {
   int32_t max_id = 0;          ///< largest token id
 };
 
+struct BatchOptions {
+  int64_t max_length = 0;          ///< tokens; longer examples are cut at the end
+  int64_t micro_batch_tokens = 0;  ///< at most, unless one example is longer
+  at::Device device = at::kCPU;    ///< of the tensors
+  /// With dropout: what decides the masks beside the example itself, one value an epoch.
+  std::optional<uint64_t> dropout_seed;
+};
+
 /// Tokens of `row` up to the last that matters: a position counts if the next token is a target,
-/// and nothing behind the last such position is computed. 0 if there is no target.
+/// and nothing after the last such position is computed. 0 if there is no target.
 int64_t useful_length(const data::TokenRow& row, int64_t max_length);
 
-/// Lays the examples of `rows` into runs of at most `run_tokens` tokens (a longer example has a run
-/// to itself). Since the loss is a sum over targets, the cut into runs does not change it.
-/// `token_row` fetches an example; `device` is where the tensors go.
-StepBatch make_step_batch(std::span<const Row> rows,
-                          const std::function<data::TokenRow(Place)>& token_row, int64_t max_length,
-                          int64_t run_tokens, at::Device device);
+/// Concatenates the examples of `rows` into micro-batches. Since the loss is a sum over targets and
+/// dropout belongs to the example, where they are cut does not change the result.
+/// `token_row` fetches an example. Thread-safe if that is.
+StepBatch make_step_batch(std::span<const PackedRow> rows,
+                          const std::function<data::TokenRow(Place)>& token_row,
+                          const BatchOptions& options);
 
 }  // namespace lorry::train

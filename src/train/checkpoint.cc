@@ -200,7 +200,7 @@ Result<> CheckpointStore::save(RunState& state, const Trainable& trainable,
   }
   record->optimizer = optimizer.state(trainable.names());
   if (bytes_on_host(record->params) + bytes_on_host(record->optimizer) > kMaxHostCopy) {
-    return write(*record);
+    return write(*record).with_context("saving a checkpoint");
   }
   record->params = copied(record->params);
   record->optimizer = copied(record->optimizer);

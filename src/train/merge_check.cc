@@ -110,7 +110,9 @@ std::vector<std::vector<at::Tensor>> block_matrices(const model::Transformer& mo
   constexpr std::string_view kPrefix = "model.layers.";
   std::vector<std::vector<at::Tensor>> blocks(model.spec().num_hidden_layers());
   for (const auto& [name, tensor] : model.named_weights()) {
-    if (!name.starts_with(kPrefix) || tensor.dim() < 2) continue;
+    if (!name.starts_with(kPrefix) || tensor.dim() < 2 || !tensor.is_floating_point()) {
+      continue;  // a quantised weight is not written
+    }
     blocks[std::stoul(name.substr(kPrefix.size()))].push_back(tensor);
   }
   return blocks;

@@ -102,6 +102,10 @@ void visit_options(Options& o, Visit&& visit) {
        Decides::kNothing);
   // Machine.
   text("--device", o.device, "auto|cpu|cuda", "where to train", Decides::kNothing);
+  choice("--gradient-checkpointing", o.gradient_checkpointing, {"off", "recompute", "offload"},
+         "run the blocks again in the backward pass instead of keeping what is in them; offload: "
+         "their inputs wait in host memory",
+         Decides::kNothing);
   number("--save-steps", o.save_steps, at_least(0), "steps",
          "steps between checkpoints; 0: --save-seconds decides", Decides::kNothing);
   number("--save-seconds", o.save_seconds, above(0), "seconds",

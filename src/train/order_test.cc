@@ -85,7 +85,7 @@ RowSource packed_source() {
 TEST(RowSource, APackedEpochGoesOnFromAnyCursor) {
   RowSource source = packed_source();
   Cursor cursor;
-  std::vector<Row> rows;
+  std::vector<PackedRow> rows;
   std::vector<Cursor> cursors{cursor};
   while (auto row = source.next(cursor)) {
     rows.push_back(*row);
@@ -93,7 +93,7 @@ TEST(RowSource, APackedEpochGoesOnFromAnyCursor) {
   }
   EXPECT_EQ(static_cast<int64_t>(rows.size()), source.rows_in_epoch(0));
   size_t examples = 0;
-  for (const Row& row : rows) examples += row.size();
+  for (const PackedRow& row : rows) examples += row.size();
   EXPECT_EQ(examples, 2400u);
   for (const size_t i : {size_t{0}, rows.size() / 3, rows.size() - 1}) {
     RowSource fresh = packed_source();
@@ -114,11 +114,11 @@ TEST(RowSource, StepsAreCountedAsTrainerCountsThem) {
 TEST(StepBatch, TargetsAreTheNextTokensOfTheSameSequence) {
   const std::vector<std::vector<int32_t>> ids = {{10, 11, 12, 13}, {20, 21}, {30, 31, 32, 33, 34}};
   const std::vector<std::vector<int8_t>> masks = {{1, 0, 1, 0}, {0, 0}, {0, 0, 0, 1, 1}};
-  const std::vector<Row> rows = {{{0, 0}, {0, 1}}, {{0, 2}}};
+  const std::vector<PackedRow> rows = {{{0, 0}, {0, 1}}, {{0, 2}}};
   const auto fetch = [&](Place p) { return data::TokenRow{ids[p.row], masks[p.row]}; };
-  const StepBatch batch = make_step_batch(rows, fetch, 4, 100, at::kCPU);
-  ASSERT_EQ(batch.runs.size(), 1u);
-  const FlatRun& run = batch.runs[0];
+  const StepBatch batch = make_step_batch(rows, fetch, {.max_length = 4, .micro_batch_tokens = 100});
+  ASSERT_EQ(batch.micro_batches.size(), 1u);
+  const MicroBatch& run = batch.micro_batches[0];
   // The mask on a first token has no position before it; nothing behind the last target is run.
   EXPECT_TRUE(run.input_ids.equal(at::tensor({10, 11, 30, 31, 32}, at::kLong)));
   EXPECT_TRUE(run.positions.equal(at::tensor({0, 1, 0, 1, 2}, at::kLong)));
@@ -129,7 +129,8 @@ TEST(StepBatch, TargetsAreTheNextTokensOfTheSameSequence) {
   EXPECT_EQ(batch.targets, 2);
   EXPECT_EQ(batch.cut_examples, 1);
   EXPECT_EQ(batch.empty_examples, 1);
-  EXPECT_EQ(make_step_batch(rows, fetch, 4, 2, at::kCPU).runs.size(), 2u);
+  EXPECT_EQ(make_step_batch(rows, fetch, {.max_length = 4, .micro_batch_tokens = 2})
+                .micro_batches.size(), 2u);
 }
 
 }  // namespace

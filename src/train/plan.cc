@@ -16,7 +16,7 @@
 #include "train/merge_check.h"
 #include "train/options.h"
 #include "train/rows.h"
-#include "train/run_size.h"
+#include "train/micro_batch_size.h"
 
 namespace lorry::train {
 namespace {
@@ -77,7 +77,7 @@ void play(const TrainOptions& options, const Inputs& inputs, TrainPlan& plan, Ru
   int64_t most = 0;  // tokens of a step
   for (int64_t step = 0; step < plan.steps; ++step) {
     int64_t tokens = 0;
-    for (const Row& row : take_step(rows, cursor, rows_per_step)) {
+    for (const PackedRow& row : take_step(rows, cursor, rows_per_step)) {
       ++plan.rows;
       for (const Place& place : row) {
         const auto size = static_cast<int64_t>(inputs.row(place).input_ids.size());
@@ -91,7 +91,7 @@ void play(const TrainOptions& options, const Inputs& inputs, TrainPlan& plan, Ru
     most = std::max(most, tokens);
   }
   const int64_t longest = std::min(plan.longest, options.max_length);
-  plan.run_tokens = std::min(most, std::max(plan.run_tokens, longest));
+  plan.micro_batch_tokens = std::min(most, std::max(plan.micro_batch_tokens, longest));
   work.tokens = static_cast<double>(plan.tokens);
   work.targets = work.tokens * share_of_targets(inputs.data_info);
 }
@@ -108,7 +108,7 @@ Result<TrainPlan> plan_training(const TrainOptions& options) {
   LORRY_ASSIGN(const int64_t parameters,
                count_parameters(*inputs.bucket, store::model_dir(options.model)));
   TrainPlan plan;
-  plan.run_tokens = run_tokens(inputs.spec, device);
+  plan.micro_batch_tokens = micro_batch_tokens(inputs.spec, device);
   RunWork work;
   play(options, inputs, plan, work);
 
@@ -125,8 +125,12 @@ Result<TrainPlan> plan_training(const TrainOptions& options) {
     plan.adapter_bytes = plan.trained_parameters * 4;
   }
   plan.checkpoint_bytes = plan.trained_parameters * 12;  // parameter and two moments
-  plan.activation_bytes = plan.run_tokens * activation_bytes(inputs.spec) * weight / 2;
   plan.on_gpu = device.is_cuda();
+  plan.activation_bytes =
+      plan.micro_batch_tokens *
+      activation_bytes(inputs.spec, checkpointing_from(options.gradient_checkpointing),
+                       !plan.on_gpu) *
+      weight / 2;
   if (plan.on_gpu) plan.logits_bytes = logits_bytes(inputs.spec.vocab_size, device);
   plan.flops = training_flops(inputs.spec, lora, work);
   if (!plan.on_gpu && plan.checkpoint_bytes <= kMaxHostCopy) plan.copy_bytes = plan.checkpoint_bytes;

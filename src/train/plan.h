@@ -16,7 +16,7 @@ struct TrainPlan {
   int64_t tokens = 0;        ///< trained on, over all epochs, after cutting to max_length
   int64_t cut_examples = 0;  ///< longer than max_length, counted each time they come
   int64_t longest = 0;       ///< tokens of the longest example, uncut
-  int64_t run_tokens = 0;    ///< tokens of the largest forward pass
+  int64_t micro_batch_tokens = 0;    ///< tokens of the largest forward pass
   int64_t trained_parameters = 0;
   double flops = 0;  ///< operations of all forward and backward passes, about (flops.h)
 

@@ -37,22 +37,28 @@ Result<> write_fused(const RunResult& r, const std::string& model_dir, const std
   return export_full(bucket, r.trainable.names(), r.trainable.params(), model_dir, dir);
 }
 
-/// Writes the merged model, frees what was trained, reads the merged one back and compares.
-Result<MergeCheck> export_and_check(RunResult& r, const std::string& model_dir,
-                                    const std::string& dir) {
+/// Writes the merged model, frees what was trained, reads the merged one back and compares. nullopt
+/// where the checkpoint is in a format that nothing can be merged into.
+Result<std::optional<MergeCheck>> export_and_check(RunResult& r, const std::string& model_dir,
+                                                   const std::string& dir) {
   const at::ScalarType dtype = r.model->dtype();
   const at::Device device = r.model->device();
   const TrainedLogits trained =
       run_trained(*r.model, r.adapter, check_tokens(r.inputs, r.options.max_length),
                   r.inputs.spec.dtype);
   if (r.adapter) r.model.reset();  // full training exports from the weights
-  LORRY_TRY(write_fused(r, model_dir, dir));
+  const auto written = write_fused(r, model_dir, dir);
+  if (!written.ok() && r.adapter && written.error().kind == ErrorKind::kUnsupported) {
+    log::warn("no merged model, lora_model alone: {}", written.error().message);
+    LORRY_TRY(r.inputs.bucket->remove(dir));
+    return std::optional<MergeCheck>();
+  }
+  LORRY_TRY(written);
   r.model.reset();
   r.adapter.reset();
   r.trainable = Trainable();
-  LORRY_ASSIGN(const auto fused,
-               model::Transformer::load(*r.inputs.bucket, dir, {dtype, device}));
-  return compare(trained, *fused);
+  LORRY_ASSIGN(const auto fused, model::Transformer::load(*r.inputs.bucket, dir, {dtype, device}));
+  return std::optional<MergeCheck>(compare(trained, *fused));
 }
 
 Json check_json(const MergeCheck& check) {
@@ -66,8 +72,8 @@ Json check_json(const MergeCheck& check) {
 }
 
 void log_check(const MergeCheck& check) {
-  const std::string text = "the merged model's logits differ from the trained ones by " +
-                           check.describe();
+  const std::string text =
+      "the merged model's logits differ from the trained ones by " + check.describe();
   if (check.verdict() == MergeVerdict::kSame) return log::info("{}", text);
   if (check.verdict() == MergeVerdict::kDoubtful) {
     log::warn("{}: more than expected; compare answers of lora_model and fused before use", text);
@@ -167,13 +173,13 @@ Result<> publish(RunResult r, store::Claim& claim) {
     LORRY_TRY(bucket.remove(adapter_dir));
   }
   Json info = info_json(r, r.trainable.size(), is_lora);
-  LORRY_ASSIGN(const MergeCheck check, export_and_check(r, model_dir, fused_dir));
-  log_check(check);
-  info["merge_check"] = check_json(check);
-  const bool wrong = check.verdict() == MergeVerdict::kWrong;
+  LORRY_ASSIGN(const auto check, export_and_check(r, model_dir, fused_dir));
+  info["merge_check"] = check ? check_json(*check) : Json(nullptr);
+  if (check) log_check(*check);
+  const bool wrong = check && check->verdict() == MergeVerdict::kWrong;
   if (wrong) {
     LORRY_TRY(bucket.remove(fused_dir));
-    if (!is_lora) return refused(check, fused_dir, is_lora);
+    if (!is_lora) return refused(*check, fused_dir, is_lora);
   }
   LORRY_ASSIGN(info["files"], recorded_files(bucket, done));
   LossCurve curve(r.state.step);
@@ -182,7 +188,7 @@ Result<> publish(RunResult r, store::Claim& claim) {
                                                             report_facts(info))));
   LORRY_TRY(claim.confirm());
   LORRY_TRY(bucket.write_info(done, info));
-  if (wrong) return refused(check, fused_dir, is_lora);
+  if (wrong) return refused(*check, fused_dir, is_lora);
   return {};
 }
 

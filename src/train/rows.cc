@@ -44,7 +44,7 @@ RowSource::RowSource(DataOrder order, bool packing, int64_t max_length, LengthOf
       max_length_(max_length),
       length_of_(std::move(length_of)) {}
 
-std::vector<Row> RowSource::pack_window(int64_t epoch, int64_t position) {
+std::vector<PackedRow> RowSource::pack_window(int64_t epoch, int64_t position) {
   const int64_t end = std::min(position + kWindow, order_.size());
   std::vector<Place> places;
   std::vector<int64_t> lengths;
@@ -52,15 +52,15 @@ std::vector<Row> RowSource::pack_window(int64_t epoch, int64_t position) {
     places.push_back(order_.at(epoch, p));
     lengths.push_back(length_of_(places.back()));
   }
-  std::vector<Row> rows;
+  std::vector<PackedRow> rows;
   for (const auto& bin : pack(lengths, max_length_)) {
-    Row& row = rows.emplace_back();
+    PackedRow& row = rows.emplace_back();
     for (const int32_t index : bin) row.push_back(places[index]);
   }
   return rows;
 }
 
-std::optional<Row> RowSource::next_packed(Cursor& cursor) {
+std::optional<PackedRow> RowSource::next_packed(Cursor& cursor) {
   while (cursor.position < order_.size()) {
     if (window_epoch_ != cursor.epoch || window_position_ != cursor.position) {
       window_ = pack_window(cursor.epoch, cursor.position);
@@ -82,11 +82,11 @@ std::optional<Row> RowSource::next_packed(Cursor& cursor) {
   return std::nullopt;
 }
 
-std::optional<Row> RowSource::next(Cursor& cursor) {
+std::optional<PackedRow> RowSource::next(Cursor& cursor) {
   if (packing_) return next_packed(cursor);
   if (cursor.position >= order_.size()) return std::nullopt;
   ++cursor.rows;
-  return Row{order_.at(cursor.epoch, cursor.position++)};
+  return PackedRow{order_.at(cursor.epoch, cursor.position++)};
 }
 
 int64_t RowSource::rows_in_epoch(int64_t epoch) {
@@ -115,8 +115,8 @@ int64_t count_steps(RowSource& rows, double epochs, int64_t rows_per_step) {
   return steps;
 }
 
-std::vector<Row> take_step(RowSource& rows, Cursor& cursor, int64_t count) {
-  std::vector<Row> taken;
+std::vector<PackedRow> take_step(RowSource& rows, Cursor& cursor, int64_t count) {
+  std::vector<PackedRow> taken;
   while (taken.empty()) {
     while (static_cast<int64_t>(taken.size()) < count) {
       auto row = rows.next(cursor);

@@ -11,15 +11,15 @@
 
 namespace lorry::train {
 
-/// The examples of a row.
-using Row = std::vector<Place>;
+/// The examples of a row: one, or several that are packed together.
+using PackedRow = std::vector<Place>;
 
 /// Where in the data a run stands; everything that is needed to go on.
 struct Cursor {
   int64_t epoch = 0;
-  int64_t position = 0;  ///< examples of the epoch behind us (packing: where the window begins)
-  int64_t bin = 0;       ///< packing: rows of the window behind us
-  int64_t rows = 0;      ///< rows of the epoch behind us
+  int64_t position = 0;  ///< examples consumed in this epoch (packing: where the window begins)
+  int64_t bin = 0;       ///< packing: rows consumed of the window
+  int64_t rows = 0;      ///< rows consumed in this epoch
   bool operator==(const Cursor&) const = default;
 };
 
@@ -39,22 +39,22 @@ class RowSource {
   RowSource(DataOrder order, bool packing, int64_t max_length, LengthOf length_of);
 
   /// The next row of the cursor's epoch; nullopt at its end.
-  std::optional<Row> next(Cursor& cursor);
+  std::optional<PackedRow> next(Cursor& cursor);
   /// Packing reads every example's length to answer, once an epoch.
   int64_t rows_in_epoch(int64_t epoch);
   int64_t examples() const { return order_.size(); }
   bool packing() const { return packing_; }
 
  private:
-  std::vector<Row> pack_window(int64_t epoch, int64_t position);
-  std::optional<Row> next_packed(Cursor& cursor);
+  std::vector<PackedRow> pack_window(int64_t epoch, int64_t position);
+  std::optional<PackedRow> next_packed(Cursor& cursor);
 
   DataOrder order_;
   bool packing_;
   int64_t max_length_;
   LengthOf length_of_;
   int64_t window_epoch_ = -1, window_position_ = -1;
-  std::vector<Row> window_;
+  std::vector<PackedRow> window_;
   int64_t counted_epoch_ = -1, counted_rows_ = 0;
 };
 
@@ -64,6 +64,6 @@ class RowSource {
 int64_t count_steps(RowSource& rows, double epochs, int64_t rows_per_step);
 
 /// The rows of the next step: `count` of them, fewer at an epoch's end, never none.
-std::vector<Row> take_step(RowSource& rows, Cursor& cursor, int64_t count);
+std::vector<PackedRow> take_step(RowSource& rows, Cursor& cursor, int64_t count);
 
 }  // namespace lorry::train

@@ -47,6 +47,9 @@ struct TrainOptions {
   // Machine.
   std::string dtype = "auto";
   std::string device = "auto";
+  /// off, recompute (keep the blocks' inputs and run each block twice), offload (the inputs in host
+  /// memory): less memory, the same numbers.
+  std::string gradient_checkpointing = "off";
   int64_t save_steps = 100;   ///< checkpoint every so many steps
   double save_seconds = 300;  ///< and at least this often
   bool fresh = false;         ///< ignore checkpoints and finished results

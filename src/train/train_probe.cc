@@ -1,16 +1,18 @@
 // Trains from the command line without the rest of the program, for tests/test_train.py.
-// usage: lorry_train_probe KEY=VALUE ...   keys are TrainOptions' fields
+// usage: lorry_train_probe [plan] KEY=VALUE ...   keys are TrainOptions' fields
 #include <fmt/format.h>
 
 #include <cstdio>
 #include <functional>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/cancel.h"
 #include "base/log.h"
 #include "train/options.h"
+#include "train/plan.h"
 #include "train/train.h"
 
 namespace {
@@ -53,13 +55,25 @@ Setters setters(TrainOptions& o) {
   return setters;
 }
 
+int print_plan(const TrainOptions& options) {
+  const auto plan = lorry::train::plan_training(options);
+  if (!plan.ok()) {
+    lorry::log::error("{}", plan.error().message);
+    return 1;
+  }
+  fmt::print("{{\"memory\": {}, \"activations\": {}}}\n", plan->memory_bytes,
+             plan->activation_bytes);
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   lorry::install_cancel_handlers();
   TrainOptions options;
   const auto set = setters(options);
-  for (int i = 1; i < argc; ++i) {
+  const bool plan = argc > 1 && std::string_view(argv[1]) == "plan";
+  for (int i = plan ? 2 : 1; i < argc; ++i) {
     const std::string argument = argv[i];
     const size_t equals = argument.find('=');
     const auto found = set.find(argument.substr(0, equals));
@@ -69,6 +83,7 @@ int main(int argc, char** argv) {
     }
     found->second(argument.substr(equals + 1));
   }
+  if (plan) return print_plan(options);
   const auto report = lorry::train::train(options);
   if (!report.ok()) {
     lorry::log::error("{}", report.error().message);

@@ -1,4 +1,4 @@
-// The loop: steps, checkpoints between them, and the export behind the last.
+// The loop: steps, checkpoints between them, and the export after the last.
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <fmt/format.h>
@@ -18,13 +18,16 @@
 #include "store/claim.h"
 #include "store/layout.h"
 #include "train/batch.h"
+#include "train/batch_loader.h"
+#include "train/block_runner.h"
 #include "train/checkpoint.h"
 #include "train/inputs.h"
 #include "train/loss.h"
+#include "train/micro_batch_size.h"
+#include "train/objective.h"
 #include "train/optimizer.h"
 #include "train/options.h"
 #include "train/publish.h"
-#include "train/run_size.h"
 #include "train/schedule.h"
 #include "train/train.h"
 #include "train/trainable.h"
@@ -33,6 +36,8 @@ namespace lorry::train {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+constexpr uint64_t kDropoutSalt = 0x64726f70;  // "drop"
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -69,7 +74,8 @@ class Trainer {
         inputs_(std::move(inputs)),
         claim_(claim),
         rows_(make_rows(options, inputs_)),
-        checkpoints_(claim, checkpoints_dir(options), inputs_.identity) {}
+        checkpoints_(claim, checkpoints_dir(options), inputs_.identity),
+        checkpointing_(checkpointing_from(options.gradient_checkpointing)) {}
 
   Result<TrainReport> run() {
     LORRY_TRY(check_targets(inputs_, options_.max_length));
@@ -98,7 +104,7 @@ class Trainer {
     LORRY_ASSIGN(model_, model::Transformer::load(*inputs_.bucket, store::model_dir(options_.model),
                                                   {dtype, device}));
     scaler_ = GradScaler(dtype == at::kHalf);
-    run_tokens_ = run_tokens(inputs_.spec, device);
+    micro_batch_tokens_ = micro_batch_tokens(inputs_.spec, device);
     if (options_.full) {
       trainable_ = Trainable::of_model(*model_);
     } else {
@@ -164,6 +170,7 @@ class Trainer {
 
   Result<> train_steps() {
     last_save_ = Clock::now();
+    start_loading();
     const int64_t first_step = state_.step;
     const Clock::time_point begin = Clock::now();
     while (state_.step < total_steps_) {
@@ -187,8 +194,7 @@ class Trainer {
 
   Result<> save() {
     if (saved_step_ == state_.step) return {};
-    LORRY_TRY(
-        checkpoints_.save(state_, trainable_, *optimizer_).with_context("saving a checkpoint"));
+    LORRY_TRY(checkpoints_.save(state_, trainable_, *optimizer_));
     saved_step_ = state_.step;
     last_save_ = Clock::now();
     return {};
@@ -203,32 +209,30 @@ class Trainer {
 
   Result<> step() {
     const Clock::time_point begin = Clock::now();
-    const std::vector<Row> rows = take_step(rows_, state_.cursor, rows_per_step());
-    const StepBatch batch = make_step_batch(
-        rows, [this](Place place) { return inputs_.row(place); }, options_.max_length, run_tokens_,
-        model_->device());
+    const PreparedStep prepared = loader_->next();
+    const StepBatch& batch = prepared.batch;
     if (batch.max_id >= inputs_.spec.vocab_size) {
       return corrupt_data(
           fmt::format("token {} in the data, but the model has {} of them; run "
                       "`lorry pretokenize` again",
                       batch.max_id, inputs_.spec.vocab_size));
     }
-    if (dropout_ > 0) at::manual_seed(mix(options_.seed, state_.step) >> 1);
     StepMetrics metrics;
     metrics.step = state_.step + 1;
-    metrics.shard = rows.back().back().shard;
+    metrics.shard = prepared.rows.back().back().shard;
     metrics.tokens = batch.tokens;
     metrics.learning_rate = schedule_->learning_rate(state_.schedule_step);
     metrics.loss = gradients(batch);
     metrics.grad_norm = grad_norm(trainable_.grads());
-    LORRY_TRY(update(metrics, rows));
+    LORRY_TRY(update(metrics, prepared.rows));
 
     ++state_.step;
     state_.tokens += batch.tokens;
     state_.targets += batch.targets;
     state_.cut_examples += batch.cut_examples;
     state_.empty_examples += batch.empty_examples;
-    metrics.epoch = epochs_done();
+    state_.cursor = prepared.cursor;
+    metrics.epoch = prepared.epoch;
     metrics.tokens_per_second = static_cast<double>(batch.tokens) / seconds_since(begin);
     state_.last = metrics;
     state_.pending.push_back(metrics);
@@ -242,14 +246,16 @@ class Trainer {
     const double scale = scaler_.scale() / static_cast<double>(batch.targets);
     double sum = 0;
     const Head head = head_of(*model_, adapter_.get());
-    for (const FlatRun& run : batch.runs) {
-      model::PackedAttention attention(run.cu_seqlens);
+    for (const MicroBatch& micro : batch.micro_batches) {
+      model::PackedAttention attention(micro.cu_seqlens);
       model::AdapterView view = model::AdapterView::one(adapter_);
       view.dropout = dropout_;
-      const at::Tensor hidden = model_->forward(run.input_ids, run.positions, attention, view)
-                                    .index_select(0, run.target_rows);  // (N, hidden_size)
-      const HeadLoss loss = head_loss(hidden.detach(), run.targets, head, scale,
-                                      trainable_.head_grad());
+      view.dropout_keys = micro.dropout_keys;
+      const at::Tensor hidden =
+          run_blocks(*model_, micro.input_ids, micro.positions, attention, view, checkpointing_)
+              .index_select(0, micro.target_rows);  // (N, hidden_size)
+      const HeadLoss loss = objective_->gradients(micro, hidden.detach(), head, scale,
+                                                  trainable_.head_grad());
       sum += loss.sum;
       torch::autograd::backward({hidden}, {loss.hidden_grad});
       trainable_.collect_grads();
@@ -262,7 +268,7 @@ class Trainer {
   }
 
   /// Clips and applies the gradients, unless float16 overflowed.
-  Result<> update(const StepMetrics& metrics, const std::vector<Row>& rows) {
+  Result<> update(const StepMetrics& metrics, const std::vector<PackedRow>& rows) {
     const bool overflowed = !std::isfinite(metrics.grad_norm);
     if (!std::isfinite(metrics.loss) || (overflowed && !scaler_.enabled())) {
       return not_finite(metrics, rows);
@@ -282,9 +288,9 @@ class Trainer {
     return {};
   }
 
-  Error not_finite(const StepMetrics& metrics, const std::vector<Row>& rows) const {
+  Error not_finite(const StepMetrics& metrics, const std::vector<PackedRow>& rows) const {
     std::vector<std::string> places;
-    for (const Row& row : rows) {
+    for (const PackedRow& row : rows) {
       for (const Place& place : row) {
         if (places.size() < 8) places.push_back(fmt::format("{}/{}", place.shard, place.row));
       }
@@ -296,16 +302,20 @@ class Trainer {
         rows.size() > places.size() ? " ..." : ""));
   }
 
-  double epochs_done() {
-    const auto batches = [&](int64_t rows) {
-      return (rows + options_.batch_size - 1) / options_.batch_size;
+  /// From here on the rows belong to the loader.
+  void start_loading() {
+    const auto make = [this](const std::vector<PackedRow>& rows, int64_t epoch) {
+      BatchOptions batch{options_.max_length, micro_batch_tokens_, model_->device(), {}};
+      if (dropout_ > 0) batch.dropout_seed = mix(options_.seed ^ kDropoutSalt, epoch);
+      return make_step_batch(rows, [this](Place place) { return inputs_.row(place); }, batch);
     };
-    const int64_t in_epoch = batches(rows_.rows_in_epoch(state_.cursor.epoch));
-    return static_cast<double>(state_.cursor.epoch) +
-           static_cast<double>(batches(state_.cursor.rows)) / static_cast<double>(in_epoch);
+    loader_ = std::make_unique<BatchLoader>(
+        BatchLoader::Source{rows_, rows_per_step(), options_.batch_size, make}, state_.cursor,
+        total_steps_ - state_.step);
   }
 
   Result<> publish_results() {
+    loader_.reset();
     optimizer_.reset();
     LORRY_TRY(publish({options_, inputs_, std::move(model_), std::move(adapter_),
                        std::move(trainable_), state_, checkpoints_.metrics()},
@@ -318,6 +328,8 @@ class Trainer {
   store::Claim& claim_;
   RowSource rows_;
   CheckpointStore checkpoints_;
+  const Checkpointing checkpointing_;
+  std::unique_ptr<Objective> objective_ = supervised();
   Clock::time_point start_ = Clock::now();
   std::shared_ptr<model::Transformer> model_;
   std::shared_ptr<model::LoraAdapter> adapter_;  // null in full training
@@ -325,13 +337,14 @@ class Trainer {
   std::unique_ptr<AdamW> optimizer_;
   std::optional<Schedule> schedule_;
   GradScaler scaler_{false};
-  int64_t run_tokens_ = 0;
+  int64_t micro_batch_tokens_ = 0;
   double dropout_ = 0;  // before the adapter
   int64_t total_steps_ = 0;
   std::optional<CheckpointStore::Found> found_;
   RunState state_;
   int64_t saved_step_ = 0;
   Clock::time_point last_save_;
+  std::unique_ptr<BatchLoader> loader_;  // last: it uses what is above
 };
 
 }  // namespace
