@@ -66,7 +66,7 @@ class ModelLoader {
     LORRY_TRY(untie());
     for (const TensorSpec& tensor : model_->spec_.tensors) {
       LORRY_ASSIGN(const at::Tensor stored, stored_->tensor(tensor));
-      const auto dtype = tensor.is_float32 ? at::kFloat : options_.dtype;
+      const auto dtype = tensor.is_buffer ? at::kFloat : options_.dtype;
       model_->tensors_.push_back(stored.to(options_.device, dtype));
     }
     for (const LinearSpec& linear : model_->spec_.linears) LORRY_TRY(load_linear(linear));
@@ -144,7 +144,8 @@ NamedTensors Transformer::named_weights() const {
   NamedTensors weights;
   for (const auto& [is_linear, index] : spec_.order) {
     if (!is_linear) {
-      weights.emplace_back(spec_.tensors[index].name, tensors_[index]);
+      const TensorSpec& tensor = spec_.tensors[index];
+      if (!tensor.is_buffer) weights.emplace_back(tensor.name, tensors_[index]);
       continue;
     }
     for (size_t m = 0; m < linears_[index].size(); ++m) {

@@ -15,9 +15,9 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 
+#include "model/checkpoint_edits.h"
 #include "model/families.h"
 #include "model/kv_cache.h"
-#include "model/merge.h"
 #include "model/transformer.h"
 
 namespace lorry::model {
@@ -133,7 +133,7 @@ Result<> write_adapter_outputs(const Probe& probe) {
   const std::string dir = probe.request["model"];
   LORRY_ASSIGN(const auto reader, SafetensorsReader::open(*probe.bucket, dir, "model"));
   LORRY_ASSIGN(const auto merge,
-               AdapterMerge::create(probe.model->spec(), adapter, *reader, dir));
+               CheckpointEdits::merging(probe.model->spec(), adapter, *reader, dir));
   NamedTensors weights;
   for (const std::string& name : reader->names()) {
     LORRY_ASSIGN(const at::Tensor stored, reader->tensor(name));

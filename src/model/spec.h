@@ -80,7 +80,7 @@ struct TensorSpec {
   std::string name;  ///< "model.layers.3.input_layernorm.weight"
   std::vector<int64_t> shape;
   int64_t layer = -1;
-  bool is_float32 = false;  ///< kept in float32 whatever the model's dtype
+  bool is_buffer = false;  ///< kept in float32, never trained (a router's correction)
 };
 
 struct NormSpec {
@@ -175,6 +175,7 @@ struct ModelSpec {
   std::vector<int64_t> eos_token_ids;
 
   bool tie_word_embeddings = false;
+  int64_t pad_token_id = -1;   ///< whose embedding gets no gradient, as in `transformers`; -1: none
   double embedding_scale = 1;  ///< rounded to the model's dtype before it is used (Gemma)
   double logit_scale = 1;      ///< on the head's output (Granite)
   double logit_softcap = 0;    ///< c: c tanh(logit / c) (Gemma 2); 0: none

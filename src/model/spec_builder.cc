@@ -75,8 +75,8 @@ std::string SpecBuilder::prefix(int64_t layer) {
 }
 
 int SpecBuilder::tensor(std::string name, std::vector<int64_t> shape, int64_t layer,
-                        bool is_float32) {
-  spec.tensors.push_back({std::move(name), std::move(shape), layer, is_float32});
+                        bool is_buffer) {
+  spec.tensors.push_back({std::move(name), std::move(shape), layer, is_buffer});
   const int index = static_cast<int>(spec.tensors.size()) - 1;
   spec.order.push_back({false, index});
   return index;
@@ -185,6 +185,8 @@ Result<ModelSpec> SpecBuilder::finish() {
   }
   LORRY_ASSIGN(spec.dtype, read_dtype(config_));
   LORRY_TRY(add_eos(config_.json(), "config.json", spec.eos_token_ids));
+  const int64_t pad = config_.integer("pad_token_id", -1);
+  if (pad >= 0 && pad < spec.vocab_size) spec.pad_token_id = pad;
   LORRY_TRY(config_.status());
   return std::move(spec);
 }

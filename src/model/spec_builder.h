@@ -50,7 +50,7 @@ class SpecBuilder {
 
   /// A weight outside the linear maps, under its full name. Its index.
   int tensor(std::string name, std::vector<int64_t> shape, int64_t layer = -1,
-             bool is_float32 = false);
+             bool is_buffer = false);
   /// A norm over `size` numbers, "{prefix of the layer}{name}.weight".
   NormSpec norm(int64_t layer, std::string_view name, int64_t size);
   /// Maps that share their input, under the layer's prefix.

@@ -30,7 +30,8 @@ Result<> export_merged(const store::Bucket& bucket, const model::ModelSpec& spec
 
 /// The same with new weights by checkpoint name instead of an adapter, rounded to the dtypes of the
 /// checkpoint in `model_dir`.
-Result<> export_full(const store::Bucket& bucket, const std::vector<std::string>& names,
+Result<> export_full(const store::Bucket& bucket, const model::ModelSpec& spec,
+                     const std::vector<std::string>& names,
                      const std::vector<at::Tensor>& params, const std::string& model_dir,
                      const std::string& out_dir, int64_t max_file_bytes = 5'000'000'000);
 

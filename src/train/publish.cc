@@ -39,7 +39,7 @@ std::string_view dtype_name(at::ScalarType dtype) {
 Result<> write_fused(const RunResult& r, const std::string& model_dir, const std::string& dir) {
   const store::Bucket& bucket = *r.inputs.bucket;
   if (r.adapter) return export_merged(bucket, r.inputs.spec, *r.adapter, model_dir, dir);
-  return export_full(bucket, r.trainable.names(), r.trainable.params(), model_dir, dir);
+  return export_full(bucket, r.inputs.spec, r.trainable.names(), r.trainable.params(), model_dir, dir);
 }
 
 /// Reads `dir` back and compares it with what was trained.

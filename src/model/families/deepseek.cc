@@ -64,7 +64,7 @@ MoeSpec read_experts(SpecBuilder& b, int64_t layer, const DeepSeek& d) {
   moe.router.weight = b.tensor(b.prefix(layer) + "mlp.gate.weight", {d.count, b.hidden}, layer);
   if (d.has_correction) {
     moe.router.correction = b.tensor(b.prefix(layer) + "mlp.gate.e_score_correction_bias",
-                                     {d.count}, layer, /*is_float32=*/true);
+                                     {d.count}, layer, /*is_buffer=*/true);
   }
   moe.experts = b.experts(layer, "mlp.experts", d.count, d.width);
   if (d.shared > 0) moe.shared = b.mlp(layer, "mlp.shared_experts", d.width * d.shared, d.mlp_bias);
