@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "hub/model_dir.h"
 #include "model/attention.h"
 #include "model/config.h"
 #include "model/device.h"
@@ -79,8 +80,9 @@ class Transformer {
   double rope_attention_scale_ = 1.0;
 };
 
-/// config.json and, if it is there, generation_config.json of a Hub-layout directory. Where the
-/// configuration names no dtype, the dtype of the stored embedding is filled in.
+/// What config.json and generation_config.json say. Where they name no dtype, the stored one is
+/// filled in (hub::ModelDir::stored_dtype).
+Result<ModelConfig> load_model_config(const hub::ModelDir& files);
 Result<ModelConfig> load_model_config(const store::Bucket& bucket, const std::string& dir);
 
 /// Whether `Transformer::load` would find a supported architecture and every weight in its right

@@ -45,37 +45,21 @@ std::string stored_name(const SafetensorsReader& reader, const ModelConfig& conf
   return swapped ? kHeadName : name;
 }
 
-std::string dtype_of_file(const std::string& dtype) {
-  if (dtype == "BF16") return "bfloat16";
-  if (dtype == "F16") return "float16";
-  return "float32";
-}
-
 }  // namespace
 
-Result<ModelConfig> load_model_config(const store::Bucket& bucket, const std::string& dir) {
-  const std::string path = store::join_path(dir, "config.json");
-  LORRY_ASSIGN(const bool exists, bucket.exists(path));
-  if (!exists) {
-    return not_found(fmt::format("{}: no config.json; is this a model's directory?", dir));
-  }
-  LORRY_ASSIGN(const std::string text, bucket.read(path));
-  LORRY_ASSIGN(const Json json, parse_json(text, path));
-  Json generation;
-  const std::string generation_path = store::join_path(dir, "generation_config.json");
-  LORRY_ASSIGN(const bool has_generation, bucket.exists(generation_path));
-  if (has_generation) {
-    LORRY_ASSIGN(const std::string generation_text, bucket.read(generation_path));
-    LORRY_ASSIGN(generation, parse_json(generation_text, generation_path));
-  }
-  auto parsed = parse_model_config(json, generation).with_context(dir);
-  if (!parsed.ok()) return parsed;
-  ModelConfig config = std::move(parsed).value();
+Result<ModelConfig> load_model_config(const hub::ModelDir& files) {
+  LORRY_ASSIGN(
+      ModelConfig config,
+      parse_model_config(files.config(), files.generation_config()).with_context(files.path()));
   if (config.dtype.empty()) {
-    LORRY_ASSIGN(const auto reader, SafetensorsReader::open(bucket, dir, "model"));
-    config.dtype = dtype_of_file(reader->dtype(stored_name(*reader, config, kEmbedName)));
+    LORRY_ASSIGN(config.dtype, files.stored_dtype());
   }
   return config;
+}
+
+Result<ModelConfig> load_model_config(const store::Bucket& bucket, const std::string& dir) {
+  LORRY_ASSIGN(const auto files, hub::ModelDir::open(bucket, dir));
+  return load_model_config(files);
 }
 
 template <typename Self, typename Fn>
