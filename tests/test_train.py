@@ -392,6 +392,22 @@ def test_float16_scales_its_loss(bucket):
     assert [line["loss"] for line in metrics(bucket)] == pytest.approx(expected, abs=0.02)
 
 
+def test_a_checkpoint_that_names_no_dtype_is_trained_in_its_own(tmp_path):
+    bucket = tmp_path / "bucket"
+    make_model("qwen2", bucket / "models/m", torch.bfloat16)
+    make_data(bucket, [make_rows(20)])
+    train(bucket, max_steps=4)
+    named = metrics(bucket)
+    path = bucket / "models/m/config.json"
+    config = json.loads(path.read_text())
+    del config["dtype"]
+    path.write_text(json.dumps(config))
+    train(bucket, max_steps=4, fresh=True)
+    assert without_rate(metrics(bucket)) == without_rate(named)
+    train(bucket, max_steps=4, fresh=True, dtype="float32")
+    assert without_rate(metrics(bucket)) != without_rate(named)
+
+
 def test_long_examples_are_cut_and_counted(tmp_path):
     bucket = tmp_path / "bucket"
     make_model("qwen2", bucket / "models/m")

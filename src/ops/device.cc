@@ -92,6 +92,11 @@ Result<at::ScalarType> resolve_dtype(const std::string& name, const std::string&
   return at::kFloat;
 }
 
+std::string_view dtype_name(at::ScalarType dtype) {
+  if (dtype == at::kFloat) return "float32";
+  return dtype == at::kHalf ? "float16" : "bfloat16";
+}
+
 int compute_capability(at::Device device) {
   if (!device.is_cuda()) return 0;
   // libcudart comes with libtorch; its enum values are part of CUDA's stable interface.

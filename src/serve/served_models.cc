@@ -8,24 +8,13 @@
 #include <optional>
 
 #include "base/log.h"
+#include "hub/model_dir.h"
 #include "serve/step_model.h"
 #include "store/bucket.h"
 #include "store/layout.h"
 
 namespace lorry::serve {
 namespace {
-
-Result<Json> read_json(const store::Bucket& bucket, const std::string& path) {
-  LORRY_ASSIGN(const std::string text, bucket.read(path));
-  return parse_json(text, path);
-}
-
-/// null if there is no such file.
-Result<Json> read_optional_json(const store::Bucket& bucket, const std::string& path) {
-  LORRY_ASSIGN(const bool there, bucket.exists(path));
-  if (!there) return Json();
-  return read_json(bucket, path);
-}
 
 model::SamplingParams sampling_defaults(const Json& generation_config) {
   model::SamplingParams params;
@@ -152,10 +141,10 @@ class ModelLoader {
   }
 
   Result<Weights> load_weights(const std::string& dir) {
+    LORRY_ASSIGN(const auto files, hub::ModelDir::open(*bucket_, dir));
     Weights weights;
-    LORRY_ASSIGN(weights.generation_config,
-                 read_optional_json(*bucket_, dir + "/generation_config.json"));
-    LORRY_ASSIGN(const model::ModelSpec spec, model::load_model_spec(*bucket_, dir));
+    weights.generation_config = files.generation_config();
+    LORRY_ASSIGN(const model::ModelSpec spec, model::load_model_spec(files));
     LORRY_ASSIGN(const at::ScalarType dtype,
                  ops::resolve_dtype(options_.dtype, spec.dtype, device_));
     LORRY_ASSIGN(weights.transformer, model::Transformer::load(
@@ -163,19 +152,9 @@ class ModelLoader {
     return weights;
   }
 
-  Result<std::shared_ptr<const chat::Chat>> load_chat(const std::string& dir) {
-    return chat::Chat::load([&](std::string_view name) -> Result<std::optional<std::string>> {
-      const std::string path = store::join_path(dir, name);
-      LORRY_ASSIGN(const bool there, bucket_->exists(path));
-      if (!there) return std::optional<std::string>();
-      LORRY_ASSIGN(std::string text, bucket_->read(path));
-      return std::optional<std::string>(std::move(text));
-    });
-  }
-
   Result<ServedModel> describe(const std::string& dir, const Weights& weights) {
     ServedModel served;
-    LORRY_ASSIGN(served.chat, load_chat(dir));
+    LORRY_ASSIGN(served.chat, chat::Chat::load(hub::text_files(*bucket_, dir)));
     served.defaults = sampling_defaults(weights.generation_config);
     const auto& config = weights.transformer->spec();
     for (int64_t id : config.eos_token_ids) add_once(served.stop_ids, id);

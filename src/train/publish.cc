@@ -10,6 +10,7 @@
 #include "base/version.h"
 #include "store/checksum.h"
 #include "store/layout.h"
+#include "store/owner.h"
 #include "train/batch.h"
 #include "train/export.h"
 
@@ -31,11 +32,6 @@ std::vector<int64_t> check_tokens(const Inputs& inputs, int64_t max_length) {
   return {0};
 }
 
-std::string_view dtype_name(at::ScalarType dtype) {
-  if (dtype == at::kFloat) return "float32";
-  return dtype == at::kHalf ? "float16" : "bfloat16";
-}
-
 Result<> write_fused(const RunResult& r, const std::string& model_dir, const std::string& dir) {
   const store::Bucket& bucket = *r.inputs.bucket;
   if (r.adapter) return export_merged(bucket, r.inputs.spec, *r.adapter, model_dir, dir);
@@ -50,7 +46,7 @@ Result<ExportCheck> check_fused(const RunResult& r, const std::string& dir) {
   const ExportCheck check =
       compare_logits(r.model, r.adapter, *fused, check_tokens(r.inputs, r.options.max_length));
   const double allowed = std::max(allowed_relative_rms(r.inputs.spec.dtype),
-                                  allowed_relative_rms(dtype_name(r.model.dtype())));
+                                  allowed_relative_rms(ops::dtype_name(r.model.dtype())));
   if (check.relative_rms <= allowed) return check;
   LORRY_TRY(bucket.remove(dir));
   return corrupt_data(
@@ -150,7 +146,7 @@ Result<std::optional<TrainReport>> find_published(const TrainOptions& options,
       store::done_dir(options.model, store::run_of(options.dataset, options.run_name));
   LORRY_ASSIGN(const auto info, inputs.bucket->read_info(dir));
   if (!info) return std::optional<TrainReport>();
-  LORRY_TRY(check_owner(dir, *info, options));
+  LORRY_TRY(store::check_owner(dir, *info, options.model, options.dataset));
   if (options.fresh || !info->contains("identity") || info->at("identity") != inputs.identity) {
     return std::optional<TrainReport>();
   }

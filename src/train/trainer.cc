@@ -113,11 +113,8 @@ class Trainer {
     LORRY_ASSIGN(schedule_, Schedule::create(options_.lr_scheduler_type, options_.learning_rate,
                                              options_.warmup_steps, total_steps_));
     log::info("training {} parameters of {} in {} on {}: {} examples, {} steps of {} rows",
-              trainable_.size(), options_.model,
-              dtype == at::kFloat  ? "float32"
-              : dtype == at::kHalf ? "float16"
-                                   : "bfloat16",
-              device.str(), rows_.examples(), total_steps_, rows_per_step());
+              trainable_.size(), options_.model, ops::dtype_name(dtype), device.str(),
+              rows_.examples(), total_steps_, rows_per_step());
     return {};
   }
 
