@@ -8,7 +8,7 @@
 #include <optional>
 
 #include "base/log.h"
-#include "serve/step_model.h"
+#include "generate/step_model.h"
 #include "store/bucket.h"
 #include "store/layout.h"
 
@@ -27,8 +27,8 @@ Result<Json> read_optional_json(const store::Bucket& bucket, const std::string& 
   return read_json(bucket, path);
 }
 
-model::SamplingParams sampling_defaults(const Json& generation_config) {
-  model::SamplingParams params;
+generate::SamplingParams sampling_defaults(const Json& generation_config) {
+  generate::SamplingParams params;
   const auto read = [&](const char* name, auto& out) {
     if (!generation_config.is_object()) return;
     const auto it = generation_config.find(name);
@@ -96,7 +96,7 @@ struct Weights {
 /// The steps of ServedModels::load.
 class ModelLoader {
  public:
-  ModelLoader(const ServeOptions& options, Scheduler& scheduler)
+  ModelLoader(const ServeOptions& options, generate::Scheduler& scheduler)
       : options_(options), scheduler_(scheduler) {}
 
   Result<std::unique_ptr<ServedModels>> run() {
@@ -158,8 +158,8 @@ class ModelLoader {
     LORRY_ASSIGN(const model::ModelSpec spec, model::load_model_spec(*bucket_, dir));
     LORRY_ASSIGN(const at::ScalarType dtype,
                  ops::resolve_dtype(options_.dtype, spec.dtype, device_));
-    LORRY_ASSIGN(weights.transformer, model::Transformer::load(
-                                          *bucket_, dir, {dtype, device_, device_.is_cpu()}));
+    LORRY_ASSIGN(weights.transformer,
+                 model::Transformer::load(*bucket_, dir, {dtype, device_, device_.is_cpu()}));
     return weights;
   }
 
@@ -230,9 +230,9 @@ class ModelLoader {
         if (served.lane == lane) max_len = served.max_model_len;
       }
       const auto share = static_cast<int64_t>(transformers_.size() - lane);
-      const int64_t tokens = choose_kv_cache_tokens(*transformers_[lane], options_.kv_cache_tokens,
-                                                    options_.max_num_seqs * max_len, share);
-      auto model = make_step_model(transformers_[lane], tokens);
+      const int64_t tokens = generate::choose_kv_cache_tokens(
+          *transformers_[lane], options_.kv_cache_tokens, options_.max_num_seqs * max_len, share);
+      auto model = generate::make_step_model(transformers_[lane], tokens);
       const int64_t capacity = model->capacity_tokens();
       for (auto& served : models_->models_) {
         if (served.lane != lane || served.max_model_len <= capacity) continue;
@@ -246,7 +246,7 @@ class ModelLoader {
   }
 
   const ServeOptions& options_;
-  Scheduler& scheduler_;
+  generate::Scheduler& scheduler_;
   std::shared_ptr<store::Bucket> bucket_;
   at::Device device_{at::kCPU};
   std::string adapter_dir_, fused_dir_;
@@ -256,7 +256,7 @@ class ModelLoader {
 };
 
 Result<std::unique_ptr<ServedModels>> ServedModels::load(const ServeOptions& options,
-                                                         Scheduler& scheduler) {
+                                                         generate::Scheduler& scheduler) {
   try {
     return ModelLoader(options, scheduler).run();
   } catch (const std::exception& e) {

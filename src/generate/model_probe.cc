@@ -15,12 +15,15 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 
+#include "generate/kv_cache.h"
 #include "model/families.h"
-#include "model/kv_cache.h"
 #include "model/merge.h"
 #include "model/transformer.h"
 
 namespace lorry::model {
+using generate::CachedAttention;
+using generate::KvCache;
+
 namespace {
 
 using Sequences = std::vector<std::vector<int64_t>>;
@@ -92,7 +95,8 @@ std::vector<at::Tensor> run_cached(const Probe& probe) {
   const int64_t chunk = probe.request.value("chunk", int64_t{5});
   const int64_t prefill = probe.request.value("prefill", int64_t{8});
   const size_t count = probe.sequences.size();
-  KvCache cache(probe.model->spec().cache_layout(), 4096, probe.model->dtype(), probe.model->device());
+  KvCache cache(probe.model->spec().cache_layout(), 4096, probe.model->dtype(),
+                probe.model->device());
   std::vector<KvCache::Sequence> cached(count);
   std::vector<std::vector<at::Tensor>> parts(count);
   while (true) {
@@ -132,8 +136,7 @@ Result<> write_adapter_outputs(const Probe& probe) {
   if (!probe.request.contains("merge")) return {};
   const std::string dir = probe.request["model"];
   LORRY_ASSIGN(const auto reader, SafetensorsReader::open(*probe.bucket, dir, "model"));
-  LORRY_ASSIGN(const auto merge,
-               AdapterMerge::create(probe.model->spec(), adapter, *reader, dir));
+  LORRY_ASSIGN(const auto merge, AdapterMerge::create(probe.model->spec(), adapter, *reader, dir));
   NamedTensors weights;
   for (const std::string& name : reader->names()) {
     LORRY_ASSIGN(const at::Tensor stored, reader->tensor(name));
@@ -146,8 +149,7 @@ Result<> write_adapter_outputs(const Probe& probe) {
 
 /// What config.json alone says: sizes and windows, or the refusal.
 Result<> print_spec(const Probe& probe, const std::string& dir) {
-  LORRY_ASSIGN(const std::string text,
-               probe.bucket->read(store::join_path(dir, "config.json")));
+  LORRY_ASSIGN(const std::string text, probe.bucket->read(store::join_path(dir, "config.json")));
   LORRY_ASSIGN(const Json config, parse_json(text, "config.json"));
   LORRY_ASSIGN(const ModelSpec spec, parse_model_spec(config, nullptr));
   int64_t numbers = 0;
@@ -188,9 +190,8 @@ Result<> run(const std::string& path) {
   LORRY_ASSIGN(const at::Device device, ops::resolve_device(request.value("device", "cpu")));
   LORRY_ASSIGN(const at::ScalarType dtype,
                ops::resolve_dtype(request.value("dtype", "auto"), spec.dtype, device));
-  LORRY_ASSIGN(probe.model,
-               Transformer::load(*probe.bucket, dir,
-                                 {dtype, device, request.value("pack", false)}));
+  LORRY_ASSIGN(probe.model, Transformer::load(*probe.bucket, dir,
+                                              {dtype, device, request.value("pack", false)}));
   for (const Json& name : request["adapters"]) {
     if (name.is_null() || probe.adapters.contains(name)) continue;
     LORRY_ASSIGN(probe.adapters[name],

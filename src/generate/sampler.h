@@ -8,9 +8,9 @@
 #include <span>
 #include <vector>
 
-#include "serve/generation.h"
+#include "generate/generation.h"
 
-namespace lorry::serve {
+namespace lorry::generate {
 
 /// What sampling needs to know of one sequence.
 struct SamplingRow {
@@ -23,4 +23,4 @@ struct SamplingRow {
 /// Repetition penalty counts prompt and answer, presence and frequency the answer alone (as vLLM).
 std::vector<TokenEvent> sample_rows(const at::Tensor& logits, std::span<const SamplingRow> rows);
 
-}  // namespace lorry::serve
+}  // namespace lorry::generate

@@ -7,10 +7,10 @@
 #include <memory>
 
 #include "base/result.h"
-#include "serve/generation.h"
-#include "serve/step_model.h"
+#include "generate/generation.h"
+#include "generate/step_model.h"
 
-namespace lorry::serve {
+namespace lorry::generate {
 
 struct SchedulerOptions {
   int64_t max_num_seqs = 64;
@@ -49,4 +49,4 @@ class Scheduler {
   std::unique_ptr<Impl> impl_;
 };
 
-}  // namespace lorry::serve
+}  // namespace lorry::generate

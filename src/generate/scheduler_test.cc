@@ -1,4 +1,4 @@
-#include "serve/scheduler.h"
+#include "generate/scheduler.h"
 
 #include <ATen/Functions.h>
 #include <gtest/gtest.h>
@@ -7,7 +7,7 @@
 #include <map>
 #include <mutex>
 
-namespace lorry::serve {
+namespace lorry::generate {
 namespace {
 
 constexpr int64_t kVocab = 64;
@@ -19,7 +19,7 @@ class CountingModel final : public StepModel {
       : capacity_(capacity), free_(capacity), batch_sizes_(batch_sizes) {}
   int64_t capacity_tokens() const override { return capacity_; }
   int64_t step_tokens() const override { return 512; }
-  bool reserve(model::KvCache::Sequence& sequence, int64_t tokens) override {
+  bool reserve(KvCache::Sequence& sequence, int64_t tokens) override {
     const int64_t held = static_cast<int64_t>(sequence.blocks.size());
     if (tokens - held > free_) return false;
     if (tokens > held) {
@@ -28,7 +28,7 @@ class CountingModel final : public StepModel {
     }
     return true;
   }
-  void release(model::KvCache::Sequence& sequence) override {
+  void release(KvCache::Sequence& sequence) override {
     free_ += static_cast<int64_t>(sequence.blocks.size());
     sequence = {};
   }
@@ -222,4 +222,4 @@ TEST(Scheduler, PenaltiesBiasAndLogprobsAreApplied) {
 }
 
 }  // namespace
-}  // namespace lorry::serve
+}  // namespace lorry::generate

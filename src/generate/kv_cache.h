@@ -11,7 +11,7 @@
 #include "model/attention_view.h"
 #include "model/spec.h"
 
-namespace lorry::model {
+namespace lorry::generate {
 
 /// Not thread-safe: owned by the one thread that steps the model.
 class KvCache {
@@ -19,7 +19,7 @@ class KvCache {
   static constexpr int64_t kBlockTokens = 32;
 
   /// Room for `max_tokens` tokens over all sequences, rounded up to blocks.
-  KvCache(const std::vector<LayerCache>& layers, int64_t max_tokens, at::ScalarType dtype,
+  KvCache(const std::vector<model::LayerCache>& layers, int64_t max_tokens, at::ScalarType dtype,
           at::Device device);
 
   /// The blocks of one sequence. Give it back with `release`.
@@ -44,7 +44,7 @@ class KvCache {
 /// One step over several sequences: each brings the next `new_tokens[i]` tokens (a prompt, a part
 /// of one, or a single token). Writes their keys and values to the cache, then attends to all of
 /// the sequence. The caller has reserved the room and adds new_tokens to the lengths afterwards.
-class CachedAttention final : public AttentionView {
+class CachedAttention final : public model::AttentionView {
  public:
   CachedAttention(KvCache& cache, std::vector<const KvCache::Sequence*> sequences,
                   std::vector<int64_t> new_tokens);
@@ -66,4 +66,4 @@ class CachedAttention final : public AttentionView {
   std::vector<at::Tensor> blocks_;  // int32, the used blocks of each sequence, on the device
 };
 
-}  // namespace lorry::model
+}  // namespace lorry::generate

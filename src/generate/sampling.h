@@ -7,7 +7,7 @@
 #include <random>
 #include <span>
 
-namespace lorry::model {
+namespace lorry::generate {
 
 /// The OpenAI API's sampling parameters with vLLM's additions. temperature 0 is greedy.
 struct SamplingParams {
@@ -38,4 +38,4 @@ struct TokenHistory {
 Sample sample(const at::Tensor& logits, const SamplingParams& params, std::mt19937_64& rng,
               const TokenHistory& history = {});
 
-}  // namespace lorry::model
+}  // namespace lorry::generate

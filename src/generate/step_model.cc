@@ -1,4 +1,4 @@
-#include "serve/step_model.h"
+#include "generate/step_model.h"
 
 #include <ATen/DeviceAccelerator.h>
 #include <ATen/Functions.h>
@@ -7,10 +7,8 @@
 #include <algorithm>
 #include <vector>
 
-namespace lorry::serve {
+namespace lorry::generate {
 namespace {
-
-using model::KvCache;
 
 class TransformerStepModel final : public StepModel {
  public:
@@ -41,7 +39,7 @@ class TransformerStepModel final : public StepModel {
       if (row.wants_logits) wanted.push_back(static_cast<int64_t>(ids.size()) - 1);
     }
     if (adapters.adapters.size() == 1) adapters.segments.clear();
-    model::CachedAttention attention(cache_, std::move(sequences), std::move(new_tokens));
+    CachedAttention attention(cache_, std::move(sequences), std::move(new_tokens));
     at::Tensor hidden =
         transformer_->forward(to_device(ids), to_device(positions), attention, adapters);
     if (wanted.empty()) return {};
@@ -103,4 +101,4 @@ int64_t choose_kv_cache_tokens(const model::Transformer& transformer, int64_t wa
   return std::max<int64_t>(std::min(possible, useful), KvCache::kBlockTokens);
 }
 
-}  // namespace lorry::serve
+}  // namespace lorry::generate

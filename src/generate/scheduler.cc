@@ -1,4 +1,4 @@
-#include "serve/scheduler.h"
+#include "generate/scheduler.h"
 
 #include <ATen/Functions.h>
 #include <c10/core/InferenceMode.h>
@@ -14,9 +14,9 @@
 #include <vector>
 
 #include "base/log.h"
-#include "serve/sampler.h"
+#include "generate/sampler.h"
 
-namespace lorry::serve {
+namespace lorry::generate {
 namespace {
 
 /// One sequence, from submission to its last token. Touched by the scheduler's thread alone, but
@@ -27,7 +27,7 @@ struct Running {
   Scheduler::Ticket cancelled;
   size_t model = 0;
   std::vector<int32_t> tokens;  // prompt and answer
-  model::KvCache::Sequence cache;
+  KvCache::Sequence cache;
   std::mt19937_64 rng;
   int64_t step_tokens = 0;  // of the step in hand
 
@@ -306,4 +306,4 @@ Result<Scheduler::Ticket> Scheduler::submit(size_t model, SequenceRequest reques
   return ticket;
 }
 
-}  // namespace lorry::serve
+}  // namespace lorry::generate

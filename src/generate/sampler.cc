@@ -1,10 +1,10 @@
-#include "serve/sampler.h"
+#include "generate/sampler.h"
 
 #include <ATen/Functions.h>
 
 #include <algorithm>
 
-namespace lorry::serve {
+namespace lorry::generate {
 namespace {
 
 bool plain_greedy(const SequenceRequest& request) {
@@ -28,9 +28,9 @@ at::Tensor biased(const at::Tensor& logits, const SequenceRequest& request) {
 TokenEvent sample_row(const at::Tensor& logits, const SamplingRow& row) {
   const SequenceRequest& request = *row.request;
   const size_t prompt = request.prompt.size();
-  const model::TokenHistory history{row.tokens.first(prompt), row.tokens.subspan(prompt)};
+  const TokenHistory history{row.tokens.first(prompt), row.tokens.subspan(prompt)};
   TokenEvent event;
-  event.id = model::sample(biased(logits, request), request.sampling, *row.rng, history).id;
+  event.id = sample(biased(logits, request), request.sampling, *row.rng, history).id;
   if (request.top_logprobs < 0) return event;
   const at::Tensor logprobs = at::log_softmax(logits, 0);
   event.logprob = logprobs.data_ptr<float>()[event.id];
@@ -62,4 +62,4 @@ std::vector<TokenEvent> sample_rows(const at::Tensor& logits, std::span<const Sa
   return events;
 }
 
-}  // namespace lorry::serve
+}  // namespace lorry::generate

@@ -7,18 +7,18 @@
 #include <utility>
 #include <vector>
 
-#include "model/sampling.h"
+#include "generate/sampling.h"
 
 namespace lorry::model {
 class LoraAdapter;
 }
 
-namespace lorry::serve {
+namespace lorry::generate {
 
 /// One sequence to generate.
 struct SequenceRequest {
   std::vector<int32_t> prompt;
-  model::SamplingParams sampling;
+  SamplingParams sampling;
   std::vector<std::pair<int32_t, float>> logit_bias;
   uint64_t seed = 0;
   int64_t max_tokens = 16;        ///< at least 1
@@ -44,4 +44,4 @@ struct TokenEvent {
   std::string error;              ///< with kError
 };
 
-}  // namespace lorry::serve
+}  // namespace lorry::generate

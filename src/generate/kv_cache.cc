@@ -1,4 +1,4 @@
-#include "model/kv_cache.h"
+#include "generate/kv_cache.h"
 
 #include <ATen/ATen.h>
 
@@ -6,14 +6,14 @@
 
 #include "ops/cpu_kernels.h"
 
-namespace lorry::model {
+namespace lorry::generate {
 // n new tokens of one sequence of L tokens in all; K key/value heads, H query heads, D head size.
 
-KvCache::KvCache(const std::vector<LayerCache>& layers, int64_t max_tokens, at::ScalarType dtype,
-                 at::Device device) {
+KvCache::KvCache(const std::vector<model::LayerCache>& layers, int64_t max_tokens,
+                 at::ScalarType dtype, at::Device device) {
   const int64_t blocks = blocks_for(max_tokens);
   const auto options = at::TensorOptions().dtype(dtype).device(device);
-  for (const LayerCache& layer : layers) {
+  for (const model::LayerCache& layer : layers) {
     keys_.push_back(at::empty({blocks, kBlockTokens, layer.kv_heads, layer.key_dim}, options));
     values_.push_back(at::empty({blocks, kBlockTokens, layer.kv_heads, layer.value_dim}, options));
   }
@@ -71,8 +71,7 @@ at::Tensor CachedAttention::attend_chunk(const at::Tensor& q, const at::Tensor& 
   const int64_t n = q.size(0), past = sequences_[sequence]->length, length = past + n;
   if (past == 0) return ops::attend_one(q, k, v, params, masks_);
   // The first new token sees the farthest back; the cache is read from the block that begins there.
-  const int64_t first =
-      params.window > 0 ? std::max<int64_t>(past + 1 - params.window, 0) : 0;
+  const int64_t first = params.window > 0 ? std::max<int64_t>(past + 1 - params.window, 0) : 0;
   const int64_t first_block = first / KvCache::kBlockTokens;
   const at::Tensor& blocks = blocks_[sequence];
   const at::Tensor index = blocks.narrow(0, first_block, blocks.size(0) - first_block);
@@ -108,8 +107,7 @@ at::Tensor CachedAttention::attend(int64_t layer, const ops::AttentionParams& pa
   for (size_t i = 0; i < sequences_.size(); ++i) {
     const int64_t n = new_tokens_[i], length = sequences_[i]->length + n;
     if (n == 1 && has_kernel) {
-      const int64_t first =
-          params.window > 0 ? std::max<int64_t>(length - params.window, 0) : 0;
+      const int64_t first = params.window > 0 ? std::max<int64_t>(length - params.window, 0) : 0;
       single.push_back({start, sequences_[i]->blocks.data(), first, length});
     } else if (n > 0) {
       out.narrow(0, start, n)
@@ -122,4 +120,4 @@ at::Tensor CachedAttention::attend(int64_t layer, const ops::AttentionParams& pa
   return out;
 }
 
-}  // namespace lorry::model
+}  // namespace lorry::generate

@@ -1,4 +1,4 @@
-#include "model/sampling.h"
+#include "generate/sampling.h"
 
 #include <ATen/ATen.h>
 
@@ -9,7 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
-namespace lorry::model {
+namespace lorry::generate {
 namespace {
 
 /// Uniform in [0, 1), the same on every machine (std's distributions are not).
@@ -175,4 +175,4 @@ Sample sample(const at::Tensor& logits, const SamplingParams& params, std::mt199
   return result;
 }
 
-}  // namespace lorry::model
+}  // namespace lorry::generate
