@@ -24,7 +24,9 @@ struct SequenceRequest {
   int64_t max_tokens = 16;        ///< at least 1
   std::vector<int32_t> stop_ids;  ///< generation ends with one of these, which is part of the count
   int64_t top_logprobs = -1;      ///< -1: none; 0: of the token alone
-  std::shared_ptr<const model::LoraAdapter> adapter;  ///< null: the base model
+  /// null: the base model. A sequence keeps the adapter it began with: one that is trained further
+  /// or replaced meanwhile is another object.
+  std::shared_ptr<const model::LoraAdapter> adapter;
 };
 
 enum class FinishReason { kNone, kStop, kLength, kCancelled, kError };

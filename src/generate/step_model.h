@@ -7,19 +7,11 @@
 #include <memory>
 #include <span>
 
+#include "generate/cached_attention.h"
 #include "generate/kv_cache.h"
-#include "model/lora.h"
 #include "model/transformer.h"
 
 namespace lorry::generate {
-
-/// The next tokens of one sequence.
-struct StepRow {
-  const KvCache::Sequence* cache = nullptr;  ///< holds what came before, has room for these
-  std::span<const int32_t> tokens;
-  std::shared_ptr<const model::LoraAdapter> adapter;
-  bool wants_logits = false;  ///< of the last token
-};
 
 /// One set of weights and its cache. Used by the scheduler's thread alone.
 class StepModel {
@@ -30,9 +22,9 @@ class StepModel {
   virtual int64_t step_tokens() const = 0;
   virtual bool reserve(KvCache::Sequence& sequence, int64_t tokens) = 0;
   virtual void release(KvCache::Sequence& sequence) = 0;
-  /// Runs all rows at once. Returns (R, vocab_size): the logits of the rows that want them, in
-  /// order. The caller adds the tokens to the sequences' lengths.
-  virtual at::Tensor step(std::span<const StepRow> rows) = 0;
+  /// Computes all steps at once. Returns (R, vocab_size): the logits of the sequences that want
+  /// them, in order. The caller adds the tokens to the sequences' lengths.
+  virtual at::Tensor step(std::span<const SequenceStep> steps) = 0;
 };
 
 /// A transformer with a paged cache of `kv_cache_tokens`.

@@ -82,7 +82,7 @@ class SchedulerChat final : public LocalChat {
     const auto queue = std::make_shared<EventQueue>();
     LORRY_ASSIGN(
         const generate::Scheduler::Ticket ticket,
-        scheduler_.submit(model.lane, std::move(sequence),
+        scheduler_.submit(model.queue, std::move(sequence),
                           [queue](generate::TokenEvent event) { queue->push(std::move(event)); }));
     generate::AnswerText text(model.chat->tokenizer(), request.skip_special_tokens, request.stop);
     std::string answer;

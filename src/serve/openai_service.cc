@@ -100,7 +100,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
     }
     ++open_;
     auto ticket = scheduler.submit(
-        model_.lane, std::move(part.request),
+        model_.queue, std::move(part.request),
         [self = shared_from_this(), i](generate::TokenEvent event) {
           self->exchange_->post([self, i, event = std::move(event)] { self->take(i, event); });
         });

@@ -20,7 +20,7 @@ namespace lorry::serve {
 struct ServedModel {
   std::string name;
   std::string parent;  ///< of a fine-tuned model: its base
-  size_t lane = 0;     ///< the scheduler's index of its weights
+  size_t queue = 0;    ///< the scheduler's index of its weights
   std::shared_ptr<const model::LoraAdapter> adapter;
   std::shared_ptr<const chat::Chat> chat;
   generate::SamplingParams defaults;   ///< from generation_config.json
