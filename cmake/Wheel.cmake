@@ -60,7 +60,7 @@ lorry_wheel_target(wheel_program
   ${zstd_LIBRARY} ${yaml_LIBRARY} ${utf8proc_LIBRARY} ${ARROW_LIBRARY} ${PARQUET_LIBRARY})
 target_link_options(wheel_program PRIVATE -pie LINKER:--no-undefined)
 
-lorry_wheel_objects(objects lorry_engine lorry_ops lorry_model lorry_train lorry_serve wheel_compat)
+lorry_wheel_objects(objects lorry_engine lorry_ops lorry_model lorry_generate lorry_train lorry_serve wheel_compat)
 add_library(wheel_engine MODULE ${GCC_crtbeginS.o} ${objects})
 set_target_properties(wheel_engine PROPERTIES OUTPUT_NAME lorry_engine)
 lorry_wheel_target(wheel_engine wheel_program ${LORRY_WHEEL_PARTS}/libfmt.a ${ARROW_LIBRARY}
