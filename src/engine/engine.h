@@ -1,4 +1,5 @@
-// liblorry_engine.so (ops, model, generate, train, serve) is loaded when a verb first needs libtorch.
+// liblorry_engine.so (ops, model, generate, train, serve) is loaded when a verb first needs
+// libtorch.
 #pragma once
 
 #include <cstdint>

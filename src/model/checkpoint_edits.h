@@ -25,8 +25,7 @@ class CheckpointEdits {
   /// `weights` by canonical name (Transformer::named_weights).
   static Result<CheckpointEdits> replacing(const ModelSpec& spec,
                                            const std::map<std::string, at::Tensor>& weights,
-                                           const SafetensorsReader& reader,
-                                           const std::string& dir);
+                                           const SafetensorsReader& reader, const std::string& dir);
 
   bool changes(const std::string& stored_name) const { return edits_.contains(stored_name); }
   /// A new tensor of `stored`'s shape and dtype; `stored` itself where nothing changes. Merges are

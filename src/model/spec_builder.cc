@@ -57,13 +57,12 @@ SpecBuilder::SpecBuilder(ConfigReader& config, Defaults defaults)
     head_dim = std::max<int64_t>(hidden / heads, 1);
   }
   if (heads % kv_heads != 0) {
-    config.fail(invalid_input(
-        fmt::format("config.json: num_attention_heads {} is not a multiple of "
-                    "num_key_value_heads {}",
-                    heads, kv_heads)));
+    config.fail(
+        invalid_input(fmt::format("config.json: num_attention_heads {} is not a multiple of "
+                                  "num_key_value_heads {}",
+                                  heads, kv_heads)));
   }
-  spec.max_position_embeddings =
-      config.positive("max_position_embeddings", defaults.positions);
+  spec.max_position_embeddings = config.positive("max_position_embeddings", defaults.positions);
   eps = config.number("rms_norm_eps", defaults.eps);
   spec.tie_word_embeddings = config.boolean("tie_word_embeddings", defaults.tie_word_embeddings);
   activation = read_activation(config, defaults.activation);
@@ -158,8 +157,7 @@ MlpSpec SpecBuilder::mlp(int64_t layer, std::string_view module, int64_t mlp_wid
 }
 
 std::vector<MlpSpec> SpecBuilder::experts(int64_t layer, std::string_view module, int64_t count,
-                                          int64_t expert_width,
-                                          std::array<const char*, 3> names) {
+                                          int64_t expert_width, std::array<const char*, 3> names) {
   std::vector<MlpSpec> list;
   for (int64_t e = 0; e < count; ++e) {
     const auto name = [&](int part) { return fmt::format("{}.{}.{}", module, e, names[part]); };
@@ -178,8 +176,8 @@ std::vector<MlpSpec> SpecBuilder::experts(int64_t layer, std::string_view module
 
 Result<ModelSpec> SpecBuilder::finish() {
   spec.final_norm = norm(-1, "norm", hidden);
-  spec.head = spec.tie_word_embeddings ? spec.embed
-                                       : tensor("lm_head.weight", {spec.vocab_size, hidden});
+  spec.head =
+      spec.tie_word_embeddings ? spec.embed : tensor("lm_head.weight", {spec.vocab_size, hidden});
   for (const BlockSpec& block : spec.layers) {
     if (const auto* moe = std::get_if<MoeSpec>(&block.mlp)) LORRY_TRY(check_router(*moe));
   }

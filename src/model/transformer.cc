@@ -23,9 +23,8 @@ StepContext Transformer::step_context(const at::Tensor& positions, AttentionView
                                       const AdapterView& adapters) const {
   StepContext context{attention, adapters, {}};
   for (const RopeFrequencies& rope : ropes_) {
-    const at::Tensor lengths = rope.long_inv_freq.defined()
-                                   ? attention.context_lengths(positions.device())
-                                   : at::Tensor();
+    const at::Tensor lengths =
+        rope.long_inv_freq.defined() ? attention.context_lengths(positions.device()) : at::Tensor();
     context.angles.push_back(rope_angles(positions, lengths, rope, dtype_));
   }
   return context;
@@ -47,7 +46,7 @@ at::Tensor by_adapter(const at::Tensor& x, const AdapterView& view, Fn&& fn) {
   return at::cat(parts, 0);
 }
 
-bool any_saved(const AdapterView& view, at::Tensor LoraAdapter::SavedModules::* member) {
+bool any_saved(const AdapterView& view, at::Tensor LoraAdapter::SavedModules::*member) {
   for (const auto& adapter : view.adapters) {
     if (adapter && (adapter->saved().*member).defined()) return true;
   }

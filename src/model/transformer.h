@@ -77,10 +77,10 @@ class Transformer {
   /// are tied. logits = softcap(logit_scale * hidden head^T), see ModelSpec.
   const at::Tensor& head_weight() const { return tensors_[spec_.head]; }
 
-  /// Every weight (buffers left out) under its canonical name (ModelSpec's), in a fixed order; a tied head is not
-  /// repeated. The tensors are the model's own, not copies. After `load` they may lie in a file
-  /// mapped read-only; whoever wants to write to them gives them memory of their own first. Only of
-  /// models whose weights are all dense.
+  /// Every weight (buffers left out) under its canonical name (ModelSpec's), in a fixed order; a
+  /// tied head is not repeated. The tensors are the model's own, not copies. After `load` they may
+  /// lie in a file mapped read-only; whoever wants to write to them gives them memory of their own
+  /// first. Only of models whose weights are all dense.
   NamedTensors named_weights() const;
 
   /// One module's weight, as an adapter sees it.

@@ -43,21 +43,21 @@ bool has_bf16() {
 }  // namespace
 
 bool can_pack(const at::Tensor& matrix) {
-  const bool is_product = matrix.scalar_type() == at::kFloat ||
-                          (matrix.scalar_type() == at::kBFloat16 && has_bf16());
+  const bool is_product =
+      matrix.scalar_type() == at::kFloat || (matrix.scalar_type() == at::kBFloat16 && has_bf16());
   return matrix.is_cpu() && is_product && matrix.dim() == 2 && at::globalContext().hasMKLDNN() &&
          reorder_op() && product_op();
 }
 
 Weight pack(const Weight& dense) {
-  const at::Tensor packed =
-      reorder_op()->typed<Reorder>().call(dense.data.contiguous(), kRowsHint);
+  const at::Tensor packed = reorder_op()->typed<Reorder>().call(dense.data.contiguous(), kRowsHint);
   return {WeightFormat::kPacked, dense.out, dense.in, packed, {}, {}, dense.bias};
 }
 
 at::Tensor linear_packed(const at::Tensor& x, const Weight& weight) {
   const auto bias = weight.bias.defined() ? std::optional(weight.bias) : std::nullopt;
-  return product_op()->typed<Product>().call(x.contiguous(), weight.data, bias, "none", c10::List<std::optional<at::Scalar>>(), "");
+  return product_op()->typed<Product>().call(x.contiguous(), weight.data, bias, "none",
+                                             c10::List<std::optional<at::Scalar>>(), "");
 }
 
 }  // namespace lorry::ops::cpu

@@ -116,10 +116,9 @@ Result<> export_merged(const store::Bucket& bucket, const model::ModelSpec& spec
   LORRY_ASSIGN(const auto reader, model::SafetensorsReader::open(bucket, model_dir, "model"));
   LORRY_ASSIGN(const auto edits,
                model::CheckpointEdits::merging(spec, adapter, *reader, model_dir));
-  return rewrite_checkpoint(bucket, model_dir, out_dir, max_file_bytes, *reader,
-                            [&](const std::string& name, const at::Tensor& weight) {
-                              return edits.apply(name, weight);
-                            });
+  return rewrite_checkpoint(
+      bucket, model_dir, out_dir, max_file_bytes, *reader,
+      [&](const std::string& name, const at::Tensor& weight) { return edits.apply(name, weight); });
 }
 
 Result<> export_full(const store::Bucket& bucket, const model::ModelSpec& spec,
@@ -131,10 +130,9 @@ Result<> export_full(const store::Bucket& bucket, const model::ModelSpec& spec,
   for (size_t i = 0; i < names.size(); ++i) by_name[names[i]] = params[i];
   LORRY_ASSIGN(const auto edits,
                model::CheckpointEdits::replacing(spec, by_name, *reader, model_dir));
-  return rewrite_checkpoint(bucket, model_dir, out_dir, max_file_bytes, *reader,
-                            [&](const std::string& name, const at::Tensor& stored) {
-                              return edits.apply(name, stored);
-                            });
+  return rewrite_checkpoint(
+      bucket, model_dir, out_dir, max_file_bytes, *reader,
+      [&](const std::string& name, const at::Tensor& stored) { return edits.apply(name, stored); });
 }
 
 ExportCheck compare_logits(const model::Transformer& trained,

@@ -35,7 +35,8 @@ std::vector<int64_t> check_tokens(const Inputs& inputs, int64_t max_length) {
 Result<> write_fused(const RunResult& r, const std::string& model_dir, const std::string& dir) {
   const store::Bucket& bucket = *r.inputs.bucket;
   if (r.adapter) return export_merged(bucket, r.inputs.spec, *r.adapter, model_dir, dir);
-  return export_full(bucket, r.inputs.spec, r.trainable.names(), r.trainable.params(), model_dir, dir);
+  return export_full(bucket, r.inputs.spec, r.trainable.names(), r.trainable.params(), model_dir,
+                     dir);
 }
 
 /// Reads `dir` back and compares it with what was trained.

@@ -230,8 +230,8 @@ class Trainer {
       view.dropout = adapter_ ? adapter_->config().dropout : 0;
       const at::Tensor hidden = model_->forward(run.input_ids, run.positions, attention, view)
                                     .index_select(0, run.target_rows);  // (N, hidden_size)
-      const HeadLoss loss = head_loss(hidden.detach(), run.targets, head, scale,
-                                      trainable_.head_grad());
+      const HeadLoss loss =
+          head_loss(hidden.detach(), run.targets, head, scale, trainable_.head_grad());
       sum += loss.sum;
       torch::autograd::backward({hidden}, {loss.hidden_grad});
       trainable_.collect_grads();
@@ -289,8 +289,7 @@ class Trainer {
 
   Result<> publish_results() {
     optimizer_.reset();
-    const RunResult result{options_,   inputs_, *model_,     adapter_,
-                           trainable_, state_,  total_steps_};
+    const RunResult result{options_, inputs_, *model_, adapter_, trainable_, state_, total_steps_};
     LORRY_TRY(publish(result, claim_));
     return checkpoints_.clear();
   }
