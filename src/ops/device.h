@@ -12,7 +12,8 @@
 namespace lorry::ops {
 
 /// What `--dtype` means: "auto" is the checkpoint's dtype (`stored`: "float32", "bfloat16",
-/// "float16") on a CPU and, on a GPU, bf16 where it has it and else fp16.
+/// "float16") on a CPU that multiplies 16-bit numbers at speed, float32 on one that does not, and on
+/// a GPU bf16 where it has it and else fp16.
 Result<at::ScalarType> resolve_dtype(const std::string& name, const std::string& stored,
                                      at::Device device);
 

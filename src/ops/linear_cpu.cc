@@ -31,8 +31,9 @@ const c10::OperatorHandle* product_op() {
   return kOp;
 }
 
-/// Whether oneDNN multiplies bf16 on this processor (AVX-512 or newer).
-bool has_bf16() {
+}  // namespace
+
+bool has_bf16_products() {
   static const bool kHas = [] {
     const auto* op = find("mkldnn::_is_mkldnn_bf16_supported");
     return op != nullptr && op->typed<bool()>().call();
@@ -40,11 +41,9 @@ bool has_bf16() {
   return kHas;
 }
 
-}  // namespace
-
 bool can_pack(const at::Tensor& matrix) {
   const bool is_product =
-      matrix.scalar_type() == at::kFloat || (matrix.scalar_type() == at::kBFloat16 && has_bf16());
+      matrix.scalar_type() == at::kFloat || (matrix.scalar_type() == at::kBFloat16 && has_bf16_products());
   return matrix.is_cpu() && is_product && matrix.dim() == 2 && at::globalContext().hasMKLDNN() &&
          reorder_op() && product_op();
 }

@@ -8,6 +8,7 @@
 #include <functional>
 
 #include "ops/attention.h"
+#include "ops/cpu_packed.h"
 #include "ops/device.h"
 #include "ops/gate.h"
 #include "ops/rms_norm.h"
@@ -274,7 +275,9 @@ TEST(Device, NamesWhatIsWrong) {
   EXPECT_EQ(resolve_device("tpu").error().kind, ErrorKind::kUsage);
   EXPECT_EQ(resolve_device("cuda:x").error().kind, ErrorKind::kUsage);
   EXPECT_EQ(resolve_dtype("int4", "", at::kCPU).error().kind, ErrorKind::kUsage);
-  EXPECT_EQ(resolve_dtype("auto", "bfloat16", at::kCPU).value(), at::kBFloat16);
+  const auto stored = cpu::has_bf16_products() ? at::kBFloat16 : at::kFloat;
+  EXPECT_EQ(resolve_dtype("auto", "bfloat16", at::kCPU).value(), stored);
+  EXPECT_EQ(resolve_dtype("bfloat16", "float32", at::kCPU).value(), at::kBFloat16);
 }
 
 }  // namespace
