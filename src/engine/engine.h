@@ -8,6 +8,7 @@
 
 #include "base/result.h"
 #include "serve/serve.h"
+#include "train/evaluate.h"
 #include "train/plan.h"
 #include "train/train.h"
 
@@ -23,6 +24,7 @@ struct Engine {
   /// Architecture check of `lorry import-model`: reads config.json and every safetensors header.
   Result<> (*check_model)(const std::string& directory);
   Result<train::TrainPlan> (*plan_training)(const train::TrainOptions&);
+  Result<train::EvalReport> (*evaluate)(const train::EvalOptions&);
 };
 
 /// Loads the engine from beside the program (or LORRY_ENGINE), once. libtorch is looked for beside
