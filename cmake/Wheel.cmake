@@ -64,7 +64,7 @@ lorry_wheel_objects(objects lorry_engine lorry_ops lorry_model lorry_generate lo
 add_library(wheel_engine MODULE ${GCC_crtbeginS.o} ${objects})
 set_target_properties(wheel_engine PROPERTIES OUTPUT_NAME lorry_engine)
 lorry_wheel_target(wheel_engine wheel_program ${LORRY_WHEEL_PARTS}/libfmt.a ${ARROW_LIBRARY}
-  ${TORCH_DIR}/lib/libtorch_cpu.so ${TORCH_DIR}/lib/libc10.so)
+  ${TORCH_DIR}/lib/libtorch_cpu.so ${TORCH_DIR}/lib/libc10.so ${TORCH_DIR}/lib/libgomp.so.1)
 
 # Without a CUDA compiler there is no module (cmake/Cuda.cmake); an old one must not stay behind.
 add_custom_target(wheel_parts DEPENDS wheel_program wheel_engine)
