@@ -5,17 +5,27 @@
 #include <algorithm>
 
 namespace lorry::generate {
+namespace {
+
+std::vector<at::Tensor> layers_of(const std::vector<model::LayerCache>& layout, int64_t tokens,
+                                  int64_t model::LayerCache::*dim, at::ScalarType dtype,
+                                  at::Device device) {
+  std::vector<at::Tensor> out;
+  const auto options = at::TensorOptions().dtype(dtype).device(device);
+  for (const model::LayerCache& layer : layout) {
+    out.push_back(at::empty(
+        {KvCache::blocks_for(tokens), KvCache::kBlockTokens, layer.kv_heads, layer.*dim}, options));
+  }
+  return out;
+}
+
+}  // namespace
 
 KvCache::KvCache(const std::vector<model::LayerCache>& layout, int64_t max_tokens,
                  at::ScalarType dtype, at::Device device)
-    : pool_(blocks_for(max_tokens)) {
-  const int64_t blocks = blocks_for(max_tokens);
-  const auto options = at::TensorOptions().dtype(dtype).device(device);
-  for (const model::LayerCache& layer : layout) {
-    keys_.push_back(at::empty({blocks, kBlockTokens, layer.kv_heads, layer.key_dim}, options));
-    values_.push_back(at::empty({blocks, kBlockTokens, layer.kv_heads, layer.value_dim}, options));
-  }
-}
+    : keys_(layers_of(layout, max_tokens, &model::LayerCache::key_dim, dtype, device)),
+      values_(layers_of(layout, max_tokens, &model::LayerCache::value_dim, dtype, device)),
+      pool_(blocks_for(max_tokens)) {}
 
 bool KvCache::reserve(Sequence& sequence, int64_t tokens) {
   const auto held = static_cast<int64_t>(sequence.blocks.size());

@@ -64,7 +64,7 @@ class KvCache {
   void copy_block(int32_t from, int32_t to);
 
   std::vector<at::Tensor> keys_, values_;  // by layer
-  BlockPool pool_;
+  BlockPool pool_;  // after them: a size that no memory holds fails there, and says its bytes
 };
 
 }  // namespace lorry::generate
