@@ -60,8 +60,8 @@ Result<std::unique_ptr<Unigram>> Unigram::create(TokenMap vocab,
                                               std::move(scores), unknown, byte_fallback));
 }
 
-Unigram::Unigram(TokenMap vocabulary, std::vector<double> scores, int32_t unknown,
-                 bool byte_fallback)
+Unigram::Unigram(TokenMap vocabulary, std::vector<RepeatedToken> repeated,
+                 std::vector<double> scores, int32_t unknown, bool byte_fallback)
     : WordModel(std::move(vocabulary)),
       scores_(std::move(scores)),
       unknown_(unknown),
