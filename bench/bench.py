@@ -1,5 +1,5 @@
 """lorry beside its peers, on the same input in one run: `bench.py [WHAT ...]`, WHAT one of import,
-store, template, tokenize, train, serve, all. Prints `metric value unit` and, for each pair, a ratio above 1
+store, template, tokenize, sample, train, serve, all. Prints `metric value unit` and, for each pair, a ratio above 1
 where lorry is the faster (docs/benchmarks.md)."""
 
 import concurrent.futures
@@ -229,11 +229,23 @@ def serving_rate(port, streams):
     return tokens / (time.time() - start)
 
 
+def bench_sample():
+    """The sampler alone, in microseconds a step; a ratio is a setting's time beside greedy."""
+    _, _, out = timed([BUILD / "lorry_sample_bench", 151936])
+    lines = [line.split() for line in out.splitlines()]
+    greedy = {rows: float(us) for name, rows, us in lines if name == "greedy"}
+    for name, rows, us in lines:
+        say(f"sample.{name}.{rows}_rows", float(us), "us")
+        if name != "greedy":
+            say(f"sample.{name}.{rows}_rows.over_greedy", float(us) / greedy[rows], "x")
+
+
 BENCHES = {
     "import": bench_import,
     "store": lambda: store.bench_store(BUILD, say),
     "template": bench_template,
     "tokenize": lambda: tokenize_bench.bench_tokenize(BUILD, WORK, say),
+    "sample": bench_sample,
     "train": bench_train,
     "serve": bench_serve,
 }

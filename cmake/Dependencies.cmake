@@ -58,6 +58,10 @@ target_link_libraries(lorry::torch INTERFACE ${TORCH_DIR}/lib/libtorch_cpu.so ${
 target_link_options(lorry::torch INTERFACE
   -Wl,-rpath,${TORCH_DIR}/lib -Wl,--unresolved-symbols=ignore-in-shared-libs)
 target_compile_options(lorry::torch INTERFACE -Wno-attributes)
+# at::parallel_for is a header: without OpenMP in the file that calls it, it is a plain loop. libtorch
+# brings the libgomp that its own threads come from; there must be no second one.
+target_compile_options(lorry::torch INTERFACE -fopenmp)
+target_link_libraries(lorry::torch INTERFACE ${TORCH_DIR}/lib/libgomp.so.1)
 
 if(LORRY_TESTS)
   find_package(GTest REQUIRED)

@@ -60,11 +60,11 @@ lorry_wheel_target(wheel_program
   ${zstd_LIBRARY} ${yaml_LIBRARY} ${utf8proc_LIBRARY} ${ARROW_LIBRARY} ${PARQUET_LIBRARY})
 target_link_options(wheel_program PRIVATE -pie LINKER:--no-undefined)
 
-lorry_wheel_objects(objects lorry_engine lorry_ops lorry_model lorry_train lorry_serve wheel_compat)
+lorry_wheel_objects(objects lorry_engine lorry_ops lorry_model lorry_generate lorry_train lorry_serve wheel_compat)
 add_library(wheel_engine MODULE ${GCC_crtbeginS.o} ${objects})
 set_target_properties(wheel_engine PROPERTIES OUTPUT_NAME lorry_engine)
 lorry_wheel_target(wheel_engine wheel_program ${LORRY_WHEEL_PARTS}/libfmt.a ${ARROW_LIBRARY}
-  ${TORCH_DIR}/lib/libtorch_cpu.so ${TORCH_DIR}/lib/libc10.so)
+  ${TORCH_DIR}/lib/libtorch_cpu.so ${TORCH_DIR}/lib/libc10.so ${TORCH_DIR}/lib/libgomp.so.1)
 
 # Without a CUDA compiler there is no module (cmake/Cuda.cmake); an old one must not stay behind.
 add_custom_target(wheel_parts DEPENDS wheel_program wheel_engine)

@@ -12,7 +12,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-NEWEST = {"GLIBC": (2, 28), "GLIBCXX": (3, 4, 24), "CXXABI": (1, 3, 11), "GCC": (7, 0, 0)}
+NEWEST = {
+    "GLIBC": (2, 28),
+    "GLIBCXX": (3, 4, 24),
+    "CXXABI": (1, 3, 11),
+    "GCC": (7, 0, 0),
+    "GOMP": (4, 0),
+    "OMP": (1, 0),
+}
 SYSTEM = {
     "libc.so.6",
     "libm.so.6",
@@ -27,6 +34,7 @@ PACKAGES = {
     "libparquet.so": "pyarrow",
     "libtorch_cpu.so": "torch/lib",
     "libc10.so": "torch/lib",
+    "libgomp.so": "torch/lib",
 }
 # Of liblorry_cuda.so alone: the engine also runs where these are not. No library of CUDA itself, so
 # that one module serves all its releases.
@@ -103,7 +111,8 @@ def check(folder: Path, packages: Path) -> list[str]:
     arrow = [
         next((packages / "pyarrow").glob(f"{name}.*")) for name in ("libarrow.so", "libparquet.so")
     ]
-    torch = [packages / "torch/lib" / name for name in ("libtorch_cpu.so", "libc10.so")]
+    names = ("libtorch_cpu.so", "libc10.so", "libgomp.so.1")
+    torch = [packages / "torch/lib" / name for name in names]
     faults = nobodys(program, arrow) + nobodys(engine, [program, *arrow, *torch])
     files = [program, engine]
     cuda = folder / CUDA_MODULE

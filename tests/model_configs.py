@@ -871,10 +871,147 @@ ACCEPTED = {
     "deepseek-ai/DeepSeek-V2-Lite": (DEEPSEEK_V2_LITE, 15_706_484_224, 0),
     "deepseek-ai/DeepSeek-V2": (DEEPSEEK_V2, 235_741_434_880, 0),
     "unsloth/DeepSeek-V3-bf16": (DEEPSEEK_V3, 671_026_419_200, 0),
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": (
+        dict(QWEN25, **shape(28, 3584, 18944, 28, 4))
+        | VOCAB
+        | dict(max_position_embeddings=131072, rope_theta=10000, sliding_window=4096, use_mrope=False),
+        7_615_616_512,
+        0,
+    ),
+    "tiiuae/Falcon3-7B-Base": (
+        dict(
+            LLAMA,
+            activation="swiglu",
+            bos_token_id=None,
+            eos_token_id=11,
+            head_dim=256,
+            hidden_size=3072,
+            intermediate_size=23040,
+            max_position_embeddings=32768,
+            num_attention_heads=12,
+            num_hidden_layers=28,
+            num_key_value_heads=4,
+            rms_norm_eps=1e-06,
+            rope_scaling=None,
+            rope_theta=1000042,
+            vocab_size=131072,
+        ),
+        7_455_550_464,
+        0,
+    ),
+    "TinyLlama/TinyLlama-1.1B-Chat-v1.0": (
+        dict(LLAMA2, hidden_size=2048, intermediate_size=5632, max_position_embeddings=2048, num_hidden_layers=22, num_key_value_heads=4),
+        1_100_048_384,
+        0,
+    ),
+    "mistralai/Mistral-Small-3.2-24B-Instruct-2506": (
+        dict(
+            architectures=["Mistral3ForConditionalGeneration"],
+            image_token_index=10,
+            model_type="mistral3",
+            spatial_merge_size=2,
+            text_config=dict(
+                attention_dropout=0.0,
+                head_dim=128,
+                hidden_act="silu",
+                hidden_size=5120,
+                intermediate_size=32768,
+                max_position_embeddings=131072,
+                model_type="mistral",
+                num_attention_heads=32,
+                num_hidden_layers=40,
+                num_key_value_heads=8,
+                rms_norm_eps=1e-05,
+                rope_theta=1000000000.0,
+                sliding_window=None,
+                vocab_size=131072,
+            ),
+            torch_dtype="bfloat16",
+            vision_config=MISTRAL3_VISION,
+        ),
+        23_572_403_200,
+        0,
+    ),
+    "microsoft/Phi-3.5-mini-instruct": (
+        dict(PHI3, attention_bias=False, max_position_embeddings=131072, rope_scaling=LONG, sliding_window=262144),
+        3_821_079_552,
+        32,
+    ),
+    "Qwen/Qwen3-Coder-30B-A3B-Instruct": (
+        dict(
+            QWEN3_MOE,
+            max_position_embeddings=262144,
+            qkv_bias=False,
+            rope_theta=10000000,
+            shared_expert_intermediate_size=0,
+            use_qk_norm=True,
+        ),
+        30_532_122_624,
+        0,
+    ),
+    "moonshotai/Moonlight-16B-A3B": (
+        dict(
+            DEEPSEEK_V3,
+            first_k_dense_replace=1,
+            hidden_size=2048,
+            intermediate_size=11264,
+            max_position_embeddings=8192,
+            moe_intermediate_size=1408,
+            n_group=1,
+            n_routed_experts=64,
+            n_shared_experts=2,
+            num_attention_heads=16,
+            num_experts_per_tok=6,
+            num_hidden_layers=27,
+            num_key_value_heads=16,
+            num_nextn_predict_layers=0,
+            q_lora_rank=None,
+            rms_norm_eps=1e-05,
+            rope_scaling=None,
+            rope_theta=50000.0,
+            routed_scaling_factor=2.446,
+            topk_group=1,
+            vocab_size=163840,
+        ),
+        15_960_110_208,
+        0,
+    ),
 }
 
 # name: (config.json, words of the refusal)
 REFUSED = {
+    "google/gemma-2b": (
+        dict(GEMMA2, architectures=["GemmaForCausalLM"], model_type="gemma", num_hidden_layers=18),
+        ["GemmaForCausalLM"],
+    ),
+    "microsoft/Phi-3.5-MoE-instruct": (
+        dict(PHI3, architectures=["PhiMoEForCausalLM"], model_type="phimoe", num_local_experts=16),
+        ["PhiMoEForCausalLM"],
+    ),
+    "allenai/OLMoE-1B-7B-0924": (
+        dict(OLMO2, architectures=["OlmoeForCausalLM"], model_type="olmoe", num_experts=64),
+        ["OlmoeForCausalLM"],
+    ),
+    "ibm-granite/granite-3.1-1b-a400m-base": (
+        dict(GRANITE, architectures=["GraniteMoeForCausalLM"], model_type="granitemoe", num_local_experts=32),
+        ["GraniteMoeForCausalLM"],
+    ),
+    "deepseek-ai/DeepSeek-V3.2-Exp": (
+        dict(DEEPSEEK_V3, architectures=["DeepseekV32ForCausalLM"], model_type="deepseek_v32", quantization_config=FP8),
+        ["DeepseekV32ForCausalLM"],
+    ),
+    "Qwen/Qwen2.5-VL-7B-Instruct": (
+        dict(QWEN25, **shape(28, 3584, 18944, 28, 4))
+        | dict(architectures=["Qwen2_5_VLForConditionalGeneration"], model_type="qwen2_5_vl"),
+        ["Qwen2_5_VLForConditionalGeneration"],
+    ),
+    "mistralai/Ministral-3-8B-Instruct-2512": (
+        dict(
+            ACCEPTED["mistralai/Ministral-3-8B-Base-2512"][0],
+            quantization_config=dict(activation_scheme="static", quant_method="fp8"),
+        ),
+        ["fp8"],
+    ),
     "Qwen/Qwen2-VL-2B-Instruct": (
         dict(QWEN25, **shape(28, 1536, 8960, 12, 2))
         | dict(

@@ -300,17 +300,52 @@ def test_missing_shard_is_named(tmp_path):
 @pytest.mark.parametrize(
     "options, words",
     [
-        (dict(use_dora=True), "use_dora"),
-        (dict(bias="all"), "bias"),
-        (dict(modules_to_save=["lm_head"], target_modules=["q_proj"]), "modules_to_save"),
-        (dict(rank_pattern={"q_proj": 2}), "rank_pattern"),
+        (dict(lora_bias=True), "lora_bias"),
+        (dict(trainable_token_indices=[3, 5]), "trainable_token_indices"),
+        (dict(layer_replication=[(0, 2), (1, 3)]), "layer_replication"),
         (dict(target_modules=["q_proj", "lm_head"]), "lm_head"),
     ],
     ids=str,
 )
 def test_adapter_of_another_kind_is_refused_by_name(small, options, words):
-    make_adapter(make_model("Qwen2"), small / "adapter", **options)
+    make_adapter(make_model("Llama", attention_bias=True, mlp_bias=True), small / "adapter", **options)
     assert words in refusal(small, check=False, adapters=["adapter"], sequences=IDS)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(use_dora=True),
+        dict(use_dora=True, use_rslora=True, target_modules=["v_proj", "down_proj"]),
+        dict(bias="all"),
+        dict(modules_to_save=["lm_head"], target_modules=["q_proj"]),
+        dict(modules_to_save=["embed_tokens"], target_modules=["o_proj"]),
+        dict(rank_pattern={"q_proj": 2, r"layers\.1\.mlp\.up_proj": 3}, alpha_pattern={"v_proj": 9}),
+        dict(layers_to_transform=[0, 2], target_modules=["q_proj"]),
+        dict(target_modules=r".*\.1\.(self_attn\.o|mlp\.up)_proj"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("mode", ["packed", "cached"])
+def test_richer_adapters_have_the_logits_of_peft(tmp_path, options, mode):
+    model = make_model("Qwen2")
+    model.save_pretrained(tmp_path / "model")
+    adapted = make_adapter(model, tmp_path / "adapter", **options)
+    with torch.no_grad():  # trained biases and saved modules differ from the base model's
+        for name, parameter in adapted.named_parameters():
+            if parameter.requires_grad and "lora_" not in name:
+                parameter += 0.1 * torch.randn_like(parameter)
+    adapted.save_pretrained(tmp_path / "adapter")
+    theirs = reference(adapted)
+    assert_close(probe(tmp_path, adapters=["adapter"], mode=mode), theirs)
+    # And what lorry saves is what peft opens.
+    probe(tmp_path, adapters=["adapter"], save_adapter="copy")
+    again = peft.PeftModel.from_pretrained(reopened(tmp_path), tmp_path / "copy").eval()
+    assert_close(reference(again), theirs)
+    # Merged, it is a model like any other.
+    probe(tmp_path, adapters=["adapter"], merge="merged")
+    shutil.copy(tmp_path / "model/config.json", tmp_path / "merged")
+    assert_close(probe(tmp_path, model="merged"), theirs)
 
 
 def test_adapter_of_another_base_is_refused(small):

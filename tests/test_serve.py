@@ -237,6 +237,28 @@ def test_a_prompt_that_is_too_long_names_both_lengths(client, tokenizer):
     assert text_of(ask(client, QUESTIONS[0], max_tokens=100_000))
 
 
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    reason="this processor has no bf16 products: --dtype auto is float32",
+)
+def test_a_checkpoint_that_names_no_dtype_is_served_in_its_own(lorry, serve, tmp_path):
+    shutil.copytree(EXAMPLE_MODEL, tmp_path / "model")
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    assert config.pop("dtype") == "bfloat16"
+    (tmp_path / "model/config.json").write_text(json.dumps(config))
+    bucket = tmp_path / "bucket"
+    lorry("import-model", tmp_path / "model", "--bucket", bucket, "--model", "org/demo")
+
+    def logprobs(*flags):
+        with serve("--bucket", bucket, "--model", "org/demo", "--base", *flags) as server:
+            client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+            choice = ask(client, QUESTIONS[0], logprobs=True).choices[0]
+            return [entry.logprob for entry in choice.logprobs.content]
+
+    assert logprobs() == logprobs("--dtype", "bfloat16")
+    assert logprobs() != logprobs("--dtype", "float32")
+
+
 def test_without_a_model_the_served_one_answers(server):
     body = {"messages": [{"role": "user", "content": QUESTIONS[0]}], "temperature": 0}
     answer = server.post("/v1/chat/completions", body)

@@ -388,6 +388,26 @@ def texts_for(r):
     return out
 
 
+def test_piece_listed_twice_takes_two_ids(tmp_path):
+    """As in a Unigram vocabulary trained on a text that names its own byte tokens."""
+    pieces = [["<unk>", 0.0], ["a", -1.0], ["b", -2.0], ["a", -3.0], ["ab", -9.0]]
+    added = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+    config = {
+        "version": "1.0",
+        "added_tokens": [{"id": 5, "content": "<l>"} | added],
+        "model": {"type": "Unigram", "unk_id": 0, "vocab": pieces, "byte_fallback": False},
+    } | dict.fromkeys(["truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder"])
+    peer = Tokenizer.from_str(json.dumps(config))
+    (tmp_path / "tokenizer.json").write_text(json.dumps(config))
+    texts, runs = ["abba<l>a", "ab"], [[1, 3, 5], [5, 2, 1]]
+    requests = [{"text": t, "special": True} for t in texts] + [{"ids": i, "skip": False} for i in runs]
+    lines = "".join(json.dumps(q) + "\n" for q in requests)
+    done = subprocess.run([PROBE, tmp_path], input=lines, capture_output=True, text=True)
+    answers = [json.loads(line) for line in done.stdout.split("\n")[1:-1]]
+    assert [a["ids"] for a in answers[:2]] == [peer.encode(t).ids for t in texts]
+    assert [a["text"] for a in answers[2:]] == [peer.decode(i, skip_special_tokens=False) for i in runs]
+
+
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_random_tokenizers_are_those_of_the_peer(tmp_path, vocabularies, seed):
     if not PROBE.exists():

@@ -6,6 +6,7 @@
 
 #include "base/cancel.h"
 #include "base/digest.h"
+#include "base/html.h"
 #include "base/json.h"
 #include "base/parallel.h"
 #include "base/result.h"
@@ -107,6 +108,10 @@ TEST(Cancel, ARequestTurnsIntoAnError) {
   request_cancel(15);
   EXPECT_EQ(check_cancelled().error().kind, ErrorKind::kCancelled);
   reset_cancel();
+}
+
+TEST(EscapeHtml, SpellsEntitiesAsMarkupsafeDoes) {
+  EXPECT_EQ(escape_html("a<b> & \"c\" 'd'"), "a&lt;b&gt; &amp; &#34;c&#34; &#39;d&#39;");
 }
 
 }  // namespace

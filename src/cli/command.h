@@ -63,6 +63,7 @@ std::unique_ptr<Command> make_train();
 std::unique_ptr<Command> make_run();
 std::unique_ptr<Command> make_serve();
 std::unique_ptr<Command> make_chat();
+std::unique_ptr<Command> make_eval();
 std::unique_ptr<Command> make_status();
 std::unique_ptr<Command> make_plan();
 std::unique_ptr<Command> make_verify();

@@ -173,8 +173,8 @@ Result<> check_adapter(const store::Bucket& bucket, const std::string& adapter) 
   // A path that no bucket can hold ("/nope", "../a") is one that is not there.
   const auto exists = bucket.exists(adapter);
   if (exists.ok() && *exists) return {};
-  return not_found(fmt::format("--adapter: there is no directory {}, here or in {}", adapter,
-                               bucket.uri()));
+  return not_found(
+      fmt::format("--adapter: there is no directory {}, here or in {}", adapter, bucket.uri()));
 }
 
 std::function<void(int64_t, int64_t)> progress_line(const std::string& stage,
@@ -193,7 +193,7 @@ std::function<void(int64_t, int64_t)> progress_line(const std::string& stage,
 }
 
 Result<> choose_served(const Context& context, bool base, const std::string& run_name,
-                       serve::ServeOptions& options) {
+                       serve::ServeOptions& options, const std::string& dataset_flag) {
   options.bucket = context.bucket;
   LORRY_TRY(check_device(options.device));
   LORRY_TRY(check_run_name(run_name));
@@ -219,9 +219,9 @@ Result<> choose_served(const Context& context, bool base, const std::string& run
   if (exact) return {};
   if (fitting.size() > 1)
     return usage_error(
-        fmt::format("{} was trained several times; choose with --dataset and "
+        fmt::format("{} was trained several times; choose with {} and "
                     "--run-name (after the @): {}",
-                    options.model, fmt::join(fitting, ", ")));
+                    options.model, dataset_flag, fmt::join(fitting, ", ")));
   if (fitting.size() == 1) {
     if (options.dataset != fitting.front()) log::info("fine-tuned on: {}", fitting.front());
     options.dataset = fitting.front();

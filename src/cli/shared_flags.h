@@ -59,8 +59,9 @@ std::function<void(int64_t done, int64_t total)> progress_line(const std::string
                                                                const std::string& unit);
 
 /// Fills in `model` and, unless `base`, `dataset` (the trained one, with its run's name if it has
-/// one: store::run_of) for serve and chat.
+/// one: store::run_of) for serve, chat and eval. `dataset_flag` is named in the error where several
+/// runs fit.
 Result<> choose_served(const Context& context, bool base, const std::string& run_name,
-                       serve::ServeOptions& options);
+                       serve::ServeOptions& options, const std::string& dataset_flag = "--dataset");
 
 }  // namespace lorry::cli

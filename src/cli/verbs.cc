@@ -35,6 +35,10 @@ const std::vector<Verb>& verbs() {
        "  lorry chat\n"
        "  lorry chat --base --prompt 'Who are you?'",
        make_chat},
+      {"eval", "loss, perplexity and greedy answers of the base and the fine-tuned model",
+       "  lorry eval --dataset identity --model demo --generate 3\n"
+       "  lorry eval --dataset heldout --trained-on identity --max-rows 1000 --json",
+       make_eval},
       {"status", "what the bucket holds, what is done, what is left",
        "  lorry status\n"
        "  lorry status --json | jq '.runs[] | select(.train != \"done\")'",

@@ -1,4 +1,5 @@
-// liblorry_engine.so (model, train, serve) is loaded when a verb first needs libtorch.
+// liblorry_engine.so (ops, model, generate, train, serve) is loaded when a verb first needs
+// libtorch.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +8,7 @@
 
 #include "base/result.h"
 #include "serve/serve.h"
+#include "train/evaluate.h"
 #include "train/plan.h"
 #include "train/train.h"
 
@@ -22,6 +24,7 @@ struct Engine {
   /// Architecture check of `lorry import-model`: reads config.json and every safetensors header.
   Result<> (*check_model)(const std::string& directory);
   Result<train::TrainPlan> (*plan_training)(const train::TrainOptions&);
+  Result<train::EvalReport> (*evaluate)(const train::EvalOptions&);
 };
 
 /// Loads the engine from beside the program (or LORRY_ENGINE), once. libtorch is looked for beside

@@ -39,6 +39,8 @@ Result<> check_model_directory(const std::string& directory) {
 extern "C" const lorry::engine::Engine* lorry_engine() {
   using lorry::serve::LocalChat;
   using lorry::serve::ServeOptions;
+  using lorry::train::EvalOptions;
+  using lorry::train::EvalReport;
   using lorry::train::TrainOptions;
   using lorry::train::TrainPlan;
   using lorry::train::TrainReport;
@@ -50,6 +52,7 @@ extern "C" const lorry::engine::Engine* lorry_engine() {
       &guarded<&lorry::serve::open_local_chat, std::unique_ptr<LocalChat>, ServeOptions>,
       &guarded<&check_model_directory, std::monostate, std::string>,
       &guarded<&lorry::train::plan_training, TrainPlan, TrainOptions>,
+      &guarded<&lorry::train::evaluate, EvalReport, EvalOptions>,
   };
   return &kEngine;
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/html.h"
 #include "jinja/interp.h"
 #include "jinja/unicode.h"
 

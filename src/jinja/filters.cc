@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <map>
 
+#include "base/html.h"
 #include "jinja/filters.h"
 #include "jinja/unicode.h"
 

@@ -57,32 +57,6 @@ bool parse_float(std::string_view text, double& out) {
   return end == s.c_str() + s.size();
 }
 
-std::string escape_html(std::string_view s) {
-  std::string out;
-  for (const char c : s) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '\'':
-        out += "&#39;";
-        break;
-      case '"':
-        out += "&#34;";
-        break;
-      default:
-        out += c;
-    }
-  }
-  return out;
-}
-
 // ---- format(value, spec)
 
 namespace {

@@ -215,8 +215,6 @@ void append_json(const Value& value, const JsonStyle& style, int level, std::str
 /// int() and float() of a string; false if it is none.
 bool parse_int(std::string_view text, int base, int64_t& out);
 bool parse_float(std::string_view text, double& out);
-/// HTML escapes of markupsafe.
-std::string escape_html(std::string_view s);
 /// s[begin:end:step] of a string by code points, and of a list.
 Value slice_value(Interp& interp, const Value& object, const Value& begin, const Value& end,
                   const Value& step);

@@ -70,10 +70,8 @@ std::vector<double> ConfigReader::numbers(const char* name) {
   std::vector<double> values;
   if (!has(name)) return values;
   const Json& list = object_[name];
-  const bool good =
-      list.is_array() && std::all_of(list.begin(), list.end(), [](const Json& x) {
-        return x.is_number();
-      });
+  const bool good = list.is_array() && std::all_of(list.begin(), list.end(),
+                                                   [](const Json& x) { return x.is_number(); });
   if (!good) return wrong(name, "a list of numbers"), values;
   return list.get<std::vector<double>>();
 }
@@ -149,9 +147,9 @@ ops::Activation read_activation(ConfigReader& config, const char* fallback) {
     return {Kind::kGeluTanh};
   }
   if (name == "gelu") return {Kind::kGelu};
-  config.fail(unsupported(fmt::format(
-      "{}: {} {} is not supported; silu, gelu and gelu_pytorch_tanh are", config.what(), field,
-      name)));
+  config.fail(
+      unsupported(fmt::format("{}: {} {} is not supported; silu, gelu and gelu_pytorch_tanh are",
+                              config.what(), field, name)));
   return {};
 }
 

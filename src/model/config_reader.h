@@ -39,9 +39,9 @@ class ConfigReader {
   std::vector<double> numbers(const char* name);
   /// A list of whole numbers or truth values, one a layer; empty if it is not there.
   std::vector<int64_t> per_layer(const char* name, int64_t layers);
-  /// `layer_types`, one name a layer; empty if it is not there. Other names than `known` are refused.
-  std::vector<std::string> layer_types(int64_t layers,
-                                       const std::vector<std::string_view>& known);
+  /// `layer_types`, one name a layer; empty if it is not there. Other names than `known` are
+  /// refused.
+  std::vector<std::string> layer_types(int64_t layers, const std::vector<std::string_view>& known);
 
   const Json& operator[](const char* name) const { return object_[name]; }
   const Json& json() const { return object_; }

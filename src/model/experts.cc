@@ -43,13 +43,11 @@ at::Tensor Transformer::feed_forward(const MoeSpec& spec, const at::Tensor& x,
       const auto [best, experts] = logits.topk(spec.active, -1);
       return {experts, best.softmax(-1)};
     }
-    const at::Tensor scores = router.scores == Scores::kSigmoid
-                                  ? at::sigmoid(logits.to(at::kFloat))
-                                  : logits.softmax(-1, at::kFloat);
+    const at::Tensor scores = router.scores == Scores::kSigmoid ? at::sigmoid(logits.to(at::kFloat))
+                                                                : logits.softmax(-1, at::kFloat);
     const at::Tensor ranked =
         router.correction >= 0 ? scores + tensors_[router.correction].to(at::kFloat) : scores;
-    const at::Tensor experts =
-        std::get<1>(keep_best_groups(ranked, router).topk(spec.active, -1));
+    const at::Tensor experts = std::get<1>(keep_best_groups(ranked, router).topk(spec.active, -1));
     at::Tensor weights = scores.gather(1, experts);
     if (router.renormalize) weights = weights / (weights.sum(-1, true) + 1e-20);
     return {experts, weights * router.scale};
@@ -65,8 +63,8 @@ at::Tensor Transformer::feed_forward(const MoeSpec& spec, const at::Tensor& x,
     const at::Tensor tokens = places.select(1, 0), ranks = places.select(1, 1);
     const at::Tensor index = tokens.to(x.device());
     const at::Tensor weight = routes.weights.index({index, ranks.to(x.device())});
-    const at::Tensor y = feed_forward(spec.experts[e], x.index_select(0, index),
-                                      adapters.of_tokens(tokens));
+    const at::Tensor y =
+        feed_forward(spec.experts[e], x.index_select(0, index), adapters.of_tokens(tokens));
     out = out.index_add(0, index, y * weight.unsqueeze(1).to(x.scalar_type()));
   }
   if (!spec.shared) return out;

@@ -10,43 +10,21 @@
 #include "model/transformer.h"
 
 namespace lorry::model {
-namespace {
 
-std::string dtype_of_file(const std::string& dtype) {
-  if (dtype == "BF16") return "bfloat16";
-  if (dtype == "F16") return "float16";
-  return "float32";
-}
-
-Result<Json> read_json(const store::Bucket& bucket, const std::string& path) {
-  LORRY_ASSIGN(const std::string text, bucket.read(path));
-  return parse_json(text, path);
-}
-
-}  // namespace
-
-Result<ModelSpec> load_model_spec(const store::Bucket& bucket, const std::string& dir) {
-  const std::string path = store::join_path(dir, "config.json");
-  LORRY_ASSIGN(const bool exists, bucket.exists(path));
-  if (!exists) {
-    return not_found(fmt::format("{}: no config.json; is this a model's directory?", dir));
-  }
-  LORRY_ASSIGN(const Json json, read_json(bucket, path));
-  Json generation;
-  const std::string generation_path = store::join_path(dir, "generation_config.json");
-  LORRY_ASSIGN(const bool has_generation, bucket.exists(generation_path));
-  if (has_generation) {
-    LORRY_ASSIGN(generation, read_json(bucket, generation_path));
-  }
-  auto parsed = parse_model_spec(json, generation);
-  if (!parsed.ok()) return dir.empty() ? std::move(parsed) : std::move(parsed).with_context(dir);
+Result<ModelSpec> load_model_spec(const hub::ModelDir& files) {
+  auto parsed = parse_model_spec(files.config(), files.generation_config());
+  if (!parsed.ok() && !files.path().empty()) return parsed.error().with_context(files.path());
+  if (!parsed.ok()) return parsed.error();
   ModelSpec spec = std::move(parsed).value();
   if (spec.dtype.empty()) {
-    LORRY_ASSIGN(const auto reader, SafetensorsReader::open(bucket, dir, "model"));
-    const StoredWeights stored(*reader, spec, dir);
-    spec.dtype = dtype_of_file(reader->dtype(stored.stored_name(spec.tensors[spec.embed].name)));
+    LORRY_ASSIGN(spec.dtype, files.stored_dtype());
   }
   return spec;
+}
+
+Result<ModelSpec> load_model_spec(const store::Bucket& bucket, const std::string& dir) {
+  LORRY_ASSIGN(const auto files, hub::ModelDir::open(bucket, dir));
+  return load_model_spec(files);
 }
 
 /// The steps of Transformer::load.
@@ -66,7 +44,7 @@ class ModelLoader {
     LORRY_TRY(untie());
     for (const TensorSpec& tensor : model_->spec_.tensors) {
       LORRY_ASSIGN(const at::Tensor stored, stored_->tensor(tensor));
-      const auto dtype = tensor.is_float32 ? at::kFloat : options_.dtype;
+      const auto dtype = tensor.is_buffer ? at::kFloat : options_.dtype;
       model_->tensors_.push_back(stored.to(options_.device, dtype));
     }
     for (const LinearSpec& linear : model_->spec_.linears) LORRY_TRY(load_linear(linear));
@@ -144,7 +122,8 @@ NamedTensors Transformer::named_weights() const {
   NamedTensors weights;
   for (const auto& [is_linear, index] : spec_.order) {
     if (!is_linear) {
-      weights.emplace_back(spec_.tensors[index].name, tensors_[index]);
+      const TensorSpec& tensor = spec_.tensors[index];
+      if (!tensor.is_buffer) weights.emplace_back(tensor.name, tensors_[index]);
       continue;
     }
     for (size_t m = 0; m < linears_[index].size(); ++m) {

@@ -95,7 +95,8 @@ Result<std::shared_ptr<LoraAdapter>> LoraAdapter::create(const ModelSpec& model,
   adapter->config_ = std::move(config);
   adapter->linears_ = model.linears;
   const LoraConfig& c = adapter->config_;
-  for (const LinearSpec& linear : model.linears) adapter->pairs_.emplace_back(linear.modules.size());
+  for (const LinearSpec& linear : model.linears)
+    adapter->pairs_.emplace_back(linear.modules.size());
   const auto first = first_modules(model);
   for (const auto& [l, m] : selected) {
     const LinearSpec& linear = model.linears[l];
@@ -104,8 +105,7 @@ Result<std::shared_ptr<LoraAdapter>> LoraAdapter::create(const ModelSpec& model,
     const double bound = 1.0 / std::sqrt(static_cast<double>(linear.in));
     Pair pair;
     pair.a = uniform(rank, linear.in, bound, stream_seed(seed, first[l] + m)).to(device);
-    pair.b =
-        at::zeros({module.rows, rank}, at::TensorOptions().dtype(at::kFloat).device(device));
+    pair.b = at::zeros({module.rows, rank}, at::TensorOptions().dtype(at::kFloat).device(device));
     pair.scale = c.scale_of(module.name);
     if (c.use_dora) pair.magnitude = row_norms(base->weight(l, m), pair);
     adapter->pairs_[l][m] = std::move(pair);

@@ -74,7 +74,7 @@ class LoraAdapter {
   Json peft_config(const std::string& base_model_name) const;
 
   LoraConfig config_;
-  std::vector<LinearSpec> linears_;               // the model's, for names
+  std::vector<LinearSpec> linears_;                      // the model's, for names
   std::vector<std::vector<std::optional<Pair>>> pairs_;  // by linear and module
   SavedModules saved_;
 };
@@ -118,8 +118,8 @@ struct AdapterView {
   }
 };
 
-/// y = x W^T + b for all tokens, plus each segment's adapter. x: (T, in). Differentiable in x and in
-/// the adapters, whose matrices are cast to x's dtype for the product.
+/// y = x W^T + b for all tokens, plus each segment's adapter. x: (T, in). Differentiable in x and
+/// in the adapters, whose matrices are cast to x's dtype for the product.
 at::Tensor linear_with_adapters(const at::Tensor& x, const ops::Weight& weight,
                                 const AdapterView& adapters, int64_t linear, int64_t module);
 

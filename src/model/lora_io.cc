@@ -66,13 +66,14 @@ class AdapterReader {
       LORRY_ASSIGN(pair.b, take(b, {module.rows, rank}));
       pair.scale = config.scale_of(module.name);
     }
-    LORRY_ASSIGN(pair.magnitude, take_any(module, {"lora_magnitude_vector",
-                                                   "lora_magnitude_vector.weight"}));
+    LORRY_ASSIGN(pair.magnitude,
+                 take_any(module, {"lora_magnitude_vector", "lora_magnitude_vector.weight"}));
     LORRY_ASSIGN(pair.bias, take_any(module, {"base_layer.bias", "bias"}));
     if (pair.bias.defined() && module.bias.name.empty()) {
-      return invalid_input(fmt::format("{}: the adapter has a bias for {}, which has none in this "
-                                       "model; maybe another base model?",
-                                       where_, module.name));
+      return invalid_input(
+          fmt::format("{}: the adapter has a bias for {}, which has none in this "
+                      "model; maybe another base model?",
+                      where_, module.name));
     }
     if (config.use_dora && pair.a.defined() && !pair.magnitude.defined()) {
       return corrupt_data(fmt::format("{}: tensor {} is missing", where_,
@@ -108,9 +109,9 @@ class AdapterReader {
       return corrupt_data(fmt::format("{}: tensor {} is missing", where_, name));
     }
     if (reader_.shape(name) != expected) {
-      return invalid_input(fmt::format(
-          "{}: {} is {}, this model needs {}; maybe another base model?", where_, name,
-          shape_text(reader_.shape(name)), shape_text(expected)));
+      return invalid_input(
+          fmt::format("{}: {} is {}, this model needs {}; maybe another base model?", where_, name,
+                      shape_text(reader_.shape(name)), shape_text(expected)));
     }
     LORRY_ASSIGN(const at::Tensor tensor, reader_.tensor(name));
     if (!at::isFloatingType(tensor.scalar_type())) {

@@ -40,10 +40,10 @@ Result<ModelSpec> read_heron(ConfigReader& config) {
 }
 
 Json heron_config() {
-  return {{"vocab_size", kVocab},        {"hidden_size", kHidden},
-          {"intermediate_size", kWidth}, {"num_hidden_layers", 2},
+  return {{"vocab_size", kVocab},          {"hidden_size", kHidden},
+          {"intermediate_size", kWidth},   {"num_hidden_layers", 2},
           {"num_attention_heads", kHeads}, {"num_key_value_heads", kKvHeads},
-          {"rms_norm_eps", kEps},        {"max_position_embeddings", 64}};
+          {"rms_norm_eps", kEps},          {"max_position_embeddings", 64}};
 }
 
 /// Random weights for all that the description names.
@@ -130,8 +130,7 @@ TEST(MadeUpFamily, RunsThroughTheBlockWithoutALineInIt) {
   const at::Tensor ids = at::randint(kVocab, {17}, at::kLong);
   // Two sequences, packed: each must come out as it does alone.
   const at::Tensor packed = at::cat({ids, ids.narrow(0, 3, 9)});
-  const at::Tensor positions =
-      at::cat({at::arange(17, at::kLong), at::arange(9, at::kLong)});
+  const at::Tensor positions = at::cat({at::arange(17, at::kLong), at::arange(9, at::kLong)});
   PackedAttention attention({0, 17, 26});
   const at::Tensor logits =
       (*model)->logits((*model)->forward(packed, positions, attention, AdapterView::none()));

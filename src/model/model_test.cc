@@ -1,15 +1,12 @@
-// Configuration, sampling, cache and adapters; numbers of whole models are compared with
+// Configuration and adapters; numbers of whole models are compared with
 // `transformers` in tests/test_model.py.
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "model/families.h"
-#include "model/kv_cache.h"
 #include "model/lora.h"
-#include "model/sampling.h"
 
 namespace lorry::model {
 namespace {
@@ -65,69 +62,6 @@ TEST(Config, RefusesByName) {
   json.erase("vocab_size");
   EXPECT_NE(refusal(json).find("vocab_size"), std::string::npos);
   EXPECT_NE(refusal(Json::array()), "");
-}
-
-TEST(Sampling, GreedyTakesTheLowestOfTheLikeliest) {
-  std::mt19937_64 rng(1);
-  SamplingParams params;
-  params.temperature = 0;
-  const at::Tensor logits = at::tensor({0.f, 2.f, 2.f, 1.f});
-  const Sample got = sample(logits, params, rng);
-  EXPECT_EQ(got.id, 1);
-  EXPECT_NEAR(got.logprob, at::log_softmax(logits, 0)[1].item<float>(), 1e-6);
-}
-
-TEST(Sampling, FollowsTheDistribution) {
-  std::mt19937_64 rng(1);
-  const at::Tensor probabilities = at::tensor({0.1f, 0.6f, 0.3f});
-  std::vector<int> counts(3);
-  for (int i = 0; i < 20000; ++i) ++counts[sample(probabilities.log(), {}, rng).id];
-  for (int i = 0; i < 3; ++i) {
-    EXPECT_NEAR(counts[i] / 20000.0, probabilities[i].item<float>(), 0.02);
-  }
-}
-
-TEST(Sampling, CutsTheTail) {
-  std::mt19937_64 rng(1);
-  const at::Tensor logits = at::tensor({0.1f, 0.5f, 0.25f, 0.15f}).log();
-  const auto seen = [&](const SamplingParams& params) {
-    std::set<int32_t> ids;
-    for (int i = 0; i < 2000; ++i) ids.insert(sample(logits, params, rng).id);
-    return ids;
-  };
-  SamplingParams top_k, top_p, min_p;
-  top_k.top_k = 2;
-  top_p.top_p = 0.8;
-  min_p.min_p = 0.4;
-  EXPECT_EQ(seen(top_k), (std::set<int32_t>{1, 2}));
-  EXPECT_EQ(seen(top_p), (std::set<int32_t>{1, 2, 3}));
-  EXPECT_EQ(seen(min_p), (std::set<int32_t>{1, 2}));
-}
-
-TEST(Sampling, PenaltiesLookAtTheHistory) {
-  std::mt19937_64 rng(1);
-  SamplingParams params;
-  params.temperature = 0;
-  const std::vector<int32_t> prompt = {0}, output = {1, 1};
-  const at::Tensor logits = at::tensor({3.f, 2.9f, 2.f});
-  params.frequency_penalty = 2;
-  EXPECT_EQ(sample(logits, params, rng, {prompt, output}).id, 0);
-  params.frequency_penalty = 0;
-  params.repetition_penalty = 2;
-  EXPECT_EQ(sample(logits, params, rng, {prompt, output}).id, 2);
-}
-
-TEST(KvCache, GivesOutBlocksUntilNoneIsLeft) {
-  KvCache cache({{2, 8, 8}, {2, 8, 8}}, 100, at::kFloat, at::kCPU);
-  EXPECT_EQ(cache.free_tokens(), 128);
-  KvCache::Sequence a, b;
-  EXPECT_TRUE(cache.reserve(a, 40));
-  EXPECT_TRUE(cache.reserve(a, 64));
-  EXPECT_EQ(a.blocks.size(), 2u);
-  EXPECT_FALSE(cache.reserve(b, 65));
-  EXPECT_TRUE(b.blocks.empty());
-  cache.release(a);
-  EXPECT_TRUE(cache.reserve(b, 128));
 }
 
 ModelSpec small_model() { return parse_model_spec(small_config(), nullptr).value(); }

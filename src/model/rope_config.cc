@@ -68,9 +68,9 @@ void read_scaling(RopeSpec& rope, ConfigReader& fields, int64_t max_positions) {
     if (!fields.has("factor")) fields.missing("factor");
   }
   if (rope.type != Type::kDefault) {
-    rope.factor = fields.number(
-        "factor", static_cast<double>(max_positions) /
-                      static_cast<double>(rope.original_max_position_embeddings));
+    rope.factor =
+        fields.number("factor", static_cast<double>(max_positions) /
+                                    static_cast<double>(rope.original_max_position_embeddings));
   }
   if (rope.type == Type::kLlama3) {
     for (const char* name : {"low_freq_factor", "high_freq_factor"}) {

@@ -1,9 +1,9 @@
 // A model as data: what a family file makes of a config.json and what the one block interprets.
 //
-// Nothing here is a tensor. Sizes are numbers, weights are indices into two lists: `tensors` (norms,
-// embeddings, routers, sinks) and `linears` (all maps that adapters, quantising and sharding see).
-// Loading, checking, adapters, merging, FLOPs and `plan` walk these lists; nothing else enumerates
-// weights.
+// Nothing here is a tensor. Sizes are numbers, weights are indices into two lists: `tensors`
+// (norms, embeddings, routers, sinks) and `linears` (all maps that adapters, quantising and
+// sharding see). Loading, checking, adapters, merging, FLOPs and `plan` walk these lists; nothing
+// else enumerates weights.
 #pragma once
 
 #include <cstdint>
@@ -42,15 +42,15 @@ struct RopeSpec {
 
 /// Where the rows of a module, or a tensor, lie in a checkpoint.
 struct StoredAt {
-  std::string name;         ///< of the tensor, with ".weight"
-  int64_t index = -1;       ///< into its first dimension (stacked experts); -1: the whole
-  bool transposed = false;  ///< stored (in, out)
+  std::string name;             ///< of the tensor, with ".weight"
+  int64_t index = -1;           ///< into its first dimension (stacked experts); -1: the whole
+  bool transposed = false;      ///< stored (in, out)
   int64_t first = 0, step = 1;  ///< rows first, first + step, ... (interleaved gate and up)
 };
 
 /// One named map: what `peft` calls a module.
 struct Module {
-  std::string name;  ///< "model.layers.3.self_attn.q_proj"
+  std::string name;                 ///< "model.layers.3.self_attn.q_proj"
   int64_t first_row = 0, rows = 0;  ///< of the LinearSpec's output
   int64_t expert = -1;              ///< which expert it belongs to; -1: none
   StoredAt weight;
@@ -80,7 +80,7 @@ struct TensorSpec {
   std::string name;  ///< "model.layers.3.input_layernorm.weight"
   std::vector<int64_t> shape;
   int64_t layer = -1;
-  bool is_float32 = false;  ///< kept in float32 whatever the model's dtype
+  bool is_buffer = false;  ///< kept in float32, never trained (a router's correction)
 };
 
 struct NormSpec {
@@ -92,10 +92,10 @@ struct NormSpec {
 /// Multi-head attention with grouped keys and values. H heads, K kv_heads, D head_dim.
 struct AttentionSpec {
   int64_t heads = 0, kv_heads = 0, head_dim = 0;
-  double scale = 0;     ///< on q k^T
-  double softcap = 0;   ///< 0: none
-  int64_t window = 0;   ///< tokens that a query sees, itself included; 0: all
-  int rope = -1;        ///< index into ModelSpec::ropes; -1: none
+  double scale = 0;              ///< on q k^T
+  double softcap = 0;            ///< 0: none
+  int64_t window = 0;            ///< tokens that a query sees, itself included; 0: all
+  int rope = -1;                 ///< index into ModelSpec::ropes; -1: none
   NormSpec q_norm, k_norm;       ///< before rotation
   bool norm_over_heads = false;  ///< q_norm and k_norm over all heads at once (OLMo 2)
   int sinks = -1;                ///< tensor (H)
@@ -146,7 +146,8 @@ struct MoeSpec {
   int shared_gate = -1;  ///< linear (1, hidden) whose sigmoid weighs the shared part (Qwen2-MoE)
 };
 
-/// x += residual_scale * after_attention(attention(before_attention(x))), then the same with the MLP.
+/// x += residual_scale * after_attention(attention(before_attention(x))), then the same with the
+/// MLP.
 struct BlockSpec {
   NormSpec before_attention, after_attention, before_mlp, after_mlp;
   std::variant<AttentionSpec, MlaSpec> attention;
@@ -175,6 +176,7 @@ struct ModelSpec {
   std::vector<int64_t> eos_token_ids;
 
   bool tie_word_embeddings = false;
+  int64_t pad_token_id = -1;   ///< whose embedding gets no gradient, as in `transformers`; -1: none
   double embedding_scale = 1;  ///< rounded to the model's dtype before it is used (Gemma)
   double logit_scale = 1;      ///< on the head's output (Granite)
   double logit_softcap = 0;    ///< c: c tanh(logit / c) (Gemma 2); 0: none

@@ -57,13 +57,12 @@ SpecBuilder::SpecBuilder(ConfigReader& config, Defaults defaults)
     head_dim = std::max<int64_t>(hidden / heads, 1);
   }
   if (heads % kv_heads != 0) {
-    config.fail(invalid_input(
-        fmt::format("config.json: num_attention_heads {} is not a multiple of "
-                    "num_key_value_heads {}",
-                    heads, kv_heads)));
+    config.fail(
+        invalid_input(fmt::format("config.json: num_attention_heads {} is not a multiple of "
+                                  "num_key_value_heads {}",
+                                  heads, kv_heads)));
   }
-  spec.max_position_embeddings =
-      config.positive("max_position_embeddings", defaults.positions);
+  spec.max_position_embeddings = config.positive("max_position_embeddings", defaults.positions);
   eps = config.number("rms_norm_eps", defaults.eps);
   spec.tie_word_embeddings = config.boolean("tie_word_embeddings", defaults.tie_word_embeddings);
   activation = read_activation(config, defaults.activation);
@@ -75,8 +74,8 @@ std::string SpecBuilder::prefix(int64_t layer) {
 }
 
 int SpecBuilder::tensor(std::string name, std::vector<int64_t> shape, int64_t layer,
-                        bool is_float32) {
-  spec.tensors.push_back({std::move(name), std::move(shape), layer, is_float32});
+                        bool is_buffer) {
+  spec.tensors.push_back({std::move(name), std::move(shape), layer, is_buffer});
   const int index = static_cast<int>(spec.tensors.size()) - 1;
   spec.order.push_back({false, index});
   return index;
@@ -158,8 +157,7 @@ MlpSpec SpecBuilder::mlp(int64_t layer, std::string_view module, int64_t mlp_wid
 }
 
 std::vector<MlpSpec> SpecBuilder::experts(int64_t layer, std::string_view module, int64_t count,
-                                          int64_t expert_width,
-                                          std::array<const char*, 3> names) {
+                                          int64_t expert_width, std::array<const char*, 3> names) {
   std::vector<MlpSpec> list;
   for (int64_t e = 0; e < count; ++e) {
     const auto name = [&](int part) { return fmt::format("{}.{}.{}", module, e, names[part]); };
@@ -178,13 +176,15 @@ std::vector<MlpSpec> SpecBuilder::experts(int64_t layer, std::string_view module
 
 Result<ModelSpec> SpecBuilder::finish() {
   spec.final_norm = norm(-1, "norm", hidden);
-  spec.head = spec.tie_word_embeddings ? spec.embed
-                                       : tensor("lm_head.weight", {spec.vocab_size, hidden});
+  spec.head =
+      spec.tie_word_embeddings ? spec.embed : tensor("lm_head.weight", {spec.vocab_size, hidden});
   for (const BlockSpec& block : spec.layers) {
     if (const auto* moe = std::get_if<MoeSpec>(&block.mlp)) LORRY_TRY(check_router(*moe));
   }
   LORRY_ASSIGN(spec.dtype, read_dtype(config_));
   LORRY_TRY(add_eos(config_.json(), "config.json", spec.eos_token_ids));
+  const int64_t pad = config_.integer("pad_token_id", -1);
+  if (pad >= 0 && pad < spec.vocab_size) spec.pad_token_id = pad;
   LORRY_TRY(config_.status());
   return std::move(spec);
 }

@@ -50,7 +50,7 @@ class SpecBuilder {
 
   /// A weight outside the linear maps, under its full name. Its index.
   int tensor(std::string name, std::vector<int64_t> shape, int64_t layer = -1,
-             bool is_float32 = false);
+             bool is_buffer = false);
   /// A norm over `size` numbers, "{prefix of the layer}{name}.weight".
   NormSpec norm(int64_t layer, std::string_view name, int64_t size);
   /// Maps that share their input, under the layer's prefix.
@@ -73,7 +73,8 @@ class SpecBuilder {
   AttentionSpec attention(int64_t layer, const AttentionOptions& options);
   /// gate_proj, up_proj and down_proj under `module` ("mlp").
   MlpSpec mlp(int64_t layer, std::string_view module, int64_t mlp_width, bool bias = false);
-  /// So many MLPs of experts under `module` ("mlp.experts"), each with gate, up and down by `names`.
+  /// So many MLPs of experts under `module` ("mlp.experts"), each with gate, up and down by
+  /// `names`.
   std::vector<MlpSpec> experts(int64_t layer, std::string_view module, int64_t count,
                                int64_t expert_width,
                                std::array<const char*, 3> names = {"gate_proj", "up_proj",

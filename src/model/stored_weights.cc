@@ -99,12 +99,11 @@ Result<> StoredWeights::check_module(const LinearSpec& linear, const Module& mod
     const std::vector<int64_t> shape = reader_.shape(name);
     const size_t first = at.index < 0 ? 0 : 1;  // dimension of a single matrix
     const bool transposed = at.transposed && !quantised;
-    const bool good = (at.index < 0 || (!shape.empty() && at.index < shape[0])) &&
-                      has_rows(shape, first + (transposed ? 1 : 0), at, module.rows) &&
-                      (quantised ? shape.size() == first + 3 &&
-                                       shape[first + 1] * kMxBlock == linear.in
-                                 : shape.size() == first + 2 &&
-                                       shape[first + (transposed ? 0 : 1)] == linear.in);
+    const bool good =
+        (at.index < 0 || (!shape.empty() && at.index < shape[0])) &&
+        has_rows(shape, first + (transposed ? 1 : 0), at, module.rows) &&
+        (quantised ? shape.size() == first + 3 && shape[first + 1] * kMxBlock == linear.in
+                   : shape.size() == first + 2 && shape[first + (transposed ? 0 : 1)] == linear.in);
     if (!good) {
       return corrupt_data(fmt::format("{}: tensor {} is {}, which does not hold the {} x {} of {}",
                                       dir_, name, shape_text(shape), module.rows, linear.in,
@@ -149,8 +148,7 @@ Result<ops::Weight> StoredWeights::weight(const LinearSpec& linear, const Module
     LORRY_ASSIGN(const at::Tensor blocks, reader_.tensor(name + "_blocks"));
     LORRY_ASSIGN(const at::Tensor scales, reader_.tensor(name + "_scales"));
     weight.format = ops::WeightFormat::kMxfp4;
-    weight.data =
-        part_of(blocks, at, module.rows).reshape({module.rows, linear.in / 2}).to(device);
+    weight.data = part_of(blocks, at, module.rows).reshape({module.rows, linear.in / 2}).to(device);
     weight.scales = part_of(scales, at, module.rows).contiguous().to(device);
   } else {
     LORRY_ASSIGN(const at::Tensor stored, reader_.tensor(name));

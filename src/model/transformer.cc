@@ -23,9 +23,8 @@ StepContext Transformer::step_context(const at::Tensor& positions, AttentionView
                                       const AdapterView& adapters) const {
   StepContext context{attention, adapters, {}};
   for (const RopeFrequencies& rope : ropes_) {
-    const at::Tensor lengths = rope.long_inv_freq.defined()
-                                   ? attention.context_lengths(positions.device())
-                                   : at::Tensor();
+    const at::Tensor lengths =
+        rope.long_inv_freq.defined() ? attention.context_lengths(positions.device()) : at::Tensor();
     context.angles.push_back(rope_angles(positions, lengths, rope, dtype_));
   }
   return context;
@@ -47,7 +46,7 @@ at::Tensor by_adapter(const at::Tensor& x, const AdapterView& view, Fn&& fn) {
   return at::cat(parts, 0);
 }
 
-bool any_saved(const AdapterView& view, at::Tensor LoraAdapter::SavedModules::* member) {
+bool any_saved(const AdapterView& view, at::Tensor LoraAdapter::SavedModules::*member) {
   for (const auto& adapter : view.adapters) {
     if (adapter && (adapter->saved().*member).defined()) return true;
   }
@@ -58,15 +57,16 @@ bool any_saved(const AdapterView& view, at::Tensor LoraAdapter::SavedModules::* 
 
 at::Tensor Transformer::embed(const at::Tensor& input_ids, const AdapterView& adapters) const {
   const at::Tensor& table = tensors_[spec_.embed];
+  const int64_t pad = spec_.pad_token_id;
   at::Tensor x;
   if (any_saved(adapters, &LoraAdapter::SavedModules::embed)) {
     x = by_adapter(input_ids, adapters, [&](const LoraAdapter* adapter, const at::Tensor& ids) {
       const bool own = adapter && adapter->saved().embed.defined();
-      return own ? at::embedding(adapter->saved().embed, ids).to(dtype_)
-                 : at::embedding(table, ids);
+      return own ? at::embedding(adapter->saved().embed, ids, pad).to(dtype_)
+                 : at::embedding(table, ids, pad);
     });
   } else {
-    x = at::embedding(table, input_ids);
+    x = at::embedding(table, input_ids, pad);
   }
   if (spec_.embedding_scale == 1) return x;
   return x * at::scalar_tensor(spec_.embedding_scale, x.options());  // rounded to the dtype first

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "hub/model_dir.h"
 #include "model/attention_view.h"
 #include "model/lora.h"
 #include "model/rope.h"
@@ -76,10 +77,10 @@ class Transformer {
   /// are tied. logits = softcap(logit_scale * hidden head^T), see ModelSpec.
   const at::Tensor& head_weight() const { return tensors_[spec_.head]; }
 
-  /// Every weight under its canonical name (ModelSpec's), in a fixed order; a tied head is not
-  /// repeated. The tensors are the model's own, not copies. After `load` they may lie in a file
-  /// mapped read-only; whoever wants to write to them gives them memory of their own first. Only of
-  /// models whose weights are all dense.
+  /// Every weight (buffers left out) under its canonical name (ModelSpec's), in a fixed order; a
+  /// tied head is not repeated. The tensors are the model's own, not copies. After `load` they may
+  /// lie in a file mapped read-only; whoever wants to write to them gives them memory of their own
+  /// first. Only of models whose weights are all dense.
   NamedTensors named_weights() const;
 
   /// One module's weight, as an adapter sees it.
@@ -119,8 +120,9 @@ class Transformer {
   std::vector<RopeFrequencies> ropes_;
 };
 
-/// Reads config.json and, if it is there, generation_config.json of a Hub-layout directory. Where
-/// the configuration names no dtype, the dtype of the stored embedding is filled in.
+/// What config.json and generation_config.json say. Where they name no dtype, the stored one is
+/// filled in (hub::ModelDir::stored_dtype).
+Result<ModelSpec> load_model_spec(const hub::ModelDir& files);
 Result<ModelSpec> load_model_spec(const store::Bucket& bucket, const std::string& dir);
 
 /// Whether `Transformer::load` would find a supported architecture and every weight in its right

@@ -24,8 +24,8 @@ at::Tensor expand_heads(const at::Tensor& x, int64_t heads) {
 at::Tensor attend_stepwise(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                            const AttentionParams& params, const at::Tensor& mask) {
   const int64_t heads = q.size(1), n = q.size(0);
-  const at::Tensor keys = heads_first(expand_heads(k, heads));      // (H, L, D)
-  const at::Tensor values = heads_first(expand_heads(v, heads));    // (H, L, E)
+  const at::Tensor keys = heads_first(expand_heads(k, heads));    // (H, L, D)
+  const at::Tensor values = heads_first(expand_heads(v, heads));  // (H, L, E)
   at::Tensor scores = at::matmul(heads_first(q), keys.transpose(1, 2)) * params.scale;
   if (params.softcap > 0) scores = at::tanh(scores / params.softcap) * params.softcap;
   scores = scores.to(at::kFloat).masked_fill(at::logical_not(mask), -INFINITY);  // (H, n, L)
@@ -41,9 +41,9 @@ at::Tensor attend_fused(const at::Tensor& q, const at::Tensor& k, const at::Tens
                         const AttentionParams& params, const std::optional<at::Tensor>& mask,
                         bool is_causal) {
   const auto batched = [](const at::Tensor& x) { return heads_first(x).unsqueeze(0); };
-  const at::Tensor out = at::scaled_dot_product_attention(
-      batched(q), batched(k), batched(v), mask, 0.0, is_causal, params.scale,
-      /*enable_gqa=*/q.size(1) != k.size(1));
+  const at::Tensor out = at::scaled_dot_product_attention(batched(q), batched(k), batched(v), mask,
+                                                          0.0, is_causal, params.scale,
+                                                          /*enable_gqa=*/q.size(1) != k.size(1));
   return heads_first(out.squeeze(0));
 }
 

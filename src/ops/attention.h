@@ -17,10 +17,10 @@ namespace lorry::ops {
 
 /// What an attention does beside softmax(q k^T scale) v.
 struct AttentionParams {
-  double scale = 1.0;   ///< on q k^T; 1/sqrt(D) for most families
-  double softcap = 0;   ///< c: scores become c tanh(score / c) (Gemma 2); 0: none
-  int64_t window = 0;   ///< tokens that a query sees, itself and those before it; 0: all
-  at::Tensor sinks;     ///< (H) logits that take a share of the softmax and give nothing (GPT-OSS)
+  double scale = 1.0;  ///< on q k^T; 1/sqrt(D) for most families
+  double softcap = 0;  ///< c: scores become c tanh(score / c) (Gemma 2); 0: none
+  int64_t window = 0;  ///< tokens that a query sees, itself and those before it; 0: all
+  at::Tensor sinks;    ///< (H) logits that take a share of the softmax and give nothing (GPT-OSS)
 
   /// Nothing that libtorch's fused attention lacks.
   bool is_fused() const { return softcap == 0 && !sinks.defined(); }

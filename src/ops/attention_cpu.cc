@@ -59,7 +59,8 @@ LORRY_INLINE void softmax(float* scores, int64_t n, const float* sink) {
   for (int64_t k = 0; k < n; ++k) scores[k] *= scale;
 }
 
-/// q: (G, D) float32, already scaled; scores: (G, L); row: max(D, E) numbers of scratch; out: (G, E).
+/// q: (G, D) float32, already scaled; scores: (G, L); row: max(D, E) numbers of scratch; out: (G,
+/// E).
 template <typename T>
 LORRY_INLINE void attend_group(const float* q, const Pages<T>& keys, const Pages<T>& values,
                                const Group& group, float* scores, float* row, float* out) {
@@ -120,7 +121,12 @@ void attend_typed(const at::Tensor& q, const at::Tensor& keys, const at::Tensor&
     for (int64_t i = 0; i < g_count * d; ++i) q_wide[i] = widen(q_data[i]) * scale;
     const Pages<T> k{data<T>(keys) + head * d, row.blocks, block_tokens, kv_heads * d};
     const Pages<T> v{data<T>(values) + head * e, row.blocks, block_tokens, kv_heads * e};
-    const Group group{row.begin, row.end, g_count, d, e, static_cast<float>(params.softcap),
+    const Group group{row.begin,
+                      row.end,
+                      g_count,
+                      d,
+                      e,
+                      static_cast<float>(params.softcap),
                       sinks ? sinks + head * g_count : nullptr};
     run(q_wide, k, v, group, scores, line, sums);
     T* out_data = mutable_data<T>(out) + first * e;

@@ -8,6 +8,10 @@
 
 namespace lorry::ops::cpu {
 
+/// Whether oneDNN multiplies bf16 on this processor (AVX-512 or newer). Elsewhere libtorch falls
+/// back to loops that are hundreds of times slower than its float32 products.
+bool has_bf16_products();
+
 /// Whether `matrix` can be packed: bfloat16 or float32 on a CPU whose libtorch has
 /// oneDNN's products of it.
 bool can_pack(const at::Tensor& matrix);

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <mutex>
 
+#include "ops/cpu_packed.h"
 #include "ops/cuda_module.h"
 
 namespace lorry::ops {
@@ -87,9 +88,15 @@ Result<at::ScalarType> resolve_dtype(const std::string& name, const std::string&
     return usage_error(fmt::format("dtype {}: say auto, float32, bfloat16 or float16", name));
   }
   if (device.is_cuda()) return compute_capability(device) >= 80 ? at::kBFloat16 : at::kHalf;
+  if (!cpu::has_bf16_products()) return at::kFloat;
   if (stored == "bfloat16") return at::kBFloat16;
   if (stored == "float16") return at::kHalf;
   return at::kFloat;
+}
+
+std::string_view dtype_name(at::ScalarType dtype) {
+  if (dtype == at::kFloat) return "float32";
+  return dtype == at::kHalf ? "float16" : "bfloat16";
 }
 
 int compute_capability(at::Device device) {

@@ -5,15 +5,20 @@
 #include <c10/core/ScalarType.h>
 
 #include <string>
+#include <string_view>
 
 #include "base/result.h"
 
 namespace lorry::ops {
 
 /// What `--dtype` means: "auto" is the checkpoint's dtype (`stored`: "float32", "bfloat16",
-/// "float16") on a CPU and, on a GPU, bf16 where it has it and else fp16.
+/// "float16") on a CPU that multiplies 16-bit numbers at speed, float32 on one that does not, and
+/// on a GPU bf16 where it has it and else fp16.
 Result<at::ScalarType> resolve_dtype(const std::string& name, const std::string& stored,
                                      at::Device device);
+
+/// A compute dtype by its name in config.json: "float32", "bfloat16" or "float16".
+std::string_view dtype_name(at::ScalarType dtype);
 
 /// "auto" takes a CUDA device if there is one. Loads libtorch_cuda on the way. "cuda" and "cuda:N"
 /// fail with the reason if there is none.

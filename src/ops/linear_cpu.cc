@@ -31,8 +31,9 @@ const c10::OperatorHandle* product_op() {
   return kOp;
 }
 
-/// Whether oneDNN multiplies bf16 on this processor (AVX-512 or newer).
-bool has_bf16() {
+}  // namespace
+
+bool has_bf16_products() {
   static const bool kHas = [] {
     const auto* op = find("mkldnn::_is_mkldnn_bf16_supported");
     return op != nullptr && op->typed<bool()>().call();
@@ -40,24 +41,22 @@ bool has_bf16() {
   return kHas;
 }
 
-}  // namespace
-
 bool can_pack(const at::Tensor& matrix) {
   const bool is_product = matrix.scalar_type() == at::kFloat ||
-                          (matrix.scalar_type() == at::kBFloat16 && has_bf16());
+                          (matrix.scalar_type() == at::kBFloat16 && has_bf16_products());
   return matrix.is_cpu() && is_product && matrix.dim() == 2 && at::globalContext().hasMKLDNN() &&
          reorder_op() && product_op();
 }
 
 Weight pack(const Weight& dense) {
-  const at::Tensor packed =
-      reorder_op()->typed<Reorder>().call(dense.data.contiguous(), kRowsHint);
+  const at::Tensor packed = reorder_op()->typed<Reorder>().call(dense.data.contiguous(), kRowsHint);
   return {WeightFormat::kPacked, dense.out, dense.in, packed, {}, {}, dense.bias};
 }
 
 at::Tensor linear_packed(const at::Tensor& x, const Weight& weight) {
   const auto bias = weight.bias.defined() ? std::optional(weight.bias) : std::nullopt;
-  return product_op()->typed<Product>().call(x.contiguous(), weight.data, bias, "none", c10::List<std::optional<at::Scalar>>(), "");
+  return product_op()->typed<Product>().call(x.contiguous(), weight.data, bias, "none",
+                                             c10::List<std::optional<at::Scalar>>(), "");
 }
 
 }  // namespace lorry::ops::cpu

@@ -40,8 +40,7 @@ struct RmsNorm : Function<RmsNorm> {
     at::Tensor d_x, d_weight;
     if (ctx->needs_input_grad(0)) d_x = cpu::rms_norm_backward(grads[0], x, weight, eps, kind);
     if (ctx->needs_input_grad(1)) {
-      const at::Tensor normed =
-          cpu::rms_norm(x, at::ones_like(weight), eps, RmsNormKind::kPlain);
+      const at::Tensor normed = cpu::rms_norm(x, at::ones_like(weight), eps, RmsNormKind::kPlain);
       d_weight = (grads[0].to(at::kFloat) * normed.to(at::kFloat))
                      .reshape({-1, weight.size(0)})
                      .sum(0)

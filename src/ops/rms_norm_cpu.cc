@@ -35,13 +35,11 @@ template <typename T>
 LORRY_INLINE void rms_norm_backward_row(const T* grad, const T* x, const T* weight, T* out,
                                         int64_t n, float eps, float offset) {
   const float scale = inverse_rms(x, n, eps);
-  const float along = lane_sum(n, [&](int64_t i) {
-    return widen(grad[i]) * (offset + widen(weight[i])) * widen(x[i]);
-  });
+  const float along = lane_sum(
+      n, [&](int64_t i) { return widen(grad[i]) * (offset + widen(weight[i])) * widen(x[i]); });
   const float pull = along * scale * scale / static_cast<float>(n);
   for (int64_t i = 0; i < n; ++i) {
-    out[i] =
-        narrow<T>(scale * (widen(grad[i]) * (offset + widen(weight[i])) - widen(x[i]) * pull));
+    out[i] = narrow<T>(scale * (widen(grad[i]) * (offset + widen(weight[i])) - widen(x[i]) * pull));
   }
 }
 

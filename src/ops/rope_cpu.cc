@@ -25,8 +25,8 @@ LORRY_CPU_CLONES void run(const float* x, const float* cos, const float* sin, fl
                           int64_t heads, int64_t d, int64_t half, float sign) {
   rotate_row(x, cos, sin, out, heads, d, half, sign);
 }
-LORRY_CPU_CLONES void run(const Bf16* x, const Bf16* cos, const Bf16* sin, Bf16* out,
-                          int64_t heads, int64_t d, int64_t half, float sign) {
+LORRY_CPU_CLONES void run(const Bf16* x, const Bf16* cos, const Bf16* sin, Bf16* out, int64_t heads,
+                          int64_t d, int64_t half, float sign) {
   rotate_row(x, cos, sin, out, heads, d, half, sign);
 }
 

@@ -60,20 +60,22 @@ Weight to_nf4(const Weight& w) {
   const at::Tensor blocks = w.data.to(at::kFloat).reshape({-1, kNf4Block});
   const at::Tensor scales = blocks.abs().amax(1, /*keepdim=*/true);
   const at::Tensor codes = nearest_code(blocks / scales.clamp_min(1e-30), kNf4Codes);
-  return {WeightFormat::kNf4, w.out, w.in, pack(codes, false).flatten(), scales.flatten(), {},
-          w.bias};
+  return {WeightFormat::kNf4, w.out, w.in,  pack(codes, false).flatten(),
+          scales.flatten(),   {},    w.bias};
 }
 
 Weight to_int4(const Weight& w) {
-  const at::Tensor groups =
-      w.data.to(at::kFloat).reshape({w.out, w.in / kInt4Group, kInt4Group});
+  const at::Tensor groups = w.data.to(at::kFloat).reshape({w.out, w.in / kInt4Group, kInt4Group});
   const at::Tensor low = groups.amin(-1, true), high = groups.amax(-1, true);
   const at::Tensor scale = ((high - low) / 15).clamp_min(1e-30);
   const at::Tensor codes = ((groups - low) / scale).round().clamp(0, 15);
   const at::Tensor zero = low + scale * 8;  // the number of code 8
-  return {WeightFormat::kInt4Groups,       w.out,
-          w.in,                            pack(codes.reshape({w.out, w.in}), true),
-          scale.squeeze(-1).contiguous(),  zero.squeeze(-1).contiguous(),
+  return {WeightFormat::kInt4Groups,
+          w.out,
+          w.in,
+          pack(codes.reshape({w.out, w.in}), true),
+          scale.squeeze(-1).contiguous(),
+          zero.squeeze(-1).contiguous(),
           w.bias};
 }
 
@@ -81,7 +83,12 @@ Weight to_fp8(const Weight& w) {
   constexpr double kLargest = 448;
   const at::Tensor wide = w.data.to(at::kFloat);
   const at::Tensor scales = (wide.abs().amax(1, true) / kLargest).clamp_min(1e-30);
-  return {WeightFormat::kFp8Rows, w.out, w.in, (wide / scales).to(at::kFloat8_e4m3fn), scales, {},
+  return {WeightFormat::kFp8Rows,
+          w.out,
+          w.in,
+          (wide / scales).to(at::kFloat8_e4m3fn),
+          scales,
+          {},
           w.bias};
 }
 

@@ -11,15 +11,15 @@
 namespace lorry::ops {
 
 enum class WeightFormat {
-  kDense,       ///< data (out, in), any float dtype
-  kPacked,      ///< data: oneDNN's own layout of a bfloat16 or float32 matrix; CPU only, no gradient
-  kNf4,         ///< data (out * in / 2) uint8, two codes a byte, high half first; scales: largest
-                ///< magnitude of each 64 numbers, float32. As bitsandbytes without double quantising
-  kInt4Groups,  ///< data (out, in / 2) uint8, low half first; scales and second_scales (out, in / 128)
-                ///< float32: number = (code - 8) * scale + second_scale
+  kDense,   ///< data (out, in), any float dtype
+  kPacked,  ///< data: oneDNN's own layout of a bfloat16 or float32 matrix; CPU only, no gradient
+  kNf4,     ///< data (out * in / 2) uint8, two codes a byte, high half first; scales: largest
+            ///< magnitude of each 64 numbers, float32. As bitsandbytes without double quantising
+  kInt4Groups,  ///< data (out, in / 2) uint8, low half first; scales and second_scales (out, in /
+                ///< 128) float32: number = (code - 8) * scale + second_scale
   kFp8Rows,     ///< data (out, in) float8_e4m3fn; scales (out, 1) float32
-  kMxfp4,       ///< data (out, in / 2) uint8 e2m1 codes, low half first; scales (out, in / 32) uint8,
-                ///< 2^(scale - 127). OCP Microscaling Formats 1.0, as GPT-OSS is stored
+  kMxfp4,  ///< data (out, in / 2) uint8 e2m1 codes, low half first; scales (out, in / 32) uint8,
+           ///< 2^(scale - 127). OCP Microscaling Formats 1.0, as GPT-OSS is stored
 };
 
 /// One linear map's numbers. A value: copies share the tensors.

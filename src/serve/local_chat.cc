@@ -8,10 +8,10 @@
 #include <nlohmann/json.hpp>
 
 #include "base/cancel.h"
-#include "serve/answer_text.h"
+#include "generate/answer_text.h"
+#include "generate/scheduler.h"
 #include "serve/openai_api.h"
 #include "serve/prepare.h"
-#include "serve/scheduler.h"
 #include "serve/serve.h"
 #include "serve/served_models.h"
 
@@ -21,7 +21,7 @@ namespace {
 /// Events on their way from the scheduler's thread to the caller's.
 class EventQueue {
  public:
-  void push(TokenEvent event) {
+  void push(generate::TokenEvent event) {
     {
       std::lock_guard lock(mutex_);
       events_.push_back(std::move(event));
@@ -29,11 +29,11 @@ class EventQueue {
     wake_.notify_one();
   }
   /// nullopt after a tenth of a second without one.
-  std::optional<TokenEvent> pop() {
+  std::optional<generate::TokenEvent> pop() {
     std::unique_lock lock(mutex_);
     wake_.wait_for(lock, std::chrono::milliseconds(100), [this] { return !events_.empty(); });
     if (events_.empty()) return std::nullopt;
-    TokenEvent event = std::move(events_.front());
+    generate::TokenEvent event = std::move(events_.front());
     events_.pop_front();
     return event;
   }
@@ -41,12 +41,12 @@ class EventQueue {
  private:
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::deque<TokenEvent> events_;
+  std::deque<generate::TokenEvent> events_;
 };
 
 class SchedulerChat final : public LocalChat {
  public:
-  explicit SchedulerChat(SchedulerOptions options) : scheduler_(options) {}
+  explicit SchedulerChat(generate::SchedulerOptions options) : scheduler_(options) {}
 
   Result<> open(const ServeOptions& options) {
     LORRY_ASSIGN(models_, ServedModels::load(options, scheduler_));
@@ -77,19 +77,20 @@ class SchedulerChat final : public LocalChat {
 
  private:
   Result<std::string> run(const ServedModel& model, const ChatRequest& request,
-                          SequenceRequest sequence,
+                          generate::SequenceRequest sequence,
                           const std::function<bool(std::string_view)>& on_text) {
     const auto queue = std::make_shared<EventQueue>();
-    LORRY_ASSIGN(const Scheduler::Ticket ticket,
-                 scheduler_.submit(model.lane, std::move(sequence),
-                                   [queue](TokenEvent event) { queue->push(std::move(event)); }));
-    AnswerText text(model.chat->tokenizer(), request.skip_special_tokens, request.stop);
+    LORRY_ASSIGN(
+        const generate::Scheduler::Ticket ticket,
+        scheduler_.submit(model.queue, std::move(sequence),
+                          [queue](generate::TokenEvent event) { queue->push(std::move(event)); }));
+    generate::AnswerText text(model.chat->tokenizer(), request.skip_special_tokens, request.stop);
     std::string answer;
-    while (text.finish() == FinishReason::kNone) {
+    while (text.finish() == generate::FinishReason::kNone) {
       if (cancel_requested()) *ticket = true;
       const auto event = queue->pop();
       if (!event) continue;
-      if (event->finish == FinishReason::kError) return unavailable(event->error);
+      if (event->finish == generate::FinishReason::kError) return unavailable(event->error);
       const std::string piece = text.push(*event);
       answer += piece;
       if (!piece.empty() && on_text && !on_text(piece)) break;
@@ -99,13 +100,13 @@ class SchedulerChat final : public LocalChat {
   }
 
   std::unique_ptr<ServedModels> models_;
-  Scheduler scheduler_;  // ends before the models that it steps
+  generate::Scheduler scheduler_;  // ends before the models that it steps
 };
 
 }  // namespace
 
 Result<std::unique_ptr<LocalChat>> open_local_chat(const ServeOptions& options) {
-  SchedulerOptions scheduler;
+  generate::SchedulerOptions scheduler;
   scheduler.max_num_seqs = std::max<int64_t>(options.max_num_seqs, 1);
   auto chat = std::make_unique<SchedulerChat>(scheduler);
   LORRY_TRY(chat->open(options));

@@ -146,7 +146,7 @@ void read_response_format(Fields& fields) {
                 "what the model writes");
 }
 
-void read_common(Fields& fields, GenerationOptions& out, const model::SamplingParams& defaults) {
+void read_common(Fields& fields, GenerationOptions& out, const generate::SamplingParams& defaults) {
   out.sampling = defaults;
   auto& sampling = out.sampling;
   fields.read("temperature", sampling.temperature, 0, kInfinity);
@@ -338,7 +338,7 @@ std::variant<std::string, ApiError> requested_model(const Json& body) {
 }
 
 std::variant<ChatRequest, ApiError> parse_chat_request(const Json& body,
-                                                       const model::SamplingParams& defaults) {
+                                                       const generate::SamplingParams& defaults) {
   ChatRequest out;
   Fields fields(body);
   read_messages(fields, out);
@@ -361,7 +361,7 @@ std::variant<ChatRequest, ApiError> parse_chat_request(const Json& body,
 }
 
 std::variant<CompletionRequest, ApiError> parse_completion_request(
-    const Json& body, const model::SamplingParams& defaults) {
+    const Json& body, const generate::SamplingParams& defaults) {
   CompletionRequest out;
   Fields fields(body);
   read_prompts(fields, out);

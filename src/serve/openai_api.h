@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "base/json.h"
-#include "model/sampling.h"
+#include "generate/sampling.h"
 
 namespace lorry::serve {
 
@@ -36,7 +36,7 @@ ApiError context_length_error(int64_t max_model_len, int64_t prompt_tokens, std:
 
 /// What chat and plain completions have in common.
 struct GenerationOptions {
-  model::SamplingParams sampling;
+  generate::SamplingParams sampling;
   std::optional<uint64_t> seed;
   std::optional<int64_t> max_tokens;  ///< nullopt: the rest of the context
   std::vector<std::string> stop;
@@ -67,8 +67,8 @@ std::variant<Json, ApiError> parse_body(std::string_view body);
 std::variant<std::string, ApiError> requested_model(const Json& body);
 /// `defaults`: what the model's generation_config.json says.
 std::variant<ChatRequest, ApiError> parse_chat_request(const Json& body,
-                                                       const model::SamplingParams& defaults);
+                                                       const generate::SamplingParams& defaults);
 std::variant<CompletionRequest, ApiError> parse_completion_request(
-    const Json& body, const model::SamplingParams& defaults);
+    const Json& body, const generate::SamplingParams& defaults);
 
 }  // namespace lorry::serve

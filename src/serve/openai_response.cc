@@ -37,8 +37,8 @@ float finite(float logprob) { return std::max(logprob, -9999.0F); }
 
 }  // namespace
 
-std::string_view finish_reason_name(FinishReason reason) {
-  return reason == FinishReason::kLength ? "length" : "stop";
+std::string_view finish_reason_name(generate::FinishReason reason) {
+  return reason == generate::FinishReason::kLength ? "length" : "stop";
 }
 
 std::string sse(std::string_view json) { return fmt::format("data: {}\n\n", json); }
@@ -55,7 +55,7 @@ std::string text_chunk(const AnswerHead& head, size_t index, std::string_view te
   return choice_chunk(head, index, content, dump_json(logprobs), "null");
 }
 
-std::string finish_chunk(const AnswerHead& head, size_t index, FinishReason reason) {
+std::string finish_chunk(const AnswerHead& head, size_t index, generate::FinishReason reason) {
   return choice_chunk(head, index, head.chat ? R"("delta":{})" : R"("text":"")", "null",
                       fmt::format("\"{}\"", finish_reason_name(reason)));
 }
@@ -86,7 +86,7 @@ std::string LogprobWriter::token_text(int32_t id) const {
   return tokenizer_.decode(std::span(&id, 1), false);
 }
 
-Json LogprobWriter::entry(const TokenLogprob& token) const {
+Json LogprobWriter::entry(const generate::TokenLogprob& token) const {
   Json out;
   const std::string text = token_text(token.id);
   out["token"] = text;
@@ -95,11 +95,11 @@ Json LogprobWriter::entry(const TokenLogprob& token) const {
   return out;
 }
 
-void LogprobWriter::add(const TokenEvent& event) {
+void LogprobWriter::add(const generate::TokenEvent& event) {
   if (chat_) {
     Json one = entry({event.id, event.logprob});
     Json top = Json::array();
-    for (const TokenLogprob& token : event.top) top.push_back(entry(token));
+    for (const generate::TokenLogprob& token : event.top) top.push_back(entry(token));
     one["top_logprobs"] = std::move(top);
     if (pending_.is_null()) pending_["content"] = Json::array();
     pending_["content"].push_back(std::move(one));
@@ -111,7 +111,8 @@ void LogprobWriter::add(const TokenEvent& event) {
   }
   const std::string text = token_text(event.id);
   Json top = Json::object();
-  for (const TokenLogprob& token : event.top) top[token_text(token.id)] = finite(token.logprob);
+  for (const generate::TokenLogprob& token : event.top)
+    top[token_text(token.id)] = finite(token.logprob);
   top[text] = finite(event.logprob);
   pending_["text_offset"].push_back(text_offset_);
   pending_["token_logprobs"].push_back(finite(event.logprob));

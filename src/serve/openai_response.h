@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/json.h"
-#include "serve/generation.h"
+#include "generate/generation.h"
 #include "tokenizer/tokenizer.h"
 
 namespace lorry::serve {
@@ -34,7 +34,7 @@ struct Choice {
 };
 
 /// "stop", "length", ...
-std::string_view finish_reason_name(FinishReason reason);
+std::string_view finish_reason_name(generate::FinishReason reason);
 
 /// "data: {...}\n\n"
 std::string sse(std::string_view json);
@@ -45,7 +45,7 @@ std::string role_chunk(const AnswerHead& head, size_t index);
 /// A piece of text; `logprobs` may be null.
 std::string text_chunk(const AnswerHead& head, size_t index, std::string_view text,
                        const Json& logprobs);
-std::string finish_chunk(const AnswerHead& head, size_t index, FinishReason reason);
+std::string finish_chunk(const AnswerHead& head, size_t index, generate::FinishReason reason);
 std::string usage_chunk(const AnswerHead& head, const Usage& usage);
 std::string whole_answer(const AnswerHead& head, const std::vector<Choice>& choices,
                          const Usage& usage);
@@ -55,13 +55,13 @@ class LogprobWriter {
  public:
   LogprobWriter(const tokenizer::Tokenizer& tokenizer, bool chat, int64_t text_offset)
       : tokenizer_(tokenizer), chat_(chat), text_offset_(text_offset) {}
-  void add(const TokenEvent& event);
+  void add(const generate::TokenEvent& event);
   /// What was added since the last call; null if nothing was.
   Json take();
 
  private:
   std::string token_text(int32_t id) const;
-  Json entry(const TokenLogprob& token) const;
+  Json entry(const generate::TokenLogprob& token) const;
 
   const tokenizer::Tokenizer& tokenizer_;
   bool chat_;

@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
-#include "serve/answer_text.h"
+#include "generate/answer_text.h"
 #include "serve/openai_api.h"
 #include "serve/openai_response.h"
 #include "serve/prepare.h"
@@ -55,13 +55,13 @@ class Answer : public std::enable_shared_from_this<Answer> {
         options_(options) {}
 
   /// `echo`: text that goes in front of the answer.
-  void add(SequenceRequest sequence, std::string echo) {
+  void add(generate::SequenceRequest sequence, std::string echo) {
     parts_.push_back(
         std::make_unique<Part>(std::move(sequence), std::move(echo), model_, options_, head_.chat));
   }
   void add_prompt_tokens(int64_t tokens) { usage_.prompt_tokens += tokens; }
 
-  void start(Scheduler& scheduler) {
+  void start(generate::Scheduler& scheduler) {
     exchange_->on_close([weak = weak_from_this()] {
       if (const auto self = weak.lock()) self->cancel();
     });
@@ -77,22 +77,22 @@ class Answer : public std::enable_shared_from_this<Answer> {
 
  private:
   struct Part {
-    Part(SequenceRequest sequence, std::string echo, const ServedModel& model,
+    Part(generate::SequenceRequest sequence, std::string echo, const ServedModel& model,
          const GenerationOptions& options, bool chat)
         : request(std::move(sequence)),
           echo(std::move(echo)),
           text(model.chat->tokenizer(), options.skip_special_tokens, options.stop),
           logprobs(*model.chat->tokenizer(), chat, static_cast<int64_t>(this->echo.size())) {}
-    SequenceRequest request;
+    generate::SequenceRequest request;
     std::string echo;
-    AnswerText text;
+    generate::AnswerText text;
     LogprobWriter logprobs;
     std::string so_far;  // of a whole answer
-    Scheduler::Ticket ticket;
+    generate::Scheduler::Ticket ticket;
     bool finished = false;
   };
 
-  bool submit(Scheduler& scheduler, size_t i) {
+  bool submit(generate::Scheduler& scheduler, size_t i) {
     Part& part = *parts_[i];
     if (part.request.max_tokens == 0) {  // an echo alone
       part.finished = true;
@@ -100,7 +100,8 @@ class Answer : public std::enable_shared_from_this<Answer> {
     }
     ++open_;
     auto ticket = scheduler.submit(
-        model_.lane, std::move(part.request), [self = shared_from_this(), i](TokenEvent event) {
+        model_.queue, std::move(part.request),
+        [self = shared_from_this(), i](generate::TokenEvent event) {
           self->exchange_->post([self, i, event = std::move(event)] { self->take(i, event); });
         });
     if (ticket.ok()) {
@@ -120,14 +121,14 @@ class Answer : public std::enable_shared_from_this<Answer> {
     Part& part = *parts_[i];
     if (head_.chat) exchange_->write(role_chunk(head_, i));
     if (!part.echo.empty()) exchange_->write(text_chunk(head_, i, part.echo, Json()));
-    if (part.finished) exchange_->write(finish_chunk(head_, i, FinishReason::kLength));
+    if (part.finished) exchange_->write(finish_chunk(head_, i, generate::FinishReason::kLength));
   }
 
-  void take(size_t i, const TokenEvent& event) {
+  void take(size_t i, const generate::TokenEvent& event) {
     Part& part = *parts_[i];
     if (done_ || part.finished) return;
-    if (event.finish == FinishReason::kError) return fail(server_error(500, event.error));
-    if (event.finish == FinishReason::kCancelled)
+    if (event.finish == generate::FinishReason::kError) return fail(server_error(500, event.error));
+    if (event.finish == generate::FinishReason::kCancelled)
       return fail(server_error(503, "the server is stopping"));
     const std::string text = part.text.push(event);
     if (options_.top_logprobs >= 0 && !event.is_stop) part.logprobs.add(event);
@@ -139,8 +140,8 @@ class Answer : public std::enable_shared_from_this<Answer> {
     } else {
       part.so_far += text;
     }
-    const FinishReason finish = part.text.finish();
-    if (finish == FinishReason::kNone) return;
+    const generate::FinishReason finish = part.text.finish();
+    if (finish == generate::FinishReason::kNone) return;
     part.finished = true;
     *part.ticket = true;  // a stop string: the scheduler does not know yet
     if (stream_) exchange_->write(finish_chunk(head_, i, finish));
@@ -157,11 +158,12 @@ class Answer : public std::enable_shared_from_this<Answer> {
     }
     std::vector<Choice> choices;
     for (auto& part : parts_) {
-      const FinishReason finish = part->text.finish();
-      choices.push_back({part->echo + part->so_far,
-                         std::string(finish_reason_name(
-                             finish == FinishReason::kNone ? FinishReason::kLength : finish)),
-                         part->logprobs.take()});
+      const generate::FinishReason finish = part->text.finish();
+      choices.push_back(
+          {part->echo + part->so_far,
+           std::string(finish_reason_name(
+               finish == generate::FinishReason::kNone ? generate::FinishReason::kLength : finish)),
+           part->logprobs.take()});
     }
     respond_json(*exchange_, whole_answer(head_, choices, usage_));
   }
@@ -202,7 +204,7 @@ std::optional<ApiError> add_prompt(Answer& answer, const ServedModel& model,
   for (int64_t i = 0; i < options.n; ++i) {
     auto sequence = make_sequence(model, options, prompt, choice++, chat);
     if (auto* error = std::get_if<ApiError>(&sequence)) return *error;
-    answer.add(std::move(std::get<SequenceRequest>(sequence)), echo);
+    answer.add(std::move(std::get<generate::SequenceRequest>(sequence)), echo);
   }
   answer.add_prompt_tokens(static_cast<int64_t>(prompt.size()));
   return std::nullopt;
@@ -215,7 +217,8 @@ AnswerHead make_head(const Json& body, const ServedModel& model, const Generatio
           options.stream && options.include_usage};
 }
 
-std::optional<ApiError> start_chat(const Json& body, const ServedModel& model, Scheduler& scheduler,
+std::optional<ApiError> start_chat(const Json& body, const ServedModel& model,
+                                   generate::Scheduler& scheduler,
                                    const std::shared_ptr<HttpExchange>& exchange) {
   auto parsed = parse_chat_request(body, model.defaults);
   if (auto* error = std::get_if<ApiError>(&parsed)) return *error;
@@ -232,7 +235,7 @@ std::optional<ApiError> start_chat(const Json& body, const ServedModel& model, S
 }
 
 std::optional<ApiError> start_completion(const Json& body, const ServedModel& model,
-                                         Scheduler& scheduler,
+                                         generate::Scheduler& scheduler,
                                          const std::shared_ptr<HttpExchange>& exchange) {
   auto parsed = parse_completion_request(body, model.defaults);
   if (auto* error = std::get_if<ApiError>(&parsed)) return *error;
@@ -292,7 +295,7 @@ void respond_wrong_method(HttpExchange& exchange, const HttpRequest& request,
 
 }  // namespace
 
-void OpenAiService::set_ready(const ServedModels* models, Scheduler* scheduler) {
+void OpenAiService::set_ready(const ServedModels* models, generate::Scheduler* scheduler) {
   scheduler_ = scheduler;
   models_ = models;
 }

@@ -5,8 +5,8 @@
 #include <memory>
 #include <string>
 
+#include "generate/scheduler.h"
 #include "serve/http_server.h"
-#include "serve/scheduler.h"
 #include "serve/served_models.h"
 
 namespace lorry::serve {
@@ -17,7 +17,7 @@ class OpenAiService {
   explicit OpenAiService(std::string api_key) : api_key_(std::move(api_key)) {}
 
   /// Both must outlive the server that calls `handle`.
-  void set_ready(const ServedModels* models, Scheduler* scheduler);
+  void set_ready(const ServedModels* models, generate::Scheduler* scheduler);
   void handle(const HttpRequest& request, const std::shared_ptr<HttpExchange>& exchange) const;
 
   /// The body of an error that HTTP itself raises.
@@ -31,7 +31,7 @@ class OpenAiService {
 
   std::string api_key_;
   std::atomic<const ServedModels*> models_{nullptr};
-  std::atomic<Scheduler*> scheduler_{nullptr};
+  std::atomic<generate::Scheduler*> scheduler_{nullptr};
 };
 
 }  // namespace lorry::serve

@@ -56,10 +56,10 @@ std::variant<std::vector<int32_t>, ApiError> completion_prompt(
   return ApiError{400, "'prompt' is empty", "invalid_request_error", "prompt", {}};
 }
 
-std::variant<SequenceRequest, ApiError> make_sequence(const ServedModel& model,
-                                                      const GenerationOptions& options,
-                                                      std::vector<int32_t> prompt, int64_t choice,
-                                                      bool chat) {
+std::variant<generate::SequenceRequest, ApiError> make_sequence(const ServedModel& model,
+                                                                const GenerationOptions& options,
+                                                                std::vector<int32_t> prompt,
+                                                                int64_t choice, bool chat) {
   const auto length = static_cast<int64_t>(prompt.size());
   const char* param = chat ? "messages" : "prompt";
   if (length >= model.max_model_len)
@@ -70,7 +70,7 @@ std::variant<SequenceRequest, ApiError> make_sequence(const ServedModel& model,
                     "invalid_request_error",
                     param,
                     {}};
-  SequenceRequest out;
+  generate::SequenceRequest out;
   out.prompt = std::move(prompt);
   out.sampling = options.sampling;
   out.logit_bias = options.logit_bias;

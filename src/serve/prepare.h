@@ -6,7 +6,7 @@
 #include <variant>
 #include <vector>
 
-#include "serve/generation.h"
+#include "generate/generation.h"
 #include "serve/openai_api.h"
 #include "serve/served_models.h"
 
@@ -20,9 +20,9 @@ std::variant<std::vector<int32_t>, ApiError> completion_prompt(
 
 /// Sequence `choice` of a request. `param` is the field that holds the prompt, for the error of one
 /// that is too long. max_tokens is cut to what the context leaves.
-std::variant<SequenceRequest, ApiError> make_sequence(const ServedModel& model,
-                                                      const GenerationOptions& options,
-                                                      std::vector<int32_t> prompt, int64_t choice,
-                                                      bool chat);
+std::variant<generate::SequenceRequest, ApiError> make_sequence(const ServedModel& model,
+                                                                const GenerationOptions& options,
+                                                                std::vector<int32_t> prompt,
+                                                                int64_t choice, bool chat);
 
 }  // namespace lorry::serve

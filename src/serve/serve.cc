@@ -9,9 +9,9 @@
 
 #include "base/cancel.h"
 #include "base/log.h"
+#include "generate/scheduler.h"
 #include "serve/http_server.h"
 #include "serve/openai_service.h"
-#include "serve/scheduler.h"
 #include "serve/served_models.h"
 
 namespace lorry::serve {
@@ -19,8 +19,8 @@ namespace {
 
 constexpr std::chrono::seconds kGrace{5};  // for running requests, once a stop is asked for
 
-SchedulerOptions scheduler_options(const ServeOptions& options) {
-  SchedulerOptions out;
+generate::SchedulerOptions scheduler_options(const ServeOptions& options) {
+  generate::SchedulerOptions out;
   out.max_num_seqs = options.max_num_seqs;
   return out;
 }
@@ -31,7 +31,7 @@ struct Loading {
   explicit Loading(const ServeOptions& serve_options)
       : options(serve_options), scheduler(scheduler_options(serve_options)) {}
   const ServeOptions options;
-  Scheduler scheduler;
+  generate::Scheduler scheduler;
   std::promise<Result<std::unique_ptr<ServedModels>>> models;
 };
 
@@ -56,7 +56,7 @@ Result<> serve(const ServeOptions& options) {
   const auto begin = std::chrono::steady_clock::now();
   OpenAiService service(options.api_key);
   const auto loading = std::make_shared<Loading>(options);
-  Scheduler& scheduler = loading->scheduler;
+  generate::Scheduler& scheduler = loading->scheduler;
   std::unique_ptr<ServedModels> models;
 
   // The port first: who waits for the server sees 503 while the model loads, and a port that is

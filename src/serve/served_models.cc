@@ -8,27 +8,17 @@
 #include <optional>
 
 #include "base/log.h"
-#include "serve/step_model.h"
+#include "generate/step_model.h"
+#include "generate/stop_ids.h"
+#include "hub/model_dir.h"
 #include "store/bucket.h"
 #include "store/layout.h"
 
 namespace lorry::serve {
 namespace {
 
-Result<Json> read_json(const store::Bucket& bucket, const std::string& path) {
-  LORRY_ASSIGN(const std::string text, bucket.read(path));
-  return parse_json(text, path);
-}
-
-/// null if there is no such file.
-Result<Json> read_optional_json(const store::Bucket& bucket, const std::string& path) {
-  LORRY_ASSIGN(const bool there, bucket.exists(path));
-  if (!there) return Json();
-  return read_json(bucket, path);
-}
-
-model::SamplingParams sampling_defaults(const Json& generation_config) {
-  model::SamplingParams params;
+generate::SamplingParams sampling_defaults(const Json& generation_config) {
+  generate::SamplingParams params;
   const auto read = [&](const char* name, auto& out) {
     if (!generation_config.is_object()) return;
     const auto it = generation_config.find(name);
@@ -40,26 +30,6 @@ model::SamplingParams sampling_defaults(const Json& generation_config) {
   read("min_p", params.min_p);
   read("repetition_penalty", params.repetition_penalty);
   return params;
-}
-
-void add_once(std::vector<int32_t>& ids, int64_t id) {
-  if (std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(static_cast<int32_t>(id));
-}
-
-/// The special token that ends an assistant's turn, as training masks it; models that were trained
-/// from a base checkpoint end with it though their config knows only the end of text.
-std::optional<int32_t> end_of_turn(const chat::Chat& chat) {
-  if (!chat.has_template()) return std::nullopt;
-  const Json messages = Json::array(
-      {{{"role", "user"}, {"content", "a"}}, {{"role", "assistant"}, {"content", "b"}}});
-  const auto example = chat.encode_example(messages, Json());
-  if (!example.ok()) return std::nullopt;
-  for (size_t i = example->input_ids.size(); i-- > 0;) {
-    if (!example->assistant_masks[i]) continue;
-    const int32_t id = example->input_ids[i];
-    return chat.tokenizer()->is_special(id) ? std::optional(id) : std::nullopt;
-  }
-  return std::nullopt;
 }
 
 /// The first value of `key` at any depth: stages group what they record in their own ways.
@@ -96,7 +66,7 @@ struct Weights {
 /// The steps of ServedModels::load.
 class ModelLoader {
  public:
-  ModelLoader(const ServeOptions& options, Scheduler& scheduler)
+  ModelLoader(const ServeOptions& options, generate::Scheduler& scheduler)
       : options_(options), scheduler_(scheduler) {}
 
   Result<std::unique_ptr<ServedModels>> run() {
@@ -152,43 +122,31 @@ class ModelLoader {
   }
 
   Result<Weights> load_weights(const std::string& dir) {
+    LORRY_ASSIGN(const auto files, hub::ModelDir::open(*bucket_, dir));
     Weights weights;
-    LORRY_ASSIGN(weights.generation_config,
-                 read_optional_json(*bucket_, dir + "/generation_config.json"));
-    LORRY_ASSIGN(const model::ModelSpec spec, model::load_model_spec(*bucket_, dir));
+    weights.generation_config = files.generation_config();
+    LORRY_ASSIGN(const model::ModelSpec spec, model::load_model_spec(files));
     LORRY_ASSIGN(const at::ScalarType dtype,
                  ops::resolve_dtype(options_.dtype, spec.dtype, device_));
-    LORRY_ASSIGN(weights.transformer, model::Transformer::load(
-                                          *bucket_, dir, {dtype, device_, device_.is_cpu()}));
+    LORRY_ASSIGN(weights.transformer,
+                 model::Transformer::load(*bucket_, dir, {dtype, device_, device_.is_cpu()}));
     return weights;
-  }
-
-  Result<std::shared_ptr<const chat::Chat>> load_chat(const std::string& dir) {
-    return chat::Chat::load([&](std::string_view name) -> Result<std::optional<std::string>> {
-      const std::string path = store::join_path(dir, name);
-      LORRY_ASSIGN(const bool there, bucket_->exists(path));
-      if (!there) return std::optional<std::string>();
-      LORRY_ASSIGN(std::string text, bucket_->read(path));
-      return std::optional<std::string>(std::move(text));
-    });
   }
 
   Result<ServedModel> describe(const std::string& dir, const Weights& weights) {
     ServedModel served;
-    LORRY_ASSIGN(served.chat, load_chat(dir));
+    LORRY_ASSIGN(served.chat, chat::Chat::load(hub::text_files(*bucket_, dir)));
     served.defaults = sampling_defaults(weights.generation_config);
     const auto& config = weights.transformer->spec();
-    for (int64_t id : config.eos_token_ids) add_once(served.stop_ids, id);
-    if (const auto id = served.chat->tokenizer()->eos_id()) add_once(served.stop_ids, *id);
-    served.chat_stop_ids = served.stop_ids;
-    if (const auto id = end_of_turn(*served.chat)) add_once(served.chat_stop_ids, *id);
+    served.stop_ids = generate::text_stop_ids(config.eos_token_ids, *served.chat);
+    served.chat_stop_ids = generate::chat_stop_ids(config.eos_token_ids, *served.chat);
     served.vocab_size = config.vocab_size;
     served.max_model_len = config.max_position_embeddings;
     if (options_.max_model_len > served.max_model_len && served.max_model_len > 0)
       return usage_error(fmt::format("--max-model-len {}: the model's context is {} tokens",
                                      options_.max_model_len, served.max_model_len));
     if (options_.max_model_len > 0) served.max_model_len = options_.max_model_len;
-    served.lane = transformers_.size();
+    served.queue = transformers_.size();
     transformers_.push_back(weights.transformer);
     return served;
   }
@@ -224,18 +182,18 @@ class ModelLoader {
 
   /// A cache for each set of weights, once all of them are in memory.
   Result<> make_caches() {
-    for (size_t lane = 0; lane < transformers_.size(); ++lane) {
+    for (size_t queue = 0; queue < transformers_.size(); ++queue) {
       int64_t max_len = 0;
       for (const auto& served : models_->models_) {
-        if (served.lane == lane) max_len = served.max_model_len;
+        if (served.queue == queue) max_len = served.max_model_len;
       }
-      const auto share = static_cast<int64_t>(transformers_.size() - lane);
-      const int64_t tokens = choose_kv_cache_tokens(*transformers_[lane], options_.kv_cache_tokens,
-                                                    options_.max_num_seqs * max_len, share);
-      auto model = make_step_model(transformers_[lane], tokens);
+      const auto share = static_cast<int64_t>(transformers_.size() - queue);
+      const int64_t tokens = generate::choose_kv_cache_tokens(
+          *transformers_[queue], options_.kv_cache_tokens, options_.max_num_seqs * max_len, share);
+      auto model = generate::make_step_model(transformers_[queue], tokens);
       const int64_t capacity = model->capacity_tokens();
       for (auto& served : models_->models_) {
-        if (served.lane != lane || served.max_model_len <= capacity) continue;
+        if (served.queue != queue || served.max_model_len <= capacity) continue;
         log::warn("the cache has room for {} tokens, so {} takes that many instead of {}", capacity,
                   served.name, served.max_model_len);
         served.max_model_len = capacity;
@@ -246,17 +204,17 @@ class ModelLoader {
   }
 
   const ServeOptions& options_;
-  Scheduler& scheduler_;
+  generate::Scheduler& scheduler_;
   std::shared_ptr<store::Bucket> bucket_;
   at::Device device_{at::kCPU};
   std::string adapter_dir_, fused_dir_;
   Json done_info_;
-  std::vector<std::shared_ptr<model::Transformer>> transformers_;  // by lane
+  std::vector<std::shared_ptr<model::Transformer>> transformers_;  // by queue
   std::unique_ptr<ServedModels> models_ = std::make_unique<ServedModels>();
 };
 
 Result<std::unique_ptr<ServedModels>> ServedModels::load(const ServeOptions& options,
-                                                         Scheduler& scheduler) {
+                                                         generate::Scheduler& scheduler) {
   try {
     return ModelLoader(options, scheduler).run();
   } catch (const std::exception& e) {

@@ -9,9 +9,9 @@
 
 #include "base/result.h"
 #include "chat/chat.h"
+#include "generate/sampling.h"
+#include "generate/scheduler.h"
 #include "model/lora.h"
-#include "model/sampling.h"
-#include "serve/scheduler.h"
 #include "serve/serve.h"
 
 namespace lorry::serve {
@@ -20,10 +20,10 @@ namespace lorry::serve {
 struct ServedModel {
   std::string name;
   std::string parent;  ///< of a fine-tuned model: its base
-  size_t lane = 0;     ///< the scheduler's index of its weights
+  size_t queue = 0;    ///< the scheduler's index of its weights
   std::shared_ptr<const model::LoraAdapter> adapter;
   std::shared_ptr<const chat::Chat> chat;
-  model::SamplingParams defaults;      ///< from generation_config.json
+  generate::SamplingParams defaults;   ///< from generation_config.json
   std::vector<int32_t> stop_ids;       ///< the model's and the tokenizer's end of text
   std::vector<int32_t> chat_stop_ids;  ///< and the template's end of turn
   int64_t max_model_len = 0;
@@ -37,7 +37,7 @@ class ServedModels {
   /// base's weights, or from `fused` where there is no adapter. Hands the weights to `scheduler`,
   /// which is not yet started. Refuses artefacts made with another template or tokenizer.
   static Result<std::unique_ptr<ServedModels>> load(const ServeOptions& options,
-                                                    Scheduler& scheduler);
+                                                    generate::Scheduler& scheduler);
 
   /// By name, further name, or a path that ends in done/{model}/{dataset}/fused; empty: the
   /// fine-tuned model if there is one, else the base. nullptr if there is none.

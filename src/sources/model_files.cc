@@ -1,27 +1,18 @@
 #include "sources/model_files.h"
 
-#include <arrow/io/interfaces.h>
+#include <arrow/io/interfaces.h>  // RandomAccessFile
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
-#include <cstring>
-#include <map>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <set>
 
 #include "base/json.h"
-#include "store/arrow_error.h"
 
 namespace lorry::sources {
 namespace {
 
-constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // as the safetensors library limits it
-constexpr int64_t kFirstRead = 256 << 10;          // most headers whole, in one request
 constexpr char kIndex[] = "model.safetensors.index.json";
-
-static_assert(std::endian::native == std::endian::little, "safetensors headers are little-endian");
 
 using Names = std::vector<std::string>;
 
@@ -58,20 +49,10 @@ Result<> check_is_model(const ModelSource& source) {
 }
 
 /// What the index says each file holds.
-Result<std::map<std::string, Names>> read_index(const ModelSource& source) {
-  const ModelFile& index_file = *source.find(kIndex);
-  LORRY_ASSIGN(const auto text, read_whole(index_file));
-  LORRY_ASSIGN(const auto index, parse_json(text, index_file.path));
-  const auto map = index.is_object() ? index.find("weight_map") : index.end();
-  if (map == index.end() || !map->is_object() || map->empty())
-    return corrupt_data(fmt::format("{} has no weight_map", index_file.path));
-  std::map<std::string, Names> tensors;
-  for (const auto& [tensor, file] : map->items()) {
-    if (!file.is_string() || file.get<std::string>().find('/') != std::string::npos)
-      return corrupt_data(fmt::format("{}: {} has no file name", index_file.path, tensor));
-    tensors[file.get<std::string>()].push_back(tensor);
-  }
-  return tensors;
+Result<hub::WeightIndex> read_index(const ModelSource& source) {
+  const ModelFile& file = *source.find(kIndex);
+  LORRY_ASSIGN(const auto text, read_whole(file));
+  return hub::parse_weight_index(text, file.path);
 }
 
 Result<Names> choose_weights(const ModelSource& source) {
@@ -104,70 +85,11 @@ Result<Names> choose_weights(const ModelSource& source) {
       fmt::format("{} has no weights: no model.safetensors and no {}", source.name, kIndex));
 }
 
-/// [begin, end) of one tensor's data, or nullopt if the entry is not as it must be.
-std::optional<std::pair<uint64_t, uint64_t>> data_range(const Json& tensor) {
-  const auto offsets = tensor.is_object() ? tensor.find("data_offsets") : tensor.end();
-  if (offsets == tensor.end() || !offsets->is_array() || offsets->size() != 2) return std::nullopt;
-  if (!(*offsets)[0].is_number_unsigned() || !(*offsets)[1].is_number_unsigned())
-    return std::nullopt;
-  const uint64_t begin = (*offsets)[0], end = (*offsets)[1];
-  if (end < begin) return std::nullopt;
-  return std::pair{begin, end};
-}
-
-/// The names of the tensors; checks the file's length against the header.
-Result<std::set<std::string>> check_header(const ModelFile& file, std::string_view text) {
-  const std::string& path = file.path;
-  LORRY_ASSIGN(const auto header, parse_json(text.substr(8), path + " (header)"));
-  if (!header.is_object()) return corrupt_data(fmt::format("{} is not a safetensors file", path));
-  std::set<std::string> names;
-  uint64_t data_bytes = 0;
-  for (const auto& [name, tensor] : header.items()) {
-    if (name == "__metadata__") continue;
-    const auto range = data_range(tensor);
-    if (!range)
-      return corrupt_data(fmt::format("{}: tensor {} has no valid data_offsets", path, name));
-    data_bytes = std::max(data_bytes, range->second);
-    names.insert(name);
-  }
-  const uint64_t size = uint64_t(file.bytes), expected = text.size() + data_bytes;
-  if (size < expected)
-    return corrupt_data(
-        fmt::format("{} is truncated: {} bytes of {}; fetch it again", path, size, expected));
-  if (size > expected)
-    return corrupt_data(fmt::format("{} is {} bytes long, its header says {}; fetch it again", path,
-                                    size, expected));
-  return names;
-}
-
 }  // namespace
 
-Result<std::string> read_safetensors_header(const ModelFile& file) {
-  const std::string& path = file.path;
-  const uint64_t size = uint64_t(file.bytes);
-  if (size < 8)
-    return corrupt_data(
-        fmt::format("{} is truncated: {} bytes, too short for a safetensors file", path, size));
+Result<hub::SafetensorsHeader> read_header(const ModelFile& file) {
   LORRY_ASSIGN(const auto opened, file.open());
-  std::string text(size_t(std::min(file.bytes, kFirstRead)), '\0');
-  const auto read = [&](int64_t offset, int64_t bytes) -> Result<> {
-    LORRY_ASSIGN(const int64_t got,
-                 store::from_arrow(opened->ReadAt(offset, bytes, text.data() + offset), path));
-    if (got != bytes) return corrupt_data(fmt::format("{} is shorter than it was", path));
-    return {};
-  };
-  LORRY_TRY(read(0, int64_t(text.size())));
-  uint64_t header_bytes = 0;
-  std::memcpy(&header_bytes, text.data(), 8);
-  if (header_bytes > kMaxHeaderBytes)
-    return corrupt_data(fmt::format("{} is not a safetensors file", path));
-  if (header_bytes > size - 8)
-    return corrupt_data(fmt::format("{} is truncated: {} bytes, its header alone needs {}", path,
-                                    size, 8 + header_bytes));
-  const auto have = int64_t(text.size()), want = int64_t(8 + header_bytes);
-  text.resize(size_t(want));
-  if (want > have) LORRY_TRY(read(have, want - have));
-  return text;
+  return hub::read_safetensors_header(*opened, file.path, file.bytes);
 }
 
 Result<std::vector<ModelFile>> choose_model_files(const ModelSource& source) {
@@ -187,17 +109,16 @@ Result<std::vector<ModelFile>> choose_model_files(const ModelSource& source) {
 }
 
 Result<> check_weights(const ModelSource& source, const std::vector<ModelFile>& files) {
-  std::map<std::string, Names> index;
+  hub::WeightIndex index;
   const auto has_index = [](const ModelFile& file) { return file.name == kIndex; };
   if (std::any_of(files.begin(), files.end(), has_index)) {
     LORRY_ASSIGN(index, read_index(source));
   }
   for (const auto& file : files) {
     if (!file.name.ends_with(".safetensors")) continue;
-    LORRY_ASSIGN(const auto text, read_safetensors_header(file));
-    LORRY_ASSIGN(const auto have, check_header(file, text));
+    LORRY_ASSIGN(const auto header, read_header(file));
     for (const auto& name : index[file.name])
-      if (!have.contains(name))
+      if (!header.tensors.contains(name))
         return corrupt_data(
             fmt::format("{} has no tensor {}, which {} says it holds", file.path, name, kIndex));
   }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "hub/safetensors_header.h"
 #include "sources/model_source.h"
 
 namespace lorry::sources {
@@ -19,9 +20,7 @@ Result<std::vector<ModelFile>> choose_model_files(const ModelSource& source);
 /// it does. Reads headers only.
 Result<> check_weights(const ModelSource& source, const std::vector<ModelFile>& files);
 
-/// A safetensors file's 8 bytes of length and its header. Fails with corrupt data, naming the file
-/// and the bytes, if they are broken or the file is not as long as the header says.
-/// Format: https://huggingface.co/docs/safetensors (8 bytes header length, JSON, data).
-Result<std::string> read_safetensors_header(const ModelFile& file);
+/// The header of a safetensors file, checked against the file's length.
+Result<hub::SafetensorsHeader> read_header(const ModelFile& file);
 
 }  // namespace lorry::sources

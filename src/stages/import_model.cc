@@ -85,6 +85,11 @@ class TemporaryDirectory {
   fs::path path_;
 };
 
+Result<std::string> header_bytes(const sources::ModelFile& file) {
+  LORRY_ASSIGN(auto header, sources::read_header(file));
+  return std::move(header.bytes);
+}
+
 /// The JSON files and the headers of the weights of a model that is elsewhere, as a directory: the
 /// tensors are holes, so that it costs no space.
 Result<TemporaryDirectory> sketch(const std::vector<sources::ModelFile>& files) {
@@ -92,8 +97,7 @@ Result<TemporaryDirectory> sketch(const std::vector<sources::ModelFile>& files) 
   for (const auto& file : files) {
     const bool weights = file.name.ends_with(".safetensors");
     if (!weights && !file.name.ends_with(".json")) continue;
-    LORRY_ASSIGN(const auto text,
-                 weights ? sources::read_safetensors_header(file) : sources::read_whole(file));
+    LORRY_ASSIGN(const auto text, weights ? header_bytes(file) : sources::read_whole(file));
     const auto path = directory.path() / file.name;
     std::ofstream(path, std::ios::binary) << text;
     std::error_code error;

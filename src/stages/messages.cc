@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "data/shard.h"
+#include "hub/model_dir.h"
 #include "store/layout.h"
 
 namespace lorry::stages {
@@ -169,14 +170,7 @@ std::string why_no_target(const chat::EncodedExample& example) {
 Result<std::shared_ptr<const chat::Chat>> load_chat(const store::Bucket& bucket,
                                                     const std::string& model) {
   const std::string dir = store::model_dir(model);
-  const auto read = [&](std::string_view name) -> Result<std::optional<std::string>> {
-    const std::string path = store::join_path(dir, name);
-    LORRY_ASSIGN(const bool there, bucket.exists(path));
-    if (!there) return std::optional<std::string>();
-    LORRY_ASSIGN(auto text, bucket.read(path));
-    return std::optional<std::string>(std::move(text));
-  };
-  return chat::Chat::load(read).with_context(dir);
+  return chat::Chat::load(hub::text_files(bucket, dir)).with_context(dir);
 }
 
 }  // namespace lorry::stages

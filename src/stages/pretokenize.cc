@@ -15,6 +15,7 @@
 #include "stages/pieces.h"
 #include "stages/token_counts.h"
 #include "store/layout.h"
+#include "store/owner.h"
 
 namespace lorry::stages {
 namespace {
@@ -315,7 +316,7 @@ Result<std::optional<PretokenizeReport>> find_finished(const PretokenizeOptions&
                                                        const Inputs& inputs) {
   const std::string target = store::model_ready_dir(options.model, options.dataset);
   LORRY_ASSIGN(const auto known, options.bucket->read_info(target));
-  if (known) LORRY_TRY(check_owner(target, *known, options.model, options.dataset));
+  if (known) LORRY_TRY(store::check_owner(target, *known, options.model, options.dataset));
   if (!known || options.fresh || known->value("inputs", "") != inputs.info["inputs"]) {
     return std::optional<PretokenizeReport>();
   }
@@ -328,16 +329,6 @@ Result<std::optional<PretokenizeReport>> find_finished(const PretokenizeOptions&
 }
 
 }  // namespace
-
-Result<> check_owner(const std::string& dir, const Json& info, const std::string& model,
-                     const std::string& dataset) {
-  const std::string owner = info.value("model", model), other = info.value("dataset", dataset);
-  if (owner == model && other == dataset) return {};
-  return invalid_input(fmt::format(
-      "{} belongs to the model {} and the data set {}, whose names together are those of {} and "
-      "{}; import one of them under another name",
-      dir, owner, other, model, dataset));
-}
 
 Result<PretokenizeReport> pretokenize(const PretokenizeOptions& options) {
   LORRY_TRY(check(options));

@@ -50,11 +50,6 @@ Result<PretokenizeReport> pretokenize(const PretokenizeOptions& options);
 /// The word for PretokenizeOptions::train_on.
 chat::TrainOn train_on_from(const std::string& name);
 
-/// Names with slashes can meet in one directory (`a` and `b/c`, `a/b` and `c`): fails unless its
-/// info.json is of these two.
-Result<> check_owner(const std::string& dir, const Json& info, const std::string& model,
-                     const std::string& dataset);
-
 /// Whether the standardized data set is another now than when the tokens whose info.json is `info`
 /// were made of it. A data set that is gone leaves its tokens as they are.
 Result<bool> tokens_are_stale(const store::Bucket& bucket, const Json& info,

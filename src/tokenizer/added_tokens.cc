@@ -91,7 +91,7 @@ std::optional<StringFinder::Match> StringFinder::find(std::string_view text, siz
   return std::nullopt;
 }
 
-void AddedTokens::add(AddedToken token, const TokenMap& vocab, const Normalize& normalize) {
+void AddedTokens::add(AddedToken token, const WordModel& model, const Normalize& normalize) {
   if (token.content.empty()) return;
   if (const auto known = ids_.find(token.content);
       known != ids_.end() && by_id_[known->second] == token) {
@@ -100,10 +100,10 @@ void AddedTokens::add(AddedToken token, const TokenMap& vocab, const Normalize& 
   int32_t id;
   if (const auto known = find(token.content)) {
     id = *known;
-  } else if (const auto in_vocab = vocab.find(token.content)) {
+  } else if (const auto in_vocab = model.vocab().find(token.content)) {
     id = *in_vocab;
   } else {
-    const auto size = static_cast<int32_t>(vocab.size());
+    const auto size = static_cast<int32_t>(model.vocab_size());
     const int32_t last = by_id_.empty() ? -1 : by_id_.rbegin()->first;
     id = last >= 0 && (last >= size || size == 0) ? last + 1 : size;
   }

@@ -11,7 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "tokenizer/token_map.h"
+#include "tokenizer/word_model.h"
 
 namespace lorry::tokenizer {
 
@@ -63,7 +63,7 @@ class AddedTokens {
 
   /// Registers a token as the peer's add_tokens does: the id that the content has already, in here
   /// or in the vocabulary, or else the next free one.
-  void add(AddedToken token, const TokenMap& vocab, const Normalize& normalize);
+  void add(AddedToken token, const WordModel& model, const Normalize& normalize);
   /// After the last add().
   void build(bool split_special_tokens);
 

@@ -138,6 +138,7 @@ Result<std::unique_ptr<WordModel>> load_unigram(const dom::object& model,
   if (model["vocab"].get(list)) return bad_json("model: no list 'vocab'");
   TokenMap vocab;
   std::vector<double> scores;
+  std::vector<WordModel::RepeatedToken> repeated;
   vocab.reserve(list.size());
   scores.reserve(list.size());
   for (const dom::element item : list) {
@@ -149,6 +150,7 @@ Result<std::unique_ptr<WordModel>> load_unigram(const dom::object& model,
                       " of 'vocab' is not a piece and its score");
     }
     if (scores.size() > static_cast<size_t>(kMaxId)) return bad_json("model: too many pieces");
+    if (const auto known = vocab.find(piece)) repeated.push_back({*known, std::string(piece)});
     vocab.insert(piece, static_cast<int32_t>(scores.size()));
     scores.push_back(as_the_peer_reads(score));
   }
@@ -161,8 +163,8 @@ Result<std::unique_ptr<WordModel>> load_unigram(const dom::object& model,
   if (unknown < 0 || unknown > kMaxId) return bad_json("model: unk_id is not an id");
   const bool byte_fallback = !choice.own_options && model_flag(model, "byte_fallback");
   LORRY_ASSIGN(std::unique_ptr<WordModel> unigram,
-               Unigram::create(std::move(vocab), std::move(scores), static_cast<int32_t>(unknown),
-                               byte_fallback));
+               Unigram::create(std::move(vocab), std::move(repeated), std::move(scores),
+                               static_cast<int32_t>(unknown), byte_fallback));
   return unigram;
 }
 

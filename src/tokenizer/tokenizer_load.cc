@@ -89,7 +89,7 @@ Result<std::unique_ptr<Tokenizer::Impl>> Tokenizer::Impl::load(const TokenizerFi
   LORRY_ASSIGN(t->decoder, Decoder::parse(plan.decoder));
   LORRY_ASSIGN(t->model, load_model(model, plan.model, t->pre_tokenizer.byte_level()));
   for (AddedToken& token : plan.added_tokens) {
-    t->added.add(std::move(token), t->model->vocab(),
+    t->added.add(std::move(token), *t->model,
                  [&](std::string_view text) { return t->normalizer.apply(text); });
   }
   t->added.build(plan.split_special_tokens);
@@ -123,10 +123,12 @@ Result<> Tokenizer::Impl::wrap(const std::vector<std::string>& names, const Json
 void Tokenizer::Impl::fill_tables() {
   int32_t last = added.all().empty() ? -1 : added.all().rbegin()->first;
   model->vocab().for_each([&](std::string_view, int32_t id) { last = std::max(last, id); });
+  for (const auto& [id, token] : model->repeated()) last = std::max(last, id);
   const auto size = static_cast<size_t>(last + 1);
   tokens.resize(size);
   skipped.resize(size);
   model->vocab().for_each([&](std::string_view token, int32_t id) { tokens.set(id, token); });
+  for (const auto& [id, token] : model->repeated()) tokens.set(id, token);
   for (const auto& [id, token] : added.all()) tokens.set(id, *added.text_of(id));
   if (decoder.byte_level()) bytes.resize(size);
   for (int32_t id = 0; id <= last; ++id) {

@@ -48,22 +48,25 @@ PieceTrie::PieceTrie(std::vector<Piece> pieces) {
   for (uint32_t c = root.children; c < root.children + root.count; ++c) first_[nodes_[c].label] = c;
 }
 
-Result<std::unique_ptr<Unigram>> Unigram::create(TokenMap vocab, std::vector<double> scores,
-                                                 int32_t unknown, bool byte_fallback) {
+Result<std::unique_ptr<Unigram>> Unigram::create(TokenMap vocab,
+                                                 std::vector<RepeatedToken> repeated,
+                                                 std::vector<double> scores, int32_t unknown,
+                                                 bool byte_fallback) {
   if (unknown < 0 || static_cast<size_t>(unknown) >= scores.size()) {
     return invalid_input("tokenizer.json: model: unk_id " + std::to_string(unknown) +
                          " is not in the vocabulary");
   }
-  return std::unique_ptr<Unigram>(
-      new Unigram(std::move(vocab), std::move(scores), unknown, byte_fallback));
+  return std::unique_ptr<Unigram>(new Unigram(std::move(vocab), std::move(repeated),
+                                              std::move(scores), unknown, byte_fallback));
 }
 
-Unigram::Unigram(TokenMap vocabulary, std::vector<double> scores, int32_t unknown,
-                 bool byte_fallback)
+Unigram::Unigram(TokenMap vocabulary, std::vector<RepeatedToken> repeated,
+                 std::vector<double> scores, int32_t unknown, bool byte_fallback)
     : WordModel(std::move(vocabulary)),
       scores_(std::move(scores)),
       unknown_(unknown),
       trie_(pieces_of(vocab())) {
+  repeated_ = std::move(repeated);
   unknown_score_ = *std::min_element(scores_.begin(), scores_.end()) - kUnknownPenalty;
   byte_ids_.fill(-1);
   for (int b = 0; byte_fallback && b < 256; ++b) {

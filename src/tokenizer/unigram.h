@@ -50,16 +50,20 @@ class PieceTrie {
 
 class Unigram final : public WordModel {
  public:
-  /// `scores` by id. `unknown` is the id of what no piece covers; runs of it become one token, or
-  /// with `byte_fallback` the tokens <0x00>...<0xFF> if the vocabulary has those needed.
-  static Result<std::unique_ptr<Unigram>> create(TokenMap vocab, std::vector<double> scores,
-                                                 int32_t unknown, bool byte_fallback);
+  /// `scores` by id; a piece listed twice is encoded as its last id. `unknown` is the id of what no
+  /// piece covers; runs of it become one token, or with `byte_fallback` the tokens <0x00>...<0xFF>
+  /// if the vocabulary has those needed.
+  static Result<std::unique_ptr<Unigram>> create(TokenMap vocab,
+                                                 std::vector<RepeatedToken> repeated,
+                                                 std::vector<double> scores, int32_t unknown,
+                                                 bool byte_fallback);
 
   using WordModel::encode;
   void encode(std::string_view word, std::vector<Symbol>& symbols) const override;
 
  private:
-  Unigram(TokenMap vocab, std::vector<double> scores, int32_t unknown, bool byte_fallback);
+  Unigram(TokenMap vocab, std::vector<RepeatedToken> repeated, std::vector<double> scores,
+          int32_t unknown, bool byte_fallback);
   struct Best;
   void search(std::string_view word, std::vector<Best>& ends) const;
   void add_token(std::string_view text, std::vector<Symbol>& symbols) const;

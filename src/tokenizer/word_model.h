@@ -44,6 +44,16 @@ class WordModel {
 
   const TokenMap& vocab() const { return vocab_; }
 
+  /// A further id of a token, which only decoding meets: `vocab()` has the last.
+  struct RepeatedToken {
+    int32_t id;
+    std::string token;
+  };
+  std::span<const RepeatedToken> repeated() const { return repeated_; }
+
+  /// The ids that the vocabulary takes; the first added token that is not in it gets this one.
+  size_t vocab_size() const { return vocab_.size() + repeated_.size(); }
+
   /// How many bytes of a word each id stands for, where that does not depend on the word; else
   /// empty.
   std::span<const uint32_t> token_sizes() const { return token_sizes_; }
@@ -57,6 +67,7 @@ class WordModel {
 
   static constexpr size_t kMaxTokensPerByte = 2;
   std::vector<uint32_t> token_sizes_;
+  std::vector<RepeatedToken> repeated_;
   size_t tokens_per_byte_ = 1;  ///< that a word can become at most
 
  private:

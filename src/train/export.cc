@@ -7,7 +7,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
-#include "model/merge.h"
+#include "model/checkpoint_edits.h"
 #include "model/safetensors.h"
 
 namespace lorry::train {
@@ -109,31 +109,25 @@ Result<> export_merged(const store::Bucket& bucket, const model::ModelSpec& spec
                        const model::LoraAdapter& adapter, const std::string& model_dir,
                        const std::string& out_dir, int64_t max_file_bytes) {
   LORRY_ASSIGN(const auto reader, open_in_order(bucket, model_dir));
-  LORRY_ASSIGN(const auto merge, model::AdapterMerge::create(spec, adapter, *reader, model_dir));
-  return rewrite_checkpoint(bucket, model_dir, out_dir, max_file_bytes, *reader,
-                            [&](const std::string& name, const at::Tensor& weight) {
-                              return merge.apply(name, weight);
-                            });
+  LORRY_ASSIGN(const auto edits,
+               model::CheckpointEdits::merging(spec, adapter, *reader, model_dir));
+  return rewrite_checkpoint(
+      bucket, model_dir, out_dir, max_file_bytes, *reader,
+      [&](const std::string& name, const at::Tensor& weight) { return edits.apply(name, weight); });
 }
 
-Result<> export_full(const store::Bucket& bucket, const std::vector<std::string>& names,
-                     const std::vector<at::Tensor>& params, const std::string& model_dir,
-                     const std::string& out_dir, int64_t max_file_bytes) {
+Result<> export_full(const store::Bucket& bucket, const model::ModelSpec& spec,
+                     const std::vector<std::string>& names, const std::vector<at::Tensor>& params,
+                     const std::string& model_dir, const std::string& out_dir,
+                     int64_t max_file_bytes) {
   LORRY_ASSIGN(const auto reader, open_in_order(bucket, model_dir));
   std::map<std::string, at::Tensor> by_name;
   for (size_t i = 0; i < names.size(); ++i) by_name[names[i]] = params[i];
-  // A tied head that the checkpoint repeats follows the embedding.
-  constexpr const char* kHead = "lm_head.weight";
-  constexpr const char* kEmbedding = "model.embed_tokens.weight";
-  if (reader->contains(kHead) && !by_name.contains(kHead) && by_name.contains(kEmbedding)) {
-    by_name[kHead] = by_name[kEmbedding];
-  }
-  return rewrite_checkpoint(bucket, model_dir, out_dir, max_file_bytes, *reader,
-                            [&](const std::string& name, const at::Tensor& stored) {
-                              const auto found = by_name.find(name);
-                              if (found == by_name.end()) return stored;
-                              return found->second.detach().to(at::kCPU, stored.scalar_type());
-                            });
+  LORRY_ASSIGN(const auto edits,
+               model::CheckpointEdits::replacing(spec, by_name, *reader, model_dir));
+  return rewrite_checkpoint(
+      bucket, model_dir, out_dir, max_file_bytes, *reader,
+      [&](const std::string& name, const at::Tensor& stored) { return edits.apply(name, stored); });
 }
 
 }  // namespace lorry::train

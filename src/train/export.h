@@ -23,14 +23,14 @@ Result<> export_adapter(const store::Bucket& bucket, const model::LoraAdapter& a
 /// rounded once to the weight's own dtype), with its config and tokenizer files. Files hold at most
 /// `max_file_bytes` of tensors; more than one have an index.
 Result<> export_merged(const store::Bucket& bucket, const model::ModelSpec& spec,
-                       const model::LoraAdapter& adapter,
-                       const std::string& model_dir, const std::string& out_dir,
-                       int64_t max_file_bytes = 5'000'000'000);
+                       const model::LoraAdapter& adapter, const std::string& model_dir,
+                       const std::string& out_dir, int64_t max_file_bytes = 5'000'000'000);
 
 /// The same with new weights by checkpoint name instead of an adapter, rounded to the dtypes of the
 /// checkpoint in `model_dir`.
-Result<> export_full(const store::Bucket& bucket, const std::vector<std::string>& names,
-                     const std::vector<at::Tensor>& params, const std::string& model_dir,
-                     const std::string& out_dir, int64_t max_file_bytes = 5'000'000'000);
+Result<> export_full(const store::Bucket& bucket, const model::ModelSpec& spec,
+                     const std::vector<std::string>& names, const std::vector<at::Tensor>& params,
+                     const std::string& model_dir, const std::string& out_dir,
+                     int64_t max_file_bytes = 5'000'000'000);
 
 }  // namespace lorry::train

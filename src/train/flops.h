@@ -26,8 +26,8 @@ double attended_keys(const model::ModelSpec& spec, int64_t length);
 /// of all heads a key forward and twice that backward. Norms, rotations and softmax are left out.
 /// Source of the counting: Kaplan et al. 2020, arXiv:2001.08361, table 1; Hoffmann et al. 2022,
 /// arXiv:2203.15556, appendix F. `lora`: nullopt for full training.
-double training_flops(const model::ModelSpec& spec,
-                      const std::optional<model::LoraConfig>& lora, const RunWork& work);
+double training_flops(const model::ModelSpec& spec, const std::optional<model::LoraConfig>& lora,
+                      const RunWork& work);
 
 /// Numbers in all low-rank pairs of an adapter.
 int64_t lora_parameters(const model::ModelSpec& spec, const model::LoraConfig& lora);

@@ -9,8 +9,10 @@
 #include "base/digest.h"
 #include "base/log.h"
 #include "chat/chat.h"
-#include "model/transformer.h"
+#include "hub/model_dir.h"
+#include "model/transformer.h"  // load_model_spec
 #include "store/layout.h"
+#include "store/owner.h"
 #include "train/batch.h"
 #include "train/options.h"
 
@@ -27,11 +29,6 @@ Result<Json> require_info(const store::Bucket& bucket, const std::string& dir,
   return std::move(*info);
 }
 
-Result<Json> read_json(const store::Bucket& bucket, const std::string& path) {
-  LORRY_ASSIGN(const std::string text, bucket.read(path));
-  return parse_json(text, path);
-}
-
 /// A digest that info.json recorded, wherever the stage put it; "" if it did not.
 std::string recorded(const Json& info, const std::string& key) {
   if (info.contains(key) && info.at(key).is_string()) return info.at(key).get<std::string>();
@@ -39,19 +36,12 @@ std::string recorded(const Json& info, const std::string& key) {
 }
 
 /// What was tokenized must be what the model's files say today.
-Result<> check_text_digests(const store::Bucket& bucket, const std::string& model_dir,
-                            const std::string& data_dir, const Json& data_info) {
+Result<> check_text_digests(const hub::ModelDir& files, const std::string& data_dir,
+                            const Json& data_info) {
   const std::string tokenizer = recorded(data_info, "tokenizer_digest");
   const std::string chat_template = recorded(data_info, "template_digest");
   if (tokenizer.empty() && chat_template.empty()) return {};
-  const auto read = [&](std::string_view name) -> Result<std::optional<std::string>> {
-    const std::string path = store::join_path(model_dir, name);
-    LORRY_ASSIGN(const bool exists, bucket.exists(path));
-    if (!exists) return std::optional<std::string>();
-    LORRY_ASSIGN(std::string text, bucket.read(path));
-    return std::optional<std::string>(std::move(text));
-  };
-  LORRY_ASSIGN(const auto chat, chat::Chat::load(read));
+  LORRY_ASSIGN(const auto chat, chat::Chat::load(files.text_files()));
   const bool overridden =
       data_info.contains("options") && data_info.at("options").value("template_override", false);
   const bool same_tokenizer = tokenizer.empty() || tokenizer == chat->tokenizer_digest();
@@ -61,7 +51,7 @@ Result<> check_text_digests(const store::Bucket& bucket, const std::string& mode
   return invalid_input(
       fmt::format("{} was made with another {} than {} has now; run "
                   "`lorry pretokenize` again",
-                  data_dir, same_tokenizer ? "chat template" : "tokenizer", model_dir));
+                  data_dir, same_tokenizer ? "chat template" : "tokenizer", files.path()));
 }
 
 /// The contents of the base model: not when or from where they came, where info.json lists them.
@@ -117,16 +107,6 @@ Result<std::vector<std::shared_ptr<data::TokenShardReader>>> open_shards(
 
 }  // namespace
 
-Result<> check_owner(const std::string& dir, const Json& info, const TrainOptions& options) {
-  const std::string model = info.value("model", options.model);
-  const std::string dataset = info.value("dataset", options.dataset);
-  if (model == options.model && dataset == options.dataset) return {};
-  return invalid_input(
-      fmt::format("{} belongs to the model {} and the data set {}, whose names together are those "
-                  "of {} and {}; import one of them under another name",
-                  dir, model, dataset, options.model, options.dataset));
-}
-
 model::LoraConfig lora_config(const TrainOptions& options) {
   model::LoraConfig config;
   config.r = options.lora_r;
@@ -148,10 +128,11 @@ Result<Inputs> open_inputs(const TrainOptions& options) {
                require_info(bucket, data_dir,
                             fmt::format("lorry pretokenize --model {} --dataset {}", options.model,
                                         options.dataset)));
-  LORRY_TRY(check_owner(data_dir, inputs.data_info, options));
-  LORRY_ASSIGN(inputs.spec, model::load_model_spec(bucket, model_dir));
+  LORRY_TRY(store::check_owner(data_dir, inputs.data_info, options.model, options.dataset));
+  LORRY_ASSIGN(const auto files, hub::ModelDir::open(bucket, model_dir));
+  LORRY_ASSIGN(inputs.spec, model::load_model_spec(files));
   if (!options.full) LORRY_TRY(model::select_modules(inputs.spec, lora_config(options)));
-  LORRY_TRY(check_text_digests(bucket, model_dir, data_dir, inputs.data_info));
+  LORRY_TRY(check_text_digests(files, data_dir, inputs.data_info));
   LORRY_ASSIGN(inputs.adapter, open_adapter(options, inputs.bucket));
   inputs.identity = Json{{"base", base_digest(inputs.model_info)},
                          {"data", sha256_hex(dump_json(inputs.data_info))},

@@ -18,10 +18,6 @@
 
 namespace lorry::train {
 
-/// Fails if info.json of `dir` says that it is of another model or data set: names with slashes can
-/// meet in one directory (`a` and `b/c`, `a/b` and `c`).
-Result<> check_owner(const std::string& dir, const Json& info, const TrainOptions& options);
-
 /// The adapter that the options ask for.
 model::LoraConfig lora_config(const TrainOptions& options);
 

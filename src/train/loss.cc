@@ -54,8 +54,7 @@ HeadLoss head_loss(const at::Tensor& hidden, const at::Tensor& targets, const He
     const at::Tensor x = hidden.narrow(0, begin, n);
     at::Tensor z = logits_of(x, head);  // (n, V)
     // The soft cap's slope at each logit, before the logits become gradients: 1 - tanh^2.
-    const at::Tensor slope =
-        head.softcap > 0 ? 1 - (z / head.softcap).square() : at::Tensor();
+    const at::Tensor slope = head.softcap > 0 ? 1 - (z / head.softcap).square() : at::Tensor();
     sum += cross_entropy_gradient_(z, targets.narrow(0, begin, n), scale);
     if (slope.defined()) z.mul_(slope);
     if (head.scale != 1) z.mul_(head.scale);

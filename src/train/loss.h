@@ -24,10 +24,10 @@ struct Head {
 
 /// Loss and gradient of next-token prediction.
 ///
-/// hidden: (N, H), no graph needed; targets: (N) int64. Logits are made for a few rows at a time and
-/// the softmax runs in float32. `scale` multiplies the gradients alone: 1 / targets of the step,
-/// times the loss scale of float16. `head_grad`, if it is defined, is (V, H) float32 and has the
-/// head's gradient added.
+/// hidden: (N, H), no graph needed; targets: (N) int64. Logits are made for a few rows at a time
+/// and the softmax runs in float32. `scale` multiplies the gradients alone: 1 / targets of the
+/// step, times the loss scale of float16. `head_grad`, if it is defined, is (V, H) float32 and has
+/// the head's gradient added.
 HeadLoss head_loss(const at::Tensor& hidden, const at::Tensor& targets, const Head& head,
                    double scale, const at::Tensor& head_grad = {});
 

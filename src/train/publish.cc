@@ -10,6 +10,7 @@
 #include "base/version.h"
 #include "store/checksum.h"
 #include "store/layout.h"
+#include "store/owner.h"
 #include "train/batch.h"
 #include "train/export.h"
 #include "train/identity.h"
@@ -34,7 +35,8 @@ std::vector<int64_t> check_tokens(const Inputs& inputs, int64_t max_length) {
 Result<> write_fused(const RunResult& r, const std::string& model_dir, const std::string& dir) {
   const store::Bucket& bucket = *r.inputs.bucket;
   if (r.adapter) return export_merged(bucket, r.inputs.spec, *r.adapter, model_dir, dir);
-  return export_full(bucket, r.trainable.names(), r.trainable.params(), model_dir, dir);
+  return export_full(bucket, r.inputs.spec, r.trainable.names(), r.trainable.params(), model_dir,
+                     dir);
 }
 
 /// Writes the merged model, frees what was trained, reads the merged one back and compares. nullopt
@@ -43,9 +45,8 @@ Result<std::optional<MergeCheck>> export_and_check(RunResult& r, const std::stri
                                                    const std::string& dir) {
   const at::ScalarType dtype = r.model->dtype();
   const at::Device device = r.model->device();
-  const TrainedLogits trained =
-      run_trained(*r.model, r.adapter, check_tokens(r.inputs, r.options.max_length),
-                  r.inputs.spec.dtype);
+  const TrainedLogits trained = run_trained(
+      *r.model, r.adapter, check_tokens(r.inputs, r.options.max_length), r.inputs.spec.dtype);
   if (r.adapter) r.model.reset();  // full training exports from the weights
   const auto written = write_fused(r, model_dir, dir);
   if (!written.ok() && r.adapter && written.error().kind == ErrorKind::kUnsupported) {
@@ -184,8 +185,8 @@ Result<> publish(RunResult r, store::Claim& claim) {
   LORRY_ASSIGN(info["files"], recorded_files(bucket, done));
   LossCurve curve(r.state.step);
   LORRY_TRY(join_metrics(r, done + "/metrics.jsonl", curve));
-  LORRY_TRY(bucket.write(done + "/report.html", report_html(r.options.model + " on " + run, curve,
-                                                            report_facts(info))));
+  LORRY_TRY(bucket.write(done + "/report.html",
+                         report_html(r.options.model + " on " + run, curve, report_facts(info))));
   LORRY_TRY(claim.confirm());
   LORRY_TRY(bucket.write_info(done, info));
   if (wrong) return refused(*check, fused_dir, is_lora);
@@ -198,11 +199,12 @@ Result<std::optional<TrainReport>> find_published(const TrainOptions& options,
       store::done_dir(options.model, store::run_of(options.dataset, options.run_name));
   LORRY_ASSIGN(const auto info, inputs.bucket->read_info(dir));
   if (!info) return std::optional<TrainReport>();
-  LORRY_TRY(check_owner(dir, *info, options));
+  LORRY_TRY(store::check_owner(dir, *info, options.model, options.dataset));
   // Merged wrongly: the checkpoint of the last step is still there to merge again.
   const Json check = info->value("merge_check", Json::object());
   if (check.is_object() && check.value("refused", false)) return std::optional<TrainReport>();
-  if (options.fresh || !info->contains("identity") || !same_run(info->at("identity"), inputs.identity)) {
+  if (options.fresh || !info->contains("identity") ||
+      !same_run(info->at("identity"), inputs.identity)) {
     return std::optional<TrainReport>();
   }
   TrainReport report;

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "base/html.h"
 #include "train/metrics.h"
 
 namespace lorry::train {
@@ -20,29 +21,6 @@ table{{border-collapse:collapse}}td{{padding:.2em 1.2em .2em 0;vertical-align:to
 td:first-child{{color:#666}}svg{{width:100%;height:auto}}text{{font-size:12px;fill:#666}}
 </style></head><body><h1>{0}</h1>
 )";
-
-std::string escape_html(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      default:
-        out += c;
-    }
-  }
-  return out;
-}
 
 std::string svg(const std::vector<LossCurve::Point>& points) {
   if (points.empty()) return "<p>No steps.</p>\n";
@@ -66,7 +44,8 @@ std::string svg(const std::vector<LossCurve::Point>& points) {
                        x(last * i / 4), kHeight - 14, last * i / 4);
   }
   out += R"(<polyline fill="none" stroke="#0a66c2" stroke-width="1.5" points=")";
-  for (const LossCurve::Point& p : points) out += fmt::format("{:.1f},{:.1f} ", x(p.step), y(p.loss));
+  for (const LossCurve::Point& p : points)
+    out += fmt::format("{:.1f},{:.1f} ", x(p.step), y(p.loss));
   return out + "\"/></svg>\n<p>Loss (mean over the target tokens of a step) against steps.</p>\n";
 }
 

@@ -124,11 +124,8 @@ class Trainer {
     LORRY_ASSIGN(schedule_, Schedule::create(options_.lr_scheduler_type, options_.learning_rate,
                                              options_.warmup_steps, total_steps_));
     log::info("training {} parameters of {} in {} on {}: {} examples, {} steps of {} rows",
-              trainable_.size(), options_.model,
-              dtype == at::kFloat  ? "float32"
-              : dtype == at::kHalf ? "float16"
-                                   : "bfloat16",
-              device.str(), rows_.examples(), total_steps_, rows_per_step());
+              trainable_.size(), options_.model, ops::dtype_name(dtype), device.str(),
+              rows_.examples(), total_steps_, rows_per_step());
     return {};
   }
 
@@ -254,8 +251,8 @@ class Trainer {
       const at::Tensor hidden =
           run_blocks(*model_, micro.input_ids, micro.positions, attention, view, checkpointing_)
               .index_select(0, micro.target_rows);  // (N, hidden_size)
-      const HeadLoss loss = objective_->gradients(micro, hidden.detach(), head, scale,
-                                                  trainable_.head_grad());
+      const HeadLoss loss =
+          objective_->gradients(micro, hidden.detach(), head, scale, trainable_.head_grad());
       sum += loss.sum;
       torch::autograd::backward({hidden}, {loss.hidden_grad});
       trainable_.collect_grads();
@@ -307,7 +304,8 @@ class Trainer {
     const auto make = [this](const std::vector<PackedRow>& rows, int64_t epoch) {
       BatchOptions batch{options_.max_length, micro_batch_tokens_, model_->device(), {}};
       if (dropout_ > 0) batch.dropout_seed = mix(options_.seed ^ kDropoutSalt, epoch);
-      return make_step_batch(rows, [this](Place place) { return inputs_.row(place); }, batch);
+      return make_step_batch(
+          rows, [this](Place place) { return inputs_.row(place); }, batch);
     };
     loader_ = std::make_unique<BatchLoader>(
         BatchLoader::Source{rows_, rows_per_step(), options_.batch_size, make}, state_.cursor,

@@ -30,8 +30,8 @@ MlaSpec read_attention(ConfigReader& config, SpecBuilder& b, int64_t layer, cons
   mla.nope_dim = config.positive("qk_nope_head_dim", 128);
   mla.rope_dim = config.positive("qk_rope_head_dim", 64);
   mla.value_dim = config.positive("v_head_dim", 128);
-  mla.scale = yarn_scale(b.spec.ropes[0]) /
-              std::sqrt(static_cast<double>(mla.nope_dim + mla.rope_dim));
+  mla.scale =
+      yarn_scale(b.spec.ropes[0]) / std::sqrt(static_cast<double>(mla.nope_dim + mla.rope_dim));
   mla.interleaved = d.interleaved;
   const int64_t q_rows = mla.heads * (mla.nope_dim + mla.rope_dim);
   if (config.is_null("q_lora_rank")) {
@@ -44,10 +44,10 @@ MlaSpec read_attention(ConfigReader& config, SpecBuilder& b, int64_t layer, cons
     mla.q_norm.eps = kLatentEps;
     mla.q = b.linear(layer, rank, {{"self_attn.q_b_proj", q_rows}});
   }
-  mla.kv_down = b.linear(
-      layer, b.hidden,
-      {{"self_attn.kv_a_proj_with_mqa", mla.kv_rank + mla.rope_dim, d.attention_bias}},
-      Shard::kNone);
+  mla.kv_down =
+      b.linear(layer, b.hidden,
+               {{"self_attn.kv_a_proj_with_mqa", mla.kv_rank + mla.rope_dim, d.attention_bias}},
+               Shard::kNone);
   mla.kv_norm = b.norm(layer, "self_attn.kv_a_layernorm", mla.kv_rank);
   mla.kv_norm.eps = kLatentEps;
   mla.kv_up = b.linear(layer, mla.kv_rank,
@@ -64,7 +64,7 @@ MoeSpec read_experts(SpecBuilder& b, int64_t layer, const DeepSeek& d) {
   moe.router.weight = b.tensor(b.prefix(layer) + "mlp.gate.weight", {d.count, b.hidden}, layer);
   if (d.has_correction) {
     moe.router.correction = b.tensor(b.prefix(layer) + "mlp.gate.e_score_correction_bias",
-                                     {d.count}, layer, /*is_float32=*/true);
+                                     {d.count}, layer, /*is_buffer=*/true);
   }
   moe.experts = b.experts(layer, "mlp.experts", d.count, d.width);
   if (d.shared > 0) moe.shared = b.mlp(layer, "mlp.shared_experts", d.width * d.shared, d.mlp_bias);
@@ -126,8 +126,8 @@ Result<ModelSpec> read_deepseek_v3(ConfigReader& config) {
   LORRY_TRY(b.status());
   DeepSeek d;
   d.dense_layers = config.integer("first_k_dense_replace", 3);
-  d.count = config.count(config.has("num_local_experts") ? "num_local_experts" : "n_routed_experts",
-                         256);
+  d.count =
+      config.count(config.has("num_local_experts") ? "num_local_experts" : "n_routed_experts", 256);
   d.active = config.positive("num_experts_per_tok", 8);
   d.width = config.positive("moe_intermediate_size", 2048);
   d.shared = config.integer("n_shared_experts", 1);

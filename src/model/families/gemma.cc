@@ -1,5 +1,6 @@
-// Gemma 2 and 3: a norm on either side of each half, weights that count from one, scaled embeddings,
-// windows on most layers; Gemma 2 caps its scores and logits, Gemma 3 norms queries and keys.
+// Gemma 2 and 3: a norm on either side of each half, weights that count from one, scaled
+// embeddings, windows on most layers; Gemma 2 caps its scores and logits, Gemma 3 norms queries and
+// keys.
 #include <cmath>
 
 #include "model/families/readers.h"
@@ -27,8 +28,8 @@ struct Ropes {
 /// rope_scaling is meant for the layers that see all; the sliding ones have a base of their own.
 Result<Ropes> gemma3_ropes(ConfigReader& config, SpecBuilder& b) {
   const double local = config.number("rope_local_base_freq", 10000);
-  const bool nested = config.has("rope_parameters") &&
-                      config["rope_parameters"].contains("sliding_attention");
+  const bool nested =
+      config.has("rope_parameters") && config["rope_parameters"].contains("sliding_attention");
   Ropes ropes;
   if (nested) {
     LORRY_ASSIGN(ropes.sliding, b.rope("sliding_attention"));
@@ -98,8 +99,8 @@ Result<ModelSpec> read_gemma3(ConfigReader& config) {
   SpecBuilder b(config, defaults);
   LORRY_TRY(b.status());
   LORRY_ASSIGN(const Ropes ropes, gemma3_ropes(config, b));
-  const int64_t pattern = config.positive("sliding_window_pattern",
-                                          config.positive("_sliding_window_pattern", 6));
+  const int64_t pattern =
+      config.positive("sliding_window_pattern", config.positive("_sliding_window_pattern", 6));
   return finish_gemma(config, b, ropes, gemma_windows(config, b.layers, pattern),
                       {.qk_norm = Attention::QkNorm::kEachHead}, 0);
 }

@@ -60,14 +60,13 @@ Result<ModelSpec> read_gpt_oss(ConfigReader& config) {
   const ops::Activation activation{ops::Activation::Kind::kClampedSilu,
                                    config.number("swiglu_alpha", 1.702),
                                    config.number("swiglu_limit", 7)};
-  const auto windows =
-      windows_by_layer(config, b.layers, config.positive("sliding_window", 128),
-                       [](int64_t i) { return i % 2 == 0; });
+  const auto windows = windows_by_layer(config, b.layers, config.positive("sliding_window", 128),
+                                        [](int64_t i) { return i % 2 == 0; });
   for (int64_t i = 0; i < b.layers; ++i) {
     BlockSpec block;
     block.before_attention = b.norm(i, "input_layernorm", b.hidden);
-    AttentionSpec attention = b.attention(
-        i, {.qkv_bias = bias, .out_bias = bias, .rope = rope, .window = windows[i]});
+    AttentionSpec attention =
+        b.attention(i, {.qkv_bias = bias, .out_bias = bias, .rope = rope, .window = windows[i]});
     attention.sinks = b.tensor(b.prefix(i) + "self_attn.sinks", {b.heads}, i);
     block.attention = attention;
     block.before_mlp = b.norm(i, "post_attention_layernorm", b.hidden);

@@ -48,8 +48,8 @@ Result<ModelSpec> read_granite(ConfigReader& config) {
     BlockSpec block;
     block.residual_scale = residual;
     block.before_attention = b.norm(i, "input_layernorm", b.hidden);
-    AttentionSpec attention = b.attention(
-        i, {.qkv_bias = attention_bias, .out_bias = attention_bias, .rope = rope});
+    AttentionSpec attention =
+        b.attention(i, {.qkv_bias = attention_bias, .out_bias = attention_bias, .rope = rope});
     attention.scale = scale;
     block.attention = attention;
     block.before_mlp = b.norm(i, "post_attention_layernorm", b.hidden);
@@ -77,8 +77,7 @@ Result<ModelSpec> read_granite_hybrid(ConfigReader& config) {
     BlockSpec block;
     block.residual_scale = residual;
     block.before_attention = b.norm(i, "input_layernorm", b.hidden);
-    AttentionSpec attention =
-        b.attention(i, {.qkv_bias = bias, .out_bias = bias, .rope = rope});
+    AttentionSpec attention = b.attention(i, {.qkv_bias = bias, .out_bias = bias, .rope = rope});
     attention.scale = scale;
     block.attention = attention;
     block.before_mlp = b.norm(i, "post_attention_layernorm", b.hidden);

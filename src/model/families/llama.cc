@@ -13,8 +13,8 @@ Result<ModelSpec> read_llama(ConfigReader& config) {
   for (int64_t i = 0; i < b.layers; ++i) {
     BlockSpec block;
     block.before_attention = b.norm(i, "input_layernorm", b.hidden);
-    block.attention = b.attention(
-        i, {.qkv_bias = attention_bias, .out_bias = attention_bias, .rope = rope});
+    block.attention =
+        b.attention(i, {.qkv_bias = attention_bias, .out_bias = attention_bias, .rope = rope});
     block.before_mlp = b.norm(i, "post_attention_layernorm", b.hidden);
     block.mlp = b.mlp(i, "mlp", b.width, mlp_bias);
     b.spec.layers.push_back(std::move(block));

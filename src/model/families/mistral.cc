@@ -36,17 +36,15 @@ Result<ModelSpec> read_ministral(ConfigReader& config) {
   SpecBuilder b(config, {.kv_heads = 8, .positions = 131072});
   LORRY_TRY(b.status());
   LORRY_ASSIGN(const int rope, b.rope());
-  return finish_mistral(b, rope,
-                        windows_by_layer(config, b.layers, mistral_window(config),
-                                         [](int64_t) { return true; }));
+  return finish_mistral(
+      b, rope,
+      windows_by_layer(config, b.layers, mistral_window(config), [](int64_t) { return true; }));
 }
 
 Result<ModelSpec> read_ministral3(ConfigReader& config) {
-  SpecBuilder b(config, {.kv_heads = 8,
-                         .head_dim = 128,
-                         .positions = 262144,
-                         .eps = 1e-5,
-                         .rope_theta = 1e6});
+  SpecBuilder b(
+      config,
+      {.kv_heads = 8, .head_dim = 128, .positions = 262144, .eps = 1e-5, .rope_theta = 1e6});
   LORRY_TRY(b.status());
   int rope = 0;
   if (config.has("rope_parameters") || config.has("rope_scaling")) {
@@ -58,8 +56,7 @@ Result<ModelSpec> read_ministral3(ConfigReader& config) {
     yarn.query_scale_beta = 0.1;
     rope = b.add_rope(std::move(yarn));
   }
-  const int64_t window =
-      config.has("sliding_window") ? config.positive("sliding_window", 4096) : 0;
+  const int64_t window = config.has("sliding_window") ? config.positive("sliding_window", 4096) : 0;
   return finish_mistral(b, rope, std::vector<int64_t>(b.layers, window));
 }
 

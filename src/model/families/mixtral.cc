@@ -8,8 +8,7 @@ Result<ModelSpec> read_mixtral(ConfigReader& config) {
   SpecBuilder b(config, {.kv_heads = 8, .positions = 131072, .eps = 1e-5, .rope_theta = 1e6});
   LORRY_TRY(b.status());
   LORRY_ASSIGN(const int rope, b.rope());
-  const int64_t window =
-      config.has("sliding_window") ? config.positive("sliding_window", 4096) : 0;
+  const int64_t window = config.has("sliding_window") ? config.positive("sliding_window", 4096) : 0;
   const int64_t count = config.count("num_local_experts", 8);
   const int64_t active = config.positive("num_experts_per_tok", 2);
   for (int64_t i = 0; i < b.layers; ++i) {

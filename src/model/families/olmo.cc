@@ -13,12 +13,11 @@ Result<ModelSpec> finish_olmo(ConfigReader& config, SpecBuilder& b,
   const bool bias = config.boolean("attention_bias", false);
   for (int64_t i = 0; i < b.layers; ++i) {
     BlockSpec block;
-    block.attention =
-        b.attention(i, {.qkv_bias = bias,
-                        .out_bias = bias,
-                        .rope = windows[i] > 0 ? sliding_rope : full_rope,
-                        .window = windows[i],
-                        .qk_norm = Attention::QkNorm::kAllHeads});
+    block.attention = b.attention(i, {.qkv_bias = bias,
+                                      .out_bias = bias,
+                                      .rope = windows[i] > 0 ? sliding_rope : full_rope,
+                                      .window = windows[i],
+                                      .qk_norm = Attention::QkNorm::kAllHeads});
     block.after_attention = b.norm(i, "post_attention_layernorm", b.hidden);
     block.mlp = b.mlp(i, "mlp", b.width);
     block.after_mlp = b.norm(i, "post_feedforward_layernorm", b.hidden);
@@ -37,12 +36,11 @@ Result<ModelSpec> read_olmo2(ConfigReader& config) {
 }
 
 Result<ModelSpec> read_olmo3(ConfigReader& config) {
-  SpecBuilder b(config,
-                {.eps = 1e-5, .rope_theta = 500000, .norm = ops::RmsNormKind::kWideWeight});
+  SpecBuilder b(config, {.eps = 1e-5, .rope_theta = 500000, .norm = ops::RmsNormKind::kWideWeight});
   LORRY_TRY(b.status());
   LORRY_ASSIGN(const int full, b.rope("full_attention"));
-  const bool nested = config.has("rope_parameters") &&
-                      config["rope_parameters"].contains("sliding_attention");
+  const bool nested =
+      config.has("rope_parameters") && config["rope_parameters"].contains("sliding_attention");
   int sliding = 0;
   if (nested) {
     LORRY_ASSIGN(sliding, b.rope("sliding_attention"));
@@ -50,8 +48,8 @@ Result<ModelSpec> read_olmo3(ConfigReader& config) {
     sliding = b.add_rope({.dim = b.head_dim, .theta = b.spec.ropes[full].theta});
   }
   const int64_t window = config.positive("sliding_window", 4096);
-  const auto windows = windows_by_layer(config, b.layers, window,
-                                        [](int64_t i) { return (i + 1) % 4 != 0; });
+  const auto windows =
+      windows_by_layer(config, b.layers, window, [](int64_t i) { return (i + 1) % 4 != 0; });
   return finish_olmo(config, b, windows, sliding, full);
 }
 

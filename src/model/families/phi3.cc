@@ -13,8 +13,7 @@ Result<ModelSpec> read_phi3(ConfigReader& config) {
     return unsupported("config.json: a Phi-3 model with rope type yarn is not supported");
   }
   b.add_rope(std::move(rope));
-  const int64_t window =
-      config.has("sliding_window") ? config.positive("sliding_window", 4096) : 0;
+  const int64_t window = config.has("sliding_window") ? config.positive("sliding_window", 4096) : 0;
   const int64_t q = b.heads * b.head_dim, kv = b.kv_heads * b.head_dim;
   for (int64_t i = 0; i < b.layers; ++i) {
     BlockSpec block;

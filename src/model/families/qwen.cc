@@ -40,9 +40,8 @@ Result<ModelSpec> read_qwen2(ConfigReader& config) {
 
 Result<ModelSpec> read_qwen3(ConfigReader& config) {
   const bool bias = config.boolean("attention_bias", false);
-  return read_qwen(
-      config, {.kv_heads = 32, .head_dim = 128, .positions = 32768},
-      {.qkv_bias = bias, .out_bias = bias, .qk_norm = Attention::QkNorm::kEachHead});
+  return read_qwen(config, {.kv_heads = 32, .head_dim = 128, .positions = 32768},
+                   {.qkv_bias = bias, .out_bias = bias, .qk_norm = Attention::QkNorm::kEachHead});
 }
 
 }  // namespace lorry::model

@@ -15,8 +15,7 @@ struct Experts {
   std::vector<int64_t> dense_layers;
 
   bool has_layer(int64_t i) const {
-    const bool dense =
-        std::find(dense_layers.begin(), dense_layers.end(), i) != dense_layers.end();
+    const bool dense = std::find(dense_layers.begin(), dense_layers.end(), i) != dense_layers.end();
     return !dense && count > 0 && (i + 1) % step == 0;
   }
 };
@@ -52,8 +51,7 @@ Result<ModelSpec> read_qwen_moe(ConfigReader& config, SpecBuilder& b, const Expe
     }
     MoeSpec moe;
     moe.active = experts.active;
-    moe.router.weight =
-        b.tensor(b.prefix(i) + "mlp.gate.weight", {experts.count, b.hidden}, i);
+    moe.router.weight = b.tensor(b.prefix(i) + "mlp.gate.weight", {experts.count, b.hidden}, i);
     moe.router.renormalize = experts.renormalize;
     moe.experts = b.experts(i, "mlp.experts", experts.count, experts.width);
     if (experts.shared_width > 0) {

@@ -5,10 +5,8 @@
 namespace lorry::model {
 
 Result<ModelSpec> read_smollm3(ConfigReader& config) {
-  SpecBuilder b(config, {.kv_heads = 4,
-                         .positions = 32768,
-                         .rope_theta = 2e6,
-                         .tie_word_embeddings = true});
+  SpecBuilder b(
+      config, {.kv_heads = 4, .positions = 32768, .rope_theta = 2e6, .tie_word_embeddings = true});
   LORRY_TRY(b.status());
   LORRY_ASSIGN(const int rope, b.rope());
   std::vector<int64_t> has_rope = config.per_layer("no_rope_layers", b.layers);
@@ -17,10 +15,9 @@ Result<ModelSpec> read_smollm3(ConfigReader& config) {
     has_rope.push_back((i + 1) % interval != 0);
   }
   const bool slides = config.boolean("use_sliding_window", false);
-  const int64_t window =
-      config.has("sliding_window") ? config.positive("sliding_window", 4096) : 0;
-  const auto windows = windows_by_layer(
-      config, b.layers, window, [&](int64_t i) { return slides && has_rope[i] == 0; });
+  const int64_t window = config.has("sliding_window") ? config.positive("sliding_window", 4096) : 0;
+  const auto windows = windows_by_layer(config, b.layers, window,
+                                        [&](int64_t i) { return slides && has_rope[i] == 0; });
   const bool attention_bias = config.boolean("attention_bias", false);
   const bool mlp_bias = config.boolean("mlp_bias", false);
   for (int64_t i = 0; i < b.layers; ++i) {

@@ -7,24 +7,26 @@
 #include <utility>
 #include <vector>
 
-#include "model/sampling.h"
+#include "generate/sampling.h"
 
 namespace lorry::model {
 class LoraAdapter;
 }
 
-namespace lorry::serve {
+namespace lorry::generate {
 
 /// One sequence to generate.
 struct SequenceRequest {
   std::vector<int32_t> prompt;
-  model::SamplingParams sampling;
+  SamplingParams sampling;
   std::vector<std::pair<int32_t, float>> logit_bias;
   uint64_t seed = 0;
   int64_t max_tokens = 16;        ///< at least 1
   std::vector<int32_t> stop_ids;  ///< generation ends with one of these, which is part of the count
   int64_t top_logprobs = -1;      ///< -1: none; 0: of the token alone
-  std::shared_ptr<const model::LoraAdapter> adapter;  ///< null: the base model
+  /// null: the base model. A sequence keeps the adapter it began with: one that is trained further
+  /// or replaced meanwhile is another object.
+  std::shared_ptr<const model::LoraAdapter> adapter;
 };
 
 enum class FinishReason { kNone, kStop, kLength, kCancelled, kError };
@@ -44,4 +46,4 @@ struct TokenEvent {
   std::string error;              ///< with kError
 };
 
-}  // namespace lorry::serve
+}  // namespace lorry::generate

@@ -15,15 +15,19 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 
+#include "generate/cached_attention.h"
+#include "model/checkpoint_edits.h"
 #include "model/families.h"
-#include "model/kv_cache.h"
-#include "model/merge.h"
 #include "model/transformer.h"
 
 namespace lorry::model {
+using generate::CachedAttention;
+using generate::KvCache;
+using generate::SequenceStep;
+
 namespace {
 
-using Sequences = std::vector<std::vector<int64_t>>;
+using Sequences = std::vector<std::vector<int32_t>>;
 
 struct Probe {
   Json request;
@@ -49,37 +53,28 @@ AdapterView view_of(const Probe& probe, const std::vector<std::pair<size_t, int6
   return view;
 }
 
-struct Step {
-  std::vector<int64_t> ids, positions;
-  std::vector<std::pair<size_t, int64_t>> rows;
-  void add(size_t sequence, const std::vector<int64_t>& source, int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      ids.push_back(source[i]);
-      positions.push_back(i);
-    }
-    rows.emplace_back(sequence, end - begin);
-  }
-};
-
-at::Tensor run_step(const Probe& probe, const Step& step, AttentionView& attention) {
-  const at::Device device = probe.model->device();
-  const at::Tensor ids = at::tensor(step.ids, at::kLong).to(device);
-  const at::Tensor positions = at::tensor(step.positions, at::kLong).to(device);
-  const AdapterView view = view_of(probe, step.rows);
+at::Tensor run_step(const Probe& probe, const at::Tensor& ids, const at::Tensor& positions,
+                    const std::vector<std::pair<size_t, int64_t>>& rows, AttentionView& attention) {
+  const AdapterView view = view_of(probe, rows);
   const at::Tensor hidden = probe.model->forward(ids, positions, attention, view);
   return probe.model->logits(hidden, view).to(at::kCPU, at::kFloat);
 }
 
 std::vector<at::Tensor> run_packed(const Probe& probe) {
-  Step step;
-  std::vector<int64_t> ends = {0};
+  std::vector<int64_t> ids, positions, ends = {0};
+  std::vector<std::pair<size_t, int64_t>> rows;
   for (size_t i = 0; i < probe.sequences.size(); ++i) {
     const auto n = static_cast<int64_t>(probe.sequences[i].size());
-    step.add(i, probe.sequences[i], 0, n);
+    ids.insert(ids.end(), probe.sequences[i].begin(), probe.sequences[i].end());
+    for (int64_t position = 0; position < n; ++position) positions.push_back(position);
+    rows.emplace_back(i, n);
     ends.push_back(ends.back() + n);
   }
+  const auto to_device = [&](const std::vector<int64_t>& values) {
+    return at::tensor(values, at::kLong).to(probe.model->device());
+  };
   PackedAttention attention(ends);
-  const at::Tensor logits = run_step(probe, step, attention);
+  const at::Tensor logits = run_step(probe, to_device(ids), to_device(positions), rows, attention);
   std::vector<at::Tensor> result;
   for (size_t i = 0; i + 1 < ends.size(); ++i) {
     result.push_back(logits.narrow(0, ends[i], ends[i + 1] - ends[i]));
@@ -92,27 +87,28 @@ std::vector<at::Tensor> run_cached(const Probe& probe) {
   const int64_t chunk = probe.request.value("chunk", int64_t{5});
   const int64_t prefill = probe.request.value("prefill", int64_t{8});
   const size_t count = probe.sequences.size();
-  KvCache cache(probe.model->spec().cache_layout(), 4096, probe.model->dtype(), probe.model->device());
+  KvCache cache(probe.model->spec().cache_layout(), 4096, probe.model->dtype(),
+                probe.model->device());
   std::vector<KvCache::Sequence> cached(count);
   std::vector<std::vector<at::Tensor>> parts(count);
   while (true) {
-    Step step;
-    std::vector<const KvCache::Sequence*> members;
-    std::vector<int64_t> tokens;
+    std::vector<SequenceStep> steps;
+    std::vector<std::pair<size_t, int64_t>> rows;
     for (size_t i = 0; i < count; ++i) {
       const auto total = static_cast<int64_t>(probe.sequences[i].size());
       const int64_t begin = cached[i].length;
       const int64_t end = std::min(total, begin < prefill ? begin + chunk : begin + 1);
       if (begin == end || !cache.reserve(cached[i], end)) continue;
-      step.add(i, probe.sequences[i], begin, end);
-      members.push_back(&cached[i]);
-      tokens.push_back(end - begin);
+      const std::span tokens(probe.sequences[i]);
+      steps.push_back({&cached[i], tokens.subspan(begin, end - begin)});
+      rows.emplace_back(i, end - begin);
     }
-    if (members.empty()) break;
-    CachedAttention attention(cache, members, tokens);
-    const at::Tensor logits = run_step(probe, step, attention);
+    if (steps.empty()) break;
+    const auto inputs = generate::make_step_inputs(steps, {}, probe.model->device());
+    CachedAttention attention(cache, steps, inputs);
+    const at::Tensor logits = run_step(probe, inputs.input_ids, inputs.positions, rows, attention);
     int64_t start = 0;
-    for (const auto& [sequence, n] : step.rows) {
+    for (const auto& [sequence, n] : rows) {
       parts[sequence].push_back(logits.narrow(0, start, n));
       cached[sequence].length += n;
       start += n;
@@ -133,7 +129,7 @@ Result<> write_adapter_outputs(const Probe& probe) {
   const std::string dir = probe.request["model"];
   LORRY_ASSIGN(const auto reader, SafetensorsReader::open(*probe.bucket, dir, "model"));
   LORRY_ASSIGN(const auto merge,
-               AdapterMerge::create(probe.model->spec(), adapter, *reader, dir));
+               CheckpointEdits::merging(probe.model->spec(), adapter, *reader, dir));
   NamedTensors weights;
   for (const std::string& name : reader->names()) {
     LORRY_ASSIGN(const at::Tensor stored, reader->tensor(name));
@@ -146,8 +142,7 @@ Result<> write_adapter_outputs(const Probe& probe) {
 
 /// What config.json alone says: sizes and windows, or the refusal.
 Result<> print_spec(const Probe& probe, const std::string& dir) {
-  LORRY_ASSIGN(const std::string text,
-               probe.bucket->read(store::join_path(dir, "config.json")));
+  LORRY_ASSIGN(const std::string text, probe.bucket->read(store::join_path(dir, "config.json")));
   LORRY_ASSIGN(const Json config, parse_json(text, "config.json"));
   LORRY_ASSIGN(const ModelSpec spec, parse_model_spec(config, nullptr));
   int64_t numbers = 0;
@@ -188,9 +183,8 @@ Result<> run(const std::string& path) {
   LORRY_ASSIGN(const at::Device device, ops::resolve_device(request.value("device", "cpu")));
   LORRY_ASSIGN(const at::ScalarType dtype,
                ops::resolve_dtype(request.value("dtype", "auto"), spec.dtype, device));
-  LORRY_ASSIGN(probe.model,
-               Transformer::load(*probe.bucket, dir,
-                                 {dtype, device, request.value("pack", false)}));
+  LORRY_ASSIGN(probe.model, Transformer::load(*probe.bucket, dir,
+                                              {dtype, device, request.value("pack", false)}));
   for (const Json& name : request["adapters"]) {
     if (name.is_null() || probe.adapters.contains(name)) continue;
     LORRY_ASSIGN(probe.adapters[name],

@@ -1,4 +1,4 @@
-#include "serve/scheduler.h"
+#include "generate/scheduler.h"
 
 #include <ATen/Functions.h>
 #include <c10/core/InferenceMode.h>
@@ -14,9 +14,9 @@
 #include <vector>
 
 #include "base/log.h"
-#include "serve/sampler.h"
+#include "generate/sampler.h"
 
-namespace lorry::serve {
+namespace lorry::generate {
 namespace {
 
 /// One sequence, from submission to its last token. Touched by the scheduler's thread alone, but
@@ -27,9 +27,9 @@ struct Running {
   Scheduler::Ticket cancelled;
   size_t model = 0;
   std::vector<int32_t> tokens;  // prompt and answer
-  model::KvCache::Sequence cache;
+  KvCache::Sequence cache;
   std::mt19937_64 rng;
-  int64_t step_tokens = 0;  // of the step in hand
+  int64_t step_tokens = 0;  // that the engine step in hand computes
 
   int64_t pending() const { return static_cast<int64_t>(tokens.size()) - cache.length; }
   int64_t generated() const { return static_cast<int64_t>(tokens.size() - request.prompt.size()); }
@@ -37,9 +37,9 @@ struct Running {
 using RunningPtr = std::unique_ptr<Running>;
 
 /// The sequences of one model.
-class Lane {
+class ModelQueue {
  public:
-  Lane(std::unique_ptr<StepModel> model, const SchedulerOptions& options)
+  ModelQueue(std::unique_ptr<StepModel> model, const SchedulerOptions& options)
       : model_(std::move(model)), options_(options) {}
 
   const StepModel& model() const { return *model_; }
@@ -51,7 +51,7 @@ class Lane {
   /// Returns the number of tokens computed.
   int64_t step() {
     drop_cancelled();
-    plan();
+    schedule();
     if (running_.empty()) return 0;
     try {
       return compute();
@@ -100,9 +100,10 @@ class Lane {
     running_.clear();
   }
 
-  /// Decides what each sequence brings to the step: first those that decode, then prompts.
-  void plan() {
-    const bool preempted = make_room();
+  /// Decides how many tokens each sequence brings to the step: first those that decode, then
+  /// prompts.
+  void schedule() {
+    const bool preempted = reserve_running();
     int64_t budget =
         options_.max_step_tokens > 0 ? options_.max_step_tokens : model_->step_tokens();
     for (auto& sequence : running_) {
@@ -110,7 +111,7 @@ class Lane {
       budget -= sequence->step_tokens;
     }
     for (auto& sequence : running_) {
-      if (sequence->step_tokens == 0) give(*sequence, budget);
+      if (sequence->step_tokens == 0) assign(*sequence, budget);
     }
     while (!preempted && budget > 0 && !waiting_.empty() &&
            static_cast<int64_t>(running_.size()) < options_.max_num_seqs) {
@@ -118,19 +119,20 @@ class Lane {
       // The whole prompt at once, and a token to go on with, so that only answers can run short.
       const int64_t tokens = static_cast<int64_t>(next.tokens.size()) + 1;
       if (!model_->reserve(next.cache, tokens)) break;
-      give(next, budget);
+      assign(next, budget);
       running_.push_back(std::move(waiting_.front()));
       waiting_.pop_front();
     }
   }
 
-  static void give(Running& sequence, int64_t& budget) {
+  static void assign(Running& sequence, int64_t& budget) {
     sequence.step_tokens = std::clamp<int64_t>(budget, 0, sequence.pending());
     budget -= sequence.step_tokens;
   }
 
-  /// Room for the next token of all that run; the youngest go back to the queue if there is none.
-  bool make_room() {
+  /// Reserves the next token of all that run; where the cache is full, the youngest go back to the
+  /// waiting ones. Returns whether any did.
+  bool reserve_running() {
     bool preempted = false;
     for (size_t i = 0; i < running_.size(); ++i) {
       Running& sequence = *running_[i];
@@ -157,26 +159,26 @@ class Lane {
     for (auto& sequence : running_) {
       if (sequence->step_tokens > 0) order.push_back(sequence.get());
     }
-    // Sequences of one adapter side by side: few runs to compute.
+    // Sequences of one adapter side by side: few segments to compute.
     std::stable_sort(order.begin(), order.end(), [](const Running* a, const Running* b) {
-      return std::less<>()(a->request.adapter, b->request.adapter);
+      return std::less<>()(a->request.adapter.get(), b->request.adapter.get());
     });
-    std::vector<StepRow> rows;
+    std::vector<SequenceStep> steps;
     std::vector<SamplingRow> sampling;
     std::vector<Running*> sampled;
     int64_t computed = 0;
     for (Running* sequence : order) {
-      const auto place = static_cast<size_t>(sequence->cache.length);
+      const auto position = static_cast<size_t>(sequence->cache.length);
       const auto count = static_cast<size_t>(sequence->step_tokens);
       const bool last = sequence->step_tokens == sequence->pending();
-      rows.push_back({&sequence->cache, std::span(sequence->tokens).subspan(place, count),
-                      sequence->request.adapter, last});
+      steps.push_back({&sequence->cache, std::span(sequence->tokens).subspan(position, count),
+                       sequence->request.adapter, last});
       computed += sequence->step_tokens;
       if (!last) continue;
       sampled.push_back(sequence);
       sampling.push_back({&sequence->request, sequence->tokens, &sequence->rng});
     }
-    const at::Tensor logits = model_->step(rows);
+    const at::Tensor logits = model_->step(steps);
     for (Running* sequence : order) sequence->cache.length += sequence->step_tokens;
     if (sampled.empty()) return computed;
     std::vector<TokenEvent> events = sample_rows(logits, sampling);
@@ -185,7 +187,7 @@ class Lane {
     return computed;
   }
 
-  /// Hands the token out; a sequence that is complete loses its `on_token`.
+  /// Reports the token; a sequence that is complete loses its `on_token`.
   void deliver(Running& sequence, TokenEvent event) {
     sequence.tokens.push_back(event.id);
     const auto& stops = sequence.request.stop_ids;
@@ -210,23 +212,24 @@ class Lane {
 
 struct Scheduler::Impl {
   SchedulerOptions options;
-  std::vector<std::unique_ptr<Lane>> lanes;
+  std::vector<std::unique_ptr<ModelQueue>> queues;
   std::thread thread;
   std::mutex mutex;
   std::condition_variable wake;
   std::vector<RunningPtr> inbox;   // guarded by mutex
   bool stopping = false;           // guarded by mutex
-  std::atomic<size_t> waiting{0};  // in the inbox and in the lanes' queues
+  std::atomic<size_t> waiting{0};  // in the inbox and in the queues
 
   bool idle() const {
-    return std::all_of(lanes.begin(), lanes.end(), [](const auto& lane) { return lane->idle(); });
+    return std::all_of(queues.begin(), queues.end(),
+                       [](const auto& queue) { return queue->idle(); });
   }
 
   /// Waits for work; false at the end.
   bool collect() {
     std::unique_lock lock(mutex);
     wake.wait(lock, [this] { return stopping || !inbox.empty() || !idle(); });
-    for (RunningPtr& sequence : inbox) lanes[sequence->model]->add(std::move(sequence));
+    for (RunningPtr& sequence : inbox) queues[sequence->model]->add(std::move(sequence));
     inbox.clear();
     return !stopping;
   }
@@ -237,10 +240,10 @@ struct Scheduler::Impl {
     int64_t tokens = 0;
     while (collect()) {
       size_t queued = 0, running = 0;
-      for (auto& lane : lanes) {
-        if (!lane->idle()) tokens += lane->step();
-        queued += lane->waiting();
-        running += lane->running();
+      for (auto& queue : queues) {
+        if (!queue->idle()) tokens += queue->step();
+        queued += queue->waiting();
+        running += queue->running();
       }
       waiting = queued;
       const auto now = std::chrono::steady_clock::now();
@@ -251,7 +254,7 @@ struct Scheduler::Impl {
       reported = now;
       tokens = 0;
     }
-    for (auto& lane : lanes) lane->cancel_all();
+    for (auto& queue : queues) queue->cancel_all();
   }
 };
 
@@ -261,8 +264,8 @@ Scheduler::Scheduler(SchedulerOptions options) : impl_(std::make_unique<Impl>())
 Scheduler::~Scheduler() { stop(); }
 
 size_t Scheduler::add_model(std::unique_ptr<StepModel> model) {
-  impl_->lanes.push_back(std::make_unique<Lane>(std::move(model), impl_->options));
-  return impl_->lanes.size() - 1;
+  impl_->queues.push_back(std::make_unique<ModelQueue>(std::move(model), impl_->options));
+  return impl_->queues.size() - 1;
 }
 
 void Scheduler::start() {
@@ -280,7 +283,7 @@ void Scheduler::stop() {
 
 Result<Scheduler::Ticket> Scheduler::submit(size_t model, SequenceRequest request,
                                             OnToken on_token) {
-  const int64_t capacity = impl_->lanes.at(model)->model().capacity_tokens();
+  const int64_t capacity = impl_->queues.at(model)->model().capacity_tokens();
   const int64_t most = static_cast<int64_t>(request.prompt.size()) + request.max_tokens;
   if (most > capacity)
     return invalid_input(fmt::format(
@@ -306,4 +309,4 @@ Result<Scheduler::Ticket> Scheduler::submit(size_t model, SequenceRequest reques
   return ticket;
 }
 
-}  // namespace lorry::serve
+}  // namespace lorry::generate

@@ -7,22 +7,22 @@
 #include <memory>
 
 #include "base/result.h"
-#include "serve/generation.h"
-#include "serve/step_model.h"
+#include "generate/generation.h"
+#include "generate/step_model.h"
 
-namespace lorry::serve {
+namespace lorry::generate {
 
 struct SchedulerOptions {
   int64_t max_num_seqs = 64;
-  /// Tokens of one step: those of running sequences first, the rest for prompts, in chunks. 0: as
-  /// many as suit the model's device.
+  /// Tokens of one engine step: those of running sequences first, the rest for prompts, in chunks.
+  /// 0: as many as suit the model's device.
   int64_t max_step_tokens = 0;
   size_t max_waiting = 4096;  ///< more are refused
 };
 
-/// The owner of the models. A step takes all running sequences of a model and chunks of waiting
-/// prompts. Sequences start in the order of their arrival. When the cache is full, the youngest
-/// gives its room back and is computed again later.
+/// The owner of the models. An engine step takes all running sequences of a model and chunks of
+/// waiting prompts. Sequences start in the order of their arrival. When the cache is full, the
+/// youngest is preempted: its cache blocks are released and it is computed again later.
 ///
 /// `add_model` before `start`; then `submit` and tickets from any thread.
 class Scheduler {
@@ -49,4 +49,4 @@ class Scheduler {
   std::unique_ptr<Impl> impl_;
 };
 
-}  // namespace lorry::serve
+}  // namespace lorry::generate

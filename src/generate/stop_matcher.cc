@@ -1,9 +1,9 @@
-#include "serve/stop_matcher.h"
+#include "generate/stop_matcher.h"
 
 #include <algorithm>
 #include <utility>
 
-namespace lorry::serve {
+namespace lorry::generate {
 namespace {
 
 /// Length of the longest end of `text` that begins `stop`, shorter than `stop` itself.
@@ -46,4 +46,4 @@ std::string StopMatcher::finish() {
   return std::exchange(held_, {});
 }
 
-}  // namespace lorry::serve
+}  // namespace lorry::generate

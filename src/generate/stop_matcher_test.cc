@@ -1,8 +1,8 @@
-#include "serve/stop_matcher.h"
+#include "generate/stop_matcher.h"
 
 #include <gtest/gtest.h>
 
-namespace lorry::serve {
+namespace lorry::generate {
 namespace {
 
 TEST(StopMatcher, WithoutStopStringsEverythingPassesAtOnce) {
@@ -43,4 +43,4 @@ TEST(StopMatcher, TheEarliestOfSeveralWins) {
 }
 
 }  // namespace
-}  // namespace lorry::serve
+}  // namespace lorry::generate

@@ -1,4 +1,4 @@
-#include "serve/step_model.h"
+#include "generate/step_model.h"
 
 #include <ATen/DeviceAccelerator.h>
 #include <ATen/Functions.h>
@@ -7,10 +7,8 @@
 #include <algorithm>
 #include <vector>
 
-namespace lorry::serve {
+namespace lorry::generate {
 namespace {
-
-using model::KvCache;
 
 class TransformerStepModel final : public StepModel {
  public:
@@ -27,47 +25,51 @@ class TransformerStepModel final : public StepModel {
   }
   void release(KvCache::Sequence& sequence) override { cache_.release(sequence); }
 
-  at::Tensor step(std::span<const StepRow> rows) override {
-    std::vector<int64_t> ids, positions, new_tokens, wanted;
-    std::vector<const KvCache::Sequence*> sequences;
-    model::AdapterView adapters;
-    for (const StepRow& row : rows) {
-      const int64_t n = static_cast<int64_t>(row.tokens.size());
-      for (int64_t i = 0; i < n; ++i) positions.push_back(row.cache->length + i);
-      ids.insert(ids.end(), row.tokens.begin(), row.tokens.end());
-      new_tokens.push_back(n);
-      sequences.push_back(row.cache);
-      add_run(adapters, row.adapter, n);
-      if (row.wants_logits) wanted.push_back(static_cast<int64_t>(ids.size()) - 1);
-    }
-    if (adapters.adapters.size() == 1) adapters.segments.clear();
-    model::CachedAttention attention(cache_, std::move(sequences), std::move(new_tokens));
+  at::Tensor step(std::span<const SequenceStep> steps) override {
+    const Adapters adapters = adapters_of(steps);
+    const ops::StepInputs inputs =
+        make_step_inputs(steps, adapters.of_step, transformer_->device());
+    CachedAttention attention(cache_, steps, inputs);
     at::Tensor hidden =
-        transformer_->forward(to_device(ids), to_device(positions), attention, adapters);
-    if (wanted.empty()) return {};
-    if (wanted.size() != ids.size()) hidden = hidden.index_select(0, to_device(wanted));
-    return transformer_->logits(hidden, of_rows(adapters, wanted));
+        transformer_->forward(inputs.input_ids, inputs.positions, attention, adapters.of_tokens);
+    const int64_t wanted = inputs.logit_rows.size(0);
+    if (wanted == 0) return {};
+    if (wanted != inputs.tokens) hidden = hidden.index_select(0, inputs.logit_rows);
+    return transformer_->logits(hidden, adapters.of_logits);
   }
 
  private:
-  /// The view of the tokens that have logits.
-  static model::AdapterView of_rows(const model::AdapterView& view,
-                                    const std::vector<int64_t>& rows) {
-    return view.segments.empty() ? view : view.of_tokens(at::tensor(rows, at::kLong));
-  }
-  static void add_run(model::AdapterView& view,
-                      const std::shared_ptr<const model::LoraAdapter>& adapter, int64_t tokens) {
-    const auto found = std::find(view.adapters.begin(), view.adapters.end(), adapter);
-    const int64_t index = found - view.adapters.begin();
-    if (found == view.adapters.end()) view.adapters.push_back(adapter);
-    if (!view.segments.empty() && view.segments.back().first == index) {
+  struct Adapters {
+    model::AdapterView of_tokens, of_logits;  // segments of all new tokens; of those with logits
+    std::vector<int32_t> of_step;             // index into their adapters
+  };
+
+  static void append(model::AdapterView& view, int64_t adapter, int64_t tokens) {
+    if (!view.segments.empty() && view.segments.back().first == adapter) {
       view.segments.back().second += tokens;
     } else {
-      view.segments.emplace_back(index, tokens);
+      view.segments.emplace_back(adapter, tokens);
     }
   }
-  at::Tensor to_device(const std::vector<int64_t>& values) const {
-    return at::tensor(values, at::kLong).to(transformer_->device());
+
+  /// The adapters of the steps, each once, and who goes through which.
+  static Adapters adapters_of(std::span<const SequenceStep> steps) {
+    Adapters out;
+    auto& all = out.of_tokens.adapters;
+    for (const SequenceStep& step : steps) {
+      const auto found = std::find(all.begin(), all.end(), step.adapter);
+      const int64_t index = found - all.begin();
+      if (found == all.end()) all.push_back(step.adapter);
+      out.of_step.push_back(static_cast<int32_t>(index));
+      append(out.of_tokens, index, static_cast<int64_t>(step.tokens.size()));
+      if (step.wants_logits) append(out.of_logits, index, 1);
+    }
+    if (all.size() == 1) {  // then it serves all
+      out.of_tokens.segments.clear();
+      out.of_logits.segments.clear();
+    }
+    out.of_logits.adapters = all;
+    return out;
   }
 
   std::shared_ptr<model::Transformer> transformer_;
@@ -103,4 +105,4 @@ int64_t choose_kv_cache_tokens(const model::Transformer& transformer, int64_t wa
   return std::max<int64_t>(std::min(possible, useful), KvCache::kBlockTokens);
 }
 
-}  // namespace lorry::serve
+}  // namespace lorry::generate

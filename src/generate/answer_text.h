@@ -5,11 +5,11 @@
 #include <string>
 #include <vector>
 
-#include "serve/generation.h"
-#include "serve/stop_matcher.h"
+#include "generate/generation.h"
+#include "generate/stop_matcher.h"
 #include "tokenizer/tokenizer.h"
 
-namespace lorry::serve {
+namespace lorry::generate {
 
 /// Decodes, holds back unfinished characters and possible stop strings, and says why the answer
 /// ended. Not thread-safe.
@@ -44,4 +44,4 @@ class AnswerText {
   int64_t tokens_ = 0;
 };
 
-}  // namespace lorry::serve
+}  // namespace lorry::generate

@@ -1,4 +1,4 @@
-#include "serve/scheduler.h"
+#include "generate/scheduler.h"
 
 #include <ATen/Functions.h>
 #include <gtest/gtest.h>
@@ -7,7 +7,7 @@
 #include <map>
 #include <mutex>
 
-namespace lorry::serve {
+namespace lorry::generate {
 namespace {
 
 constexpr int64_t kVocab = 64;
@@ -19,7 +19,7 @@ class CountingModel final : public StepModel {
       : capacity_(capacity), free_(capacity), batch_sizes_(batch_sizes) {}
   int64_t capacity_tokens() const override { return capacity_; }
   int64_t step_tokens() const override { return 512; }
-  bool reserve(model::KvCache::Sequence& sequence, int64_t tokens) override {
+  bool reserve(KvCache::Sequence& sequence, int64_t tokens) override {
     const int64_t held = static_cast<int64_t>(sequence.blocks.size());
     if (tokens - held > free_) return false;
     if (tokens > held) {
@@ -28,20 +28,20 @@ class CountingModel final : public StepModel {
     }
     return true;
   }
-  void release(model::KvCache::Sequence& sequence) override {
+  void release(KvCache::Sequence& sequence) override {
     free_ += static_cast<int64_t>(sequence.blocks.size());
     sequence = {};
   }
-  at::Tensor step(std::span<const StepRow> rows) override {
-    batch_sizes_->push_back(rows.size());
+  at::Tensor step(std::span<const SequenceStep> steps) override {
+    batch_sizes_->push_back(steps.size());
     std::vector<at::Tensor> logits;
-    for (const StepRow& row : rows) {
-      EXPECT_FALSE(row.tokens.empty());
-      EXPECT_LE(row.cache->length + static_cast<int64_t>(row.tokens.size()),
-                static_cast<int64_t>(row.cache->blocks.size()));
-      if (!row.wants_logits) continue;
+    for (const SequenceStep& step : steps) {
+      EXPECT_FALSE(step.tokens.empty());
+      EXPECT_LE(step.cache->length + static_cast<int64_t>(step.tokens.size()),
+                static_cast<int64_t>(step.cache->blocks.size()));
+      if (!step.wants_logits) continue;
       at::Tensor one = at::zeros({kVocab});
-      one[(row.tokens.back() + 1) % kVocab] = 20.0F;
+      one[(step.tokens.back() + 1) % kVocab] = 20.0F;
       logits.push_back(one);
     }
     return logits.empty() ? at::Tensor() : at::stack(logits);
@@ -196,6 +196,61 @@ TEST(Scheduler, TheSameSeedGivesTheSameTokens) {
   EXPECT_NE(f.collector.tokens_[0], f.collector.tokens_[2]);
 }
 
+/// Counting, and notes which adapter each sequence, known by its first token, was stepped with.
+class AdapterNotingModel final : public StepModel {
+ public:
+  explicit AdapterNotingModel(std::map<int32_t, std::vector<const model::LoraAdapter*>>* seen)
+      : counting_(1000, &batch_sizes_), seen_(seen) {}
+  int64_t capacity_tokens() const override { return counting_.capacity_tokens(); }
+  int64_t step_tokens() const override { return counting_.step_tokens(); }
+  bool reserve(KvCache::Sequence& sequence, int64_t tokens) override {
+    return counting_.reserve(sequence, tokens);
+  }
+  void release(KvCache::Sequence& sequence) override { counting_.release(sequence); }
+  at::Tensor step(std::span<const SequenceStep> steps) override {
+    for (const SequenceStep& step : steps) {
+      const auto first = static_cast<int32_t>(step.tokens.back() - step.cache->length);
+      (*seen_)[first].push_back(step.adapter.get());
+    }
+    return counting_.step(steps);
+  }
+
+ private:
+  std::vector<size_t> batch_sizes_;
+  CountingModel counting_;
+  std::map<int32_t, std::vector<const model::LoraAdapter*>>* seen_;
+};
+
+TEST(Scheduler, ARunningSequenceKeepsTheAdapterItBeganWith) {
+  std::map<int32_t, std::vector<const model::LoraAdapter*>> seen;
+  Collector collector;
+  Scheduler scheduler({});
+  scheduler.add_model(std::make_unique<AdapterNotingModel>(&seen));
+  auto served = std::make_shared<const model::LoraAdapter>();
+  const model::LoraAdapter* const first = served.get();
+  const std::weak_ptr<const model::LoraAdapter> before = served;
+  const auto submit = [&](int32_t first, Scheduler::OnToken on_token) {
+    SequenceRequest request = greedy({first}, 6);
+    request.adapter = served;
+    ASSERT_TRUE(scheduler.submit(0, std::move(request), std::move(on_token)).ok());
+  };
+  int tokens = 0;
+  submit(10, [&, done = collector.on_token(10)](TokenEvent event) {
+    EXPECT_FALSE(before.expired());
+    if (++tokens == 2) {  // in the middle of the run: another adapter takes the name
+      served = std::make_shared<const model::LoraAdapter>();
+      submit(30, collector.on_token(30));
+    }
+    done(std::move(event));
+  });
+  scheduler.start();
+  collector.wait(2);
+  scheduler.stop();
+  EXPECT_EQ(seen[10], std::vector(6, first));
+  EXPECT_EQ(seen[30], std::vector(6, static_cast<const model::LoraAdapter*>(served.get())));
+  EXPECT_TRUE(before.expired());
+}
+
 TEST(Scheduler, PenaltiesBiasAndLogprobsAreApplied) {
   Fixture f({});
   SequenceRequest biased = greedy({1}, 2);
@@ -222,4 +277,4 @@ TEST(Scheduler, PenaltiesBiasAndLogprobsAreApplied) {
 }
 
 }  // namespace
-}  // namespace lorry::serve
+}  // namespace lorry::generate

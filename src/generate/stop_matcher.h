@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-namespace lorry::serve {
+namespace lorry::generate {
 
 /// Text goes in piece by piece; what comes out can no longer become part of a stop string.
 /// Not thread-safe.
@@ -25,4 +25,4 @@ class StopMatcher {
   bool stopped_ = false;
 };
 
-}  // namespace lorry::serve
+}  // namespace lorry::generate

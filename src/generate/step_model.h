@@ -7,19 +7,11 @@
 #include <memory>
 #include <span>
 
-#include "model/kv_cache.h"
-#include "model/lora.h"
+#include "generate/cached_attention.h"
+#include "generate/kv_cache.h"
 #include "model/transformer.h"
 
-namespace lorry::serve {
-
-/// The next tokens of one sequence.
-struct StepRow {
-  const model::KvCache::Sequence* cache = nullptr;  ///< holds what came before, has room for these
-  std::span<const int32_t> tokens;
-  std::shared_ptr<const model::LoraAdapter> adapter;
-  bool wants_logits = false;  ///< of the last token
-};
+namespace lorry::generate {
 
 /// One set of weights and its cache. Used by the scheduler's thread alone.
 class StepModel {
@@ -28,11 +20,11 @@ class StepModel {
   virtual int64_t capacity_tokens() const = 0;
   /// Tokens of one step that use the device well without keeping running sequences waiting.
   virtual int64_t step_tokens() const = 0;
-  virtual bool reserve(model::KvCache::Sequence& sequence, int64_t tokens) = 0;
-  virtual void release(model::KvCache::Sequence& sequence) = 0;
-  /// Runs all rows at once. Returns (R, vocab_size): the logits of the rows that want them, in
-  /// order. The caller adds the tokens to the sequences' lengths.
-  virtual at::Tensor step(std::span<const StepRow> rows) = 0;
+  virtual bool reserve(KvCache::Sequence& sequence, int64_t tokens) = 0;
+  virtual void release(KvCache::Sequence& sequence) = 0;
+  /// Computes all steps at once. Returns (R, vocab_size): the logits of the sequences that want
+  /// them, in order. The caller adds the tokens to the sequences' lengths.
+  virtual at::Tensor step(std::span<const SequenceStep> steps) = 0;
 };
 
 /// A transformer with a paged cache of `kv_cache_tokens`.
@@ -45,4 +37,4 @@ std::unique_ptr<StepModel> make_step_model(std::shared_ptr<model::Transformer> t
 int64_t choose_kv_cache_tokens(const model::Transformer& transformer, int64_t wanted,
                                int64_t useful, int64_t shares);
 
-}  // namespace lorry::serve
+}  // namespace lorry::generate

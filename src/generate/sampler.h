@@ -1,0 +1,28 @@
+// From a batch of logits to one event for each sequence.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <span>
+#include <vector>
+
+#include "generate/generation.h"
+#include "generate/row_sampler.h"
+
+namespace lorry::generate {
+
+/// logits: (R, vocab_size), any float dtype and device, one row for each of `rows`; not changed.
+/// Fills id, logprob and top; rows go to all threads. The same seed, logits and history give the
+/// same token, whatever else is in the batch and however many threads there are.
+///
+/// On a GPU, greedy rows and those of a small top_k are reduced there; of other rows all logits are
+/// copied to the host.
+std::vector<TokenEvent> sample_rows(const at::Tensor& logits, std::span<const SamplingRow> rows);
+
+namespace detail {
+/// sample_rows as on a GPU, for tests on any device.
+std::vector<TokenEvent> sample_rows_reduced(const at::Tensor& logits,
+                                            std::span<const SamplingRow> rows);
+}  // namespace detail
+
+}  // namespace lorry::generate
