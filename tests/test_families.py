@@ -339,6 +339,7 @@ def test_longrope_takes_the_long_factors_for_sequences_beyond_the_original_lengt
     model = save("phi3", tmp_path, **options)
     ids = [[(5 * i + 3 * n) % 97 for i in range(n)] for n in (40, 16, 17, 9)]
     assert_close(probe(tmp_path, sequences=ids), reference(model, ids))
+    assert_close(probe(tmp_path, sequences=ids, mode="cached", chunk=6), reference(model, ids))
 
 
 @pytest.mark.parametrize(
@@ -518,6 +519,19 @@ def test_adapter_of_multimodal_gemma3_has_the_names_of_peft(tmp_path):
     assert names[0] == names[1]
     probe(tmp_path, adapters=["adapter"], merge="merged")
     check_merged(tmp_path, theirs)
+
+
+def test_saved_embedding_of_multimodal_gemma3_has_the_name_of_peft(tmp_path):
+    model = make_gemma3_multimodal(tmp_path)
+    adapted = make_adapter(model, tmp_path / "adapter", target_modules=r".*language_model.*\.o_proj", modules_to_save=["embed_tokens"])
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "modules_to_save" in name:
+                parameter += 0.1 * torch.randn_like(parameter)
+    adapted.save_pretrained(tmp_path / "adapter")
+    assert_close(probe(tmp_path, adapters=["adapter"], save_adapter="copy"), reference(adapted))
+    names = [set(load_file(tmp_path / d / "adapter_model.safetensors")) for d in ("adapter", "copy")]
+    assert names[0] == names[1]
 
 
 # GPT-OSS as OpenAI published it

@@ -145,9 +145,12 @@ at::Tensor CachedAttention::attend_chunk(const at::Tensor& q, const at::Tensor& 
 }
 
 at::Tensor CachedAttention::context_lengths(at::Device device) const {
-  const at::Tensor new_tokens = inputs_.query_starts.diff().to(at::kLong);  // (S)
-  const at::Tensor lengths = inputs_.sequence_lengths.to(at::kLong);
-  return lengths.repeat_interleave(new_tokens, 0, inputs_.tokens).to(device);
+  std::vector<int64_t> lengths;
+  for (const SequenceStep& step : steps_) {
+    lengths.insert(lengths.end(), step.tokens.size(),
+                   std::max(length_after(step), step.known_tokens));
+  }
+  return at::tensor(lengths, at::kLong).to(device);
 }
 
 at::Tensor CachedAttention::attend(int64_t layer, const ops::AttentionParams& params,

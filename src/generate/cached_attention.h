@@ -23,6 +23,9 @@ struct SequenceStep {
   std::span<const int32_t> tokens;           ///< at least one
   std::shared_ptr<const model::LoraAdapter> adapter;  ///< null: the base model
   bool wants_logits = false;                          ///< of the last token
+  /// Tokens the sequence is known to have, those that later steps compute included; 0: none beyond
+  /// this step's. longrope chooses its frequencies by it, the same for all parts of a prompt.
+  int64_t known_tokens = 0;
 };
 
 /// Lays the steps out for `device`. adapters: for each step the index of its adapter; empty: 0 for

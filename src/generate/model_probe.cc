@@ -100,7 +100,9 @@ std::vector<at::Tensor> run_cached(const Probe& probe) {
       const int64_t end = std::min(total, begin < prefill ? begin + chunk : begin + 1);
       if (begin == end || !cache.reserve(cached[i], end)) continue;
       const std::span tokens(probe.sequences[i]);
-      steps.push_back({&cached[i], tokens.subspan(begin, end - begin)});
+      steps.push_back({.cache = &cached[i],
+                       .tokens = tokens.subspan(begin, end - begin),
+                       .known_tokens = total});
       rows.emplace_back(i, end - begin);
     }
     if (steps.empty()) break;
@@ -128,8 +130,7 @@ Result<> write_adapter_outputs(const Probe& probe) {
   if (!probe.request.contains("merge")) return {};
   const std::string dir = probe.request["model"];
   LORRY_ASSIGN(const auto reader, SafetensorsReader::open(*probe.bucket, dir, "model"));
-  LORRY_ASSIGN(const auto merge,
-               CheckpointEdits::merging(probe.model->spec(), adapter, *reader, dir));
+  LORRY_ASSIGN(const auto merge, CheckpointEdits::merging(probe.model->spec(), adapter, *reader));
   NamedTensors weights;
   for (const std::string& name : reader->names()) {
     LORRY_ASSIGN(const at::Tensor stored, reader->tensor(name));

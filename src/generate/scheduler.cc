@@ -172,7 +172,8 @@ class ModelQueue {
       const auto count = static_cast<size_t>(sequence->step_tokens);
       const bool last = sequence->step_tokens == sequence->pending();
       steps.push_back({&sequence->cache, std::span(sequence->tokens).subspan(position, count),
-                       sequence->request.adapter, last});
+                       sequence->request.adapter, last,
+                       static_cast<int64_t>(sequence->tokens.size())});
       computed += sequence->step_tokens;
       if (!last) continue;
       sampled.push_back(sequence);
@@ -187,7 +188,8 @@ class ModelQueue {
     return computed;
   }
 
-  /// Reports the token; a sequence that is complete loses its `on_token`.
+  /// Reports the token; a sequence that is complete loses its `on_token`, and one whose keys change
+  /// with its length begins anew.
   void deliver(Running& sequence, TokenEvent event) {
     sequence.tokens.push_back(event.id);
     const auto& stops = sequence.request.stop_ids;
@@ -197,7 +199,13 @@ class ModelQueue {
     } else if (sequence.generated() >= sequence.request.max_tokens) {
       event.finish = FinishReason::kLength;
     }
-    if (event.finish == FinishReason::kNone) return sequence.on_token(std::move(event));
+    if (event.finish == FinishReason::kNone) {
+      const int64_t limit = model_->keys_change_after();
+      if (limit > 0 && static_cast<int64_t>(sequence.tokens.size()) == limit + 1) {
+        model_->release(sequence.cache);
+      }
+      return sequence.on_token(std::move(event));
+    }
     finish(sequence, std::move(event));
     sequence.on_token = nullptr;
   }

@@ -3,6 +3,7 @@
 #include <ATen/Functions.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <condition_variable>
 #include <map>
 #include <mutex>
@@ -197,6 +198,49 @@ TEST(Scheduler, TheSameSeedGivesTheSameTokens) {
 }
 
 /// Counting, and notes which adapter each sequence, known by its first token, was stepped with.
+/// Notes what each step brings: tokens in the cache, new ones, and those known in all.
+class LengthNotingModel final : public StepModel {
+ public:
+  using Step = std::array<int64_t, 3>;
+  explicit LengthNotingModel(std::vector<Step>* seen)
+      : counting_(1000, &batch_sizes_), seen_(seen) {}
+  int64_t capacity_tokens() const override { return counting_.capacity_tokens(); }
+  int64_t step_tokens() const override { return 3; }
+  int64_t keys_change_after() const override { return 6; }
+  bool reserve(KvCache::Sequence& sequence, int64_t tokens) override {
+    return counting_.reserve(sequence, tokens);
+  }
+  void release(KvCache::Sequence& sequence) override { counting_.release(sequence); }
+  at::Tensor step(std::span<const SequenceStep> steps) override {
+    for (const SequenceStep& step : steps) {
+      seen_->push_back(
+          {step.cache->length, static_cast<int64_t>(step.tokens.size()), step.known_tokens});
+    }
+    return counting_.step(steps);
+  }
+
+ private:
+  std::vector<size_t> batch_sizes_;
+  CountingModel counting_;
+  std::vector<Step>* seen_;
+};
+
+TEST(Scheduler, ASequenceWhoseKeysChangeWithItsLengthIsComputedAnew) {
+  std::vector<LengthNotingModel::Step> seen;
+  Collector collector;
+  Scheduler scheduler({});
+  scheduler.add_model(std::make_unique<LengthNotingModel>(&seen));
+  ASSERT_TRUE(scheduler.submit(0, greedy({1, 2, 3, 4}, 5), collector.on_token(0)).ok());
+  scheduler.start();
+  collector.wait(1);
+  scheduler.stop();
+  EXPECT_EQ(collector.tokens_[0], counting(5, 5));
+  // The prompt in two parts, two tokens, then all seven in three parts.
+  const std::vector<LengthNotingModel::Step> expected = {
+      {0, 3, 4}, {3, 1, 4}, {4, 1, 5}, {5, 1, 6}, {0, 3, 7}, {3, 3, 7}, {6, 1, 7}, {7, 1, 8}};
+  EXPECT_EQ(seen, expected);
+}
+
 class AdapterNotingModel final : public StepModel {
  public:
   explicit AdapterNotingModel(std::map<int32_t, std::vector<const model::LoraAdapter*>>* seen)

@@ -20,6 +20,14 @@ class TransformerStepModel final : public StepModel {
 
   int64_t capacity_tokens() const override { return capacity_tokens_; }
   int64_t step_tokens() const override { return transformer_->device().is_cpu() ? 512 : 4096; }
+  int64_t keys_change_after() const override {
+    for (const model::RopeSpec& rope : transformer_->spec().ropes) {
+      if (rope.type == model::RopeSpec::Type::kLongRope) {
+        return rope.original_max_position_embeddings;
+      }
+    }
+    return 0;
+  }
   bool reserve(KvCache::Sequence& sequence, int64_t tokens) override {
     return cache_.reserve(sequence, tokens);
   }

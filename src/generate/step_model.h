@@ -20,6 +20,9 @@ class StepModel {
   virtual int64_t capacity_tokens() const = 0;
   /// Tokens of one step that use the device well without keeping running sequences waiting.
   virtual int64_t step_tokens() const = 0;
+  /// The length beyond which all keys of a sequence are others than before (longrope), so that its
+  /// cache is to be computed anew; 0: none.
+  virtual int64_t keys_change_after() const { return 0; }
   virtual bool reserve(KvCache::Sequence& sequence, int64_t tokens) = 0;
   virtual void release(KvCache::Sequence& sequence) = 0;
   /// Computes all steps at once. Returns (R, vocab_size): the logits of the sequences that want

@@ -9,24 +9,23 @@
 namespace lorry::model {
 
 Result<> CheckpointEdits::add(Edit edit, const StoredWeights& stored,
-                              const SafetensorsReader& reader, const std::string& dir) {
+                              const SafetensorsReader& reader) {
   const std::string name = stored.stored_name(edit.at.name);
   if (reader.contains(name + "_blocks")) {
     return unsupported(fmt::format(
-        "{}: {} is held in MXFP4, which trained weights cannot be put into", dir, name));
+        "{}: {} is held in MXFP4, which trained weights cannot be put into", reader.where(), name));
   }
   if (!reader.contains(name)) {
-    return corrupt_data(
-        fmt::format("{}: the training changes {}, which the checkpoint does not have", dir, name));
+    return corrupt_data(fmt::format(
+        "{}: the training changes {}, which the checkpoint does not have", reader.where(), name));
   }
   edits_[name].push_back(std::move(edit));
   return {};
 }
 
 Result<CheckpointEdits> CheckpointEdits::merging(const ModelSpec& spec, const LoraAdapter& adapter,
-                                                 const SafetensorsReader& reader,
-                                                 const std::string& dir) {
-  const StoredWeights stored(reader, spec, dir);
+                                                 const SafetensorsReader& reader) {
+  const StoredWeights stored(reader, spec);
   CheckpointEdits edits;
   for (size_t l = 0; l < spec.linears.size(); ++l) {
     for (size_t m = 0; m < spec.linears[l].modules.size(); ++m) {
@@ -34,16 +33,16 @@ Result<CheckpointEdits> CheckpointEdits::merging(const ModelSpec& spec, const Lo
       const auto* pair = adapter.find(static_cast<int64_t>(l), static_cast<int64_t>(m));
       if (!pair) continue;
       if (pair->a.defined()) {
-        LORRY_TRY(edits.add({pair, {}, module.weight, module.rows}, stored, reader, dir));
+        LORRY_TRY(edits.add({pair, {}, module.weight, module.rows}, stored, reader));
       }
       if (pair->bias.defined()) {
-        LORRY_TRY(edits.add({nullptr, pair->bias, module.bias, module.rows}, stored, reader, dir));
+        LORRY_TRY(edits.add({nullptr, pair->bias, module.bias, module.rows}, stored, reader));
       }
     }
   }
   const auto replace = [&](const std::string& name, const at::Tensor& value) -> Result<> {
     if (!value.defined()) return {};
-    return edits.add({nullptr, value, {name}, spec.vocab_size}, stored, reader, dir);
+    return edits.add({nullptr, value, {name}, spec.vocab_size}, stored, reader);
   };
   LORRY_TRY(replace(spec.tensors[spec.embed].name, adapter.saved().embed));
   LORRY_TRY(replace("lm_head.weight", adapter.saved().head));
@@ -52,14 +51,13 @@ Result<CheckpointEdits> CheckpointEdits::merging(const ModelSpec& spec, const Lo
 
 Result<CheckpointEdits> CheckpointEdits::replacing(const ModelSpec& spec,
                                                    const std::map<std::string, at::Tensor>& weights,
-                                                   const SafetensorsReader& reader,
-                                                   const std::string& dir) {
-  const StoredWeights stored(reader, spec, dir);
+                                                   const SafetensorsReader& reader) {
+  const StoredWeights stored(reader, spec);
   CheckpointEdits edits;
   const auto replace = [&](const std::string& name, StoredAt at, int64_t rows) -> Result<> {
     const auto found = weights.find(name);
     if (found == weights.end()) return {};
-    return edits.add({nullptr, found->second, std::move(at), rows}, stored, reader, dir);
+    return edits.add({nullptr, found->second, std::move(at), rows}, stored, reader);
   };
   for (const TensorSpec& tensor : spec.tensors) {
     LORRY_TRY(replace(tensor.name, {tensor.name}, tensor.shape[0]));
@@ -78,7 +76,7 @@ Result<CheckpointEdits> CheckpointEdits::replacing(const ModelSpec& spec,
   if (spec.tie_word_embeddings && reader.contains(head) && !edits.changes(head) &&
       weights.contains(embed)) {
     LORRY_TRY(edits.add({nullptr, weights.at(embed), {"lm_head.weight"}, spec.vocab_size}, stored,
-                        reader, dir));
+                        reader));
   }
   return edits;
 }

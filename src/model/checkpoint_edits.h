@@ -21,11 +21,11 @@ namespace lorry::model {
 class CheckpointEdits {
  public:
   static Result<CheckpointEdits> merging(const ModelSpec& spec, const LoraAdapter& adapter,
-                                         const SafetensorsReader& reader, const std::string& dir);
+                                         const SafetensorsReader& reader);
   /// `weights` by canonical name (Transformer::named_weights).
   static Result<CheckpointEdits> replacing(const ModelSpec& spec,
                                            const std::map<std::string, at::Tensor>& weights,
-                                           const SafetensorsReader& reader, const std::string& dir);
+                                           const SafetensorsReader& reader);
 
   bool changes(const std::string& stored_name) const { return edits_.contains(stored_name); }
   /// A new tensor of `stored`'s shape and dtype; `stored` itself where nothing changes. Merges are
@@ -40,8 +40,7 @@ class CheckpointEdits {
     StoredAt at;
     int64_t rows = 0;  ///< of the part
   };
-  Result<> add(Edit edit, const class StoredWeights& stored, const SafetensorsReader& reader,
-               const std::string& dir);
+  Result<> add(Edit edit, const class StoredWeights& stored, const SafetensorsReader& reader);
 
   std::map<std::string, std::vector<Edit>> edits_;  // by stored name
 };

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>  // join
 
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "model/families/readers.h"
 
@@ -95,10 +96,10 @@ Json text_part(const Json& config) {
 
 /// Modules go by the names that they have inside the multimodal class, which adapters are saved by.
 void name_as_text_part(ModelSpec& spec) {
-  constexpr std::string_view kModel = "model.";
+  const std::string before = std::exchange(spec.module_prefix, "model.language_model.");
   for (LinearSpec& linear : spec.linears) {
     for (Module& module : linear.modules) {
-      module.name = "model.language_model." + module.name.substr(kModel.size());
+      module.name = spec.module_prefix + module.name.substr(before.size());
     }
   }
 }

@@ -30,13 +30,12 @@ Result<ModelSpec> load_model_spec(const store::Bucket& bucket, const std::string
 /// The steps of Transformer::load.
 class ModelLoader {
  public:
-  ModelLoader(const SafetensorsReader& reader, ModelSpec spec, std::string dir,
-              const LoadOptions& options)
+  ModelLoader(const SafetensorsReader& reader, ModelSpec spec, const LoadOptions& options)
       : options_(options), model_(new Transformer) {
     model_->spec_ = std::move(spec);
     model_->dtype_ = options.dtype;
     model_->device_ = options.device;
-    stored_ = std::make_unique<StoredWeights>(reader, model_->spec_, std::move(dir));
+    stored_ = std::make_unique<StoredWeights>(reader, model_->spec_);
   }
 
   Result<std::shared_ptr<Transformer>> run() {
@@ -106,7 +105,7 @@ Result<std::shared_ptr<Transformer>> Transformer::load(const store::Bucket& buck
   LORRY_ASSIGN(const auto reader, SafetensorsReader::open(bucket, dir, "model"));
   try {
     const at::NoGradGuard no_grad;
-    return ModelLoader(*reader, std::move(spec), dir, options).run();
+    return ModelLoader(*reader, std::move(spec), options).run();
   } catch (const std::exception& e) {
     return unavailable(fmt::format("{}: loading the weights: {}", dir, e.what()));
   }
@@ -115,7 +114,7 @@ Result<std::shared_ptr<Transformer>> Transformer::load(const store::Bucket& buck
 Result<> check_checkpoint(const store::Bucket& bucket, const std::string& dir) {
   LORRY_ASSIGN(const ModelSpec spec, load_model_spec(bucket, dir));
   LORRY_ASSIGN(const auto reader, SafetensorsReader::open(bucket, dir, "model"));
-  return StoredWeights(*reader, spec, dir).check();
+  return StoredWeights(*reader, spec).check();
 }
 
 NamedTensors Transformer::named_weights() const {

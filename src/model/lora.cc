@@ -94,6 +94,7 @@ Result<std::shared_ptr<LoraAdapter>> LoraAdapter::create(const ModelSpec& model,
   auto adapter = std::make_shared<LoraAdapter>();
   adapter->config_ = std::move(config);
   adapter->linears_ = model.linears;
+  adapter->saved_.prefix = model.module_prefix;
   const LoraConfig& c = adapter->config_;
   for (const LinearSpec& linear : model.linears)
     adapter->pairs_.emplace_back(linear.modules.size());

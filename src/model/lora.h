@@ -37,7 +37,8 @@ class LoraAdapter {
   };
   /// Embedding and head that take the place of the base model's; undefined: the base model's.
   struct SavedModules {
-    at::Tensor embed, head;  ///< (vocab_size, hidden_size)
+    at::Tensor embed, head;         ///< (vocab_size, hidden_size)
+    std::string prefix = "model.";  ///< ModelSpec::module_prefix
   };
 
   /// A fresh adapter for what `config` selects. Invalid input if that is nothing, or a name or

@@ -17,11 +17,15 @@ namespace {
 constexpr std::string_view kPrefix = "base_model.model.";
 constexpr const char* kConfigFile = "adapter_config.json";
 constexpr const char* kStem = "adapter_model";
-constexpr const char* kEmbed = "base_model.model.model.embed_tokens.weight";
 constexpr const char* kHead = "base_model.model.lm_head.weight";
 
 std::string peft_name(const Module& module, std::string_view part) {
   return fmt::format("{}{}.{}", kPrefix, module.name, part);
+}
+
+/// `prefix`: ModelSpec::module_prefix.
+std::string embed_name(const std::string& prefix) {
+  return fmt::format("{}{}embed_tokens.weight", kPrefix, prefix);
 }
 
 std::string shape_text(const std::vector<int64_t>& shape) {
@@ -48,7 +52,8 @@ class AdapterReader {
       }
     }
     const std::vector<int64_t> table = {model_.vocab_size, model_.hidden_size};
-    LORRY_ASSIGN(adapter.saved_.embed, take_saved(kEmbed, table));
+    adapter.saved_.prefix = model_.module_prefix;
+    LORRY_ASSIGN(adapter.saved_.embed, take_saved(embed_name(model_.module_prefix), table));
     LORRY_ASSIGN(adapter.saved_.head, take_saved(kHead, table));
     return check_all_taken(adapter);
   }
@@ -195,7 +200,7 @@ std::vector<std::pair<std::string, at::Tensor>> LoraAdapter::named_parameters() 
       add(peft_name(module, pair.a.defined() ? "base_layer.bias" : "bias"), pair.bias);
     }
   }
-  add(kEmbed, saved_.embed);
+  add(embed_name(saved_.prefix), saved_.embed);
   add(kHead, saved_.head);
   return result;
 }

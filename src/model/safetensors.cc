@@ -114,7 +114,7 @@ Result<> read_in_order(const store::Bucket& bucket, const File& file, uint64_t b
 }  // namespace
 
 struct SafetensorsReader::Impl {
-  std::string dir;
+  std::string where;                              // for errors
   std::shared_ptr<const store::Bucket> in_order;  // read from tensor by tensor; null: kAnyOrder
   std::deque<File> files;                         // they do not move
   std::map<std::string, hub::Checkpoint::Tensor> tensors;
@@ -122,7 +122,7 @@ struct SafetensorsReader::Impl {
   Result<const hub::Checkpoint::Tensor*> find(const std::string& name) const {
     const auto it = tensors.find(name);
     if (it != tensors.end()) return &it->second;
-    return not_found(fmt::format("{}: tensor {} is missing", dir, name));
+    return not_found(fmt::format("{}: tensor {} is missing", where, name));
   }
 
   Result<at::ScalarType> type_of(const std::string& name,
@@ -152,7 +152,7 @@ Result<std::shared_ptr<SafetensorsReader>> SafetensorsReader::open(const store::
                                                                    const std::string& stem,
                                                                    Access access) {
   auto impl = std::make_unique<Impl>();
-  impl->dir = dir;
+  impl->where = dir.empty() ? bucket.uri() : dir;
   if (access == Access::kInOrder) impl->in_order = bucket.guarded({});
   LORRY_ASSIGN(auto checkpoint, hub::open_checkpoint(bucket, dir, stem));
   for (auto& file : checkpoint.files) {
@@ -161,6 +161,8 @@ Result<std::shared_ptr<SafetensorsReader>> SafetensorsReader::open(const store::
   impl->tensors = std::move(checkpoint.tensors);
   return std::shared_ptr<SafetensorsReader>(new SafetensorsReader(std::move(impl)));
 }
+
+const std::string& SafetensorsReader::where() const { return impl_->where; }
 
 bool SafetensorsReader::contains(const std::string& name) const {
   return impl_->tensors.contains(name);

@@ -41,6 +41,8 @@ class SafetensorsReader {
                                                          Access access = Access::kAnyOrder);
   ~SafetensorsReader();
 
+  /// The directory, or the bucket where that is its root: what errors begin with.
+  const std::string& where() const;
   bool contains(const std::string& name) const;
   std::vector<std::string> names() const;
   /// Shape of a tensor; empty if it is not there.

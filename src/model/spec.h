@@ -172,6 +172,8 @@ struct ModelSpec {
   std::string model_type;    ///< "qwen2"
   int64_t vocab_size = 0, hidden_size = 0;
   int64_t max_position_embeddings = 0;
+  /// What `peft` finds before "layers.0" and "embed_tokens": a multimodal class puts its own there.
+  std::string module_prefix = "model.";
   std::string dtype;  ///< "bfloat16", "float16", "float32", as the checkpoint is stored
   std::vector<int64_t> eos_token_ids;
 

@@ -25,9 +25,8 @@ bool has_rows(const std::vector<int64_t>& shape, size_t dim, const StoredAt& at,
 
 }  // namespace
 
-StoredWeights::StoredWeights(const SafetensorsReader& reader, const ModelSpec& spec,
-                             std::string dir)
-    : reader_(reader), spec_(spec), dir_(std::move(dir)), prefix_(kModel) {
+StoredWeights::StoredWeights(const SafetensorsReader& reader, const ModelSpec& spec)
+    : reader_(reader), spec_(spec), prefix_(kModel) {
   const std::string norm = "norm.weight";  // every checkpoint has the last norm
   for (const char* prefix : {"model.", "", "language_model.model.", "model.language_model.",
                              "model.language_model.model.", "language_model."}) {
@@ -60,10 +59,10 @@ Result<> StoredWeights::missing(const std::string& name) const {
     return unsupported(fmt::format(
         "{}: the weights are quantised (tensor {}); lorry reads float32, bfloat16 and float16 "
         "checkpoints: take the unquantised model",
-        dir_, name.substr(0, at) + suffix));
+        reader_.where(), name.substr(0, at) + suffix));
   }
   return corrupt_data(
-      fmt::format("{}: tensor {} is missing from the safetensors files", dir_, name));
+      fmt::format("{}: tensor {} is missing from the safetensors files", reader_.where(), name));
 }
 
 Result<> StoredWeights::check_tensor(const std::string& canonical,
@@ -71,13 +70,13 @@ Result<> StoredWeights::check_tensor(const std::string& canonical,
   const std::string name = stored_name(canonical);
   if (!reader_.contains(name)) return missing(name);
   if (reader_.shape(name) != shape) {
-    return corrupt_data(fmt::format("{}: tensor {} is {}, config.json asks for {}", dir_, name,
-                                    shape_text(reader_.shape(name)), shape_text(shape)));
+    return corrupt_data(fmt::format("{}: tensor {} is {}, config.json asks for {}", reader_.where(),
+                                    name, shape_text(reader_.shape(name)), shape_text(shape)));
   }
   const std::string dtype = reader_.dtype(name);
   if (dtype != "F32" && dtype != "BF16" && dtype != "F16") {
-    return unsupported(
-        fmt::format("{}: tensor {} is {}; lorry reads F32, BF16 and F16", dir_, name, dtype));
+    return unsupported(fmt::format("{}: tensor {} is {}; lorry reads F32, BF16 and F16",
+                                   reader_.where(), name, dtype));
   }
   return {};
 }
@@ -106,8 +105,8 @@ Result<> StoredWeights::check_module(const LinearSpec& linear, const Module& mod
                    : shape.size() == first + 2 && shape[first + (transposed ? 0 : 1)] == linear.in);
     if (!good) {
       return corrupt_data(fmt::format("{}: tensor {} is {}, which does not hold the {} x {} of {}",
-                                      dir_, name, shape_text(shape), module.rows, linear.in,
-                                      module.name));
+                                      reader_.where(), name, shape_text(shape), module.rows,
+                                      linear.in, module.name));
     }
   }
   if (module.bias.name.empty()) return {};

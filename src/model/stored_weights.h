@@ -17,7 +17,7 @@ namespace lorry::model {
 /// Finds and reads the tensors of one checkpoint. Thread-safe; the reader and the spec outlive it.
 class StoredWeights {
  public:
-  StoredWeights(const SafetensorsReader& reader, const ModelSpec& spec, std::string dir);
+  StoredWeights(const SafetensorsReader& reader, const ModelSpec& spec);
 
   /// The name under which a checkpoint holds the tensor that the spec calls `name`. Saved from the
   /// inner model a checkpoint lacks "model."; multimodal ones put their own prefix before it. A
@@ -44,7 +44,6 @@ class StoredWeights {
 
   const SafetensorsReader& reader_;
   const ModelSpec& spec_;
-  std::string dir_;
   std::string prefix_;       // what stands for "model."
   std::string head_prefix_;  // what stands before "lm_head."
 };

@@ -32,8 +32,12 @@ class Builder {
     const auto tensor = [&](const std::vector<int64_t>& values) {
       return at::tensor(values, at::kLong).to(options_.device);
     };
-    return {tensor(input_ids_),   tensor(positions_), std::move(cu_seqlens_),
-            tensor(target_rows_), tensor(targets_),   tensor(target_sequence_),
+    return {tensor(input_ids_),
+            tensor(positions_),
+            std::move(cu_seqlens_),
+            tensor(target_rows_),
+            tensor(targets_),
+            tensor(target_sequence_),
             options_.dropout_seed ? tensor(dropout_keys_) : at::Tensor()};
   }
 

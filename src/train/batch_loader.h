@@ -15,8 +15,8 @@ namespace lorry::train {
 struct PreparedStep {
   std::vector<PackedRow> rows;
   StepBatch batch;
-  Cursor cursor;    ///< after this step: what a checkpoint of it holds
-  double epoch = 0; ///< passes over the data after this step, as `transformers` counts them
+  Cursor cursor;     ///< after this step: what a checkpoint of it holds
+  double epoch = 0;  ///< passes over the data after this step, as `transformers` counts them
 };
 
 /// Hands out the steps in order. One step is prepared ahead, so that the memory of two batches is

@@ -29,9 +29,13 @@ struct Examples {
     }
   }
   StepBatch batch(int64_t micro_batch_tokens, std::optional<uint64_t> dropout_seed = 5) const {
-    return make_step_batch(
-        rows, [&](Place p) { return data::TokenRow{ids[p.row], masks[p.row]}; },
-        {.max_length = 512, .micro_batch_tokens = micro_batch_tokens, .dropout_seed = dropout_seed});
+    return make_step_batch(rows,
+                           [&](Place p) {
+                             return data::TokenRow{ids[p.row], masks[p.row]};
+                           },
+                           {.max_length = 512,
+                            .micro_batch_tokens = micro_batch_tokens,
+                            .dropout_seed = dropout_seed});
   }
 };
 
@@ -57,9 +61,9 @@ class BlockRunnerTest : public ::testing::Test {
       model::AdapterView view = model::AdapterView::one(adapter_);
       view.dropout = dropout;
       view.dropout_keys = micro.dropout_keys;
-      const at::Tensor hidden = run_blocks(*model_, micro.input_ids, micro.positions, attention,
-                                           view, checkpointing)
-                                    .index_select(0, micro.target_rows);
+      const at::Tensor hidden =
+          run_blocks(*model_, micro.input_ids, micro.positions, attention, view, checkpointing)
+              .index_select(0, micro.target_rows);
       const HeadLoss loss = head_loss(hidden.detach(), micro.targets, {model_->head_weight()},
                                       1.0 / double(batch.targets), trainable_.head_grad());
       outcome.loss += loss.sum;

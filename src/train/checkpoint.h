@@ -61,8 +61,8 @@ class CheckpointStore {
   };
   /// The committed checkpoint of this run, or nullopt if there is none. One of other inputs (base,
   /// data or starting adapter changed since) can never be resumed: nullopt, and `stale` says what
-  /// changed; it stays until the first `save` replaces it. One of the same inputs with other options
-  /// may be worth hours: invalid input, which names the options and the ways on.
+  /// changed; it stays until the first `save` replaces it. One of the same inputs with other
+  /// options may be worth hours: invalid input, which names the options and the ways on.
   Result<std::optional<Found>> find(std::string& stale);
   /// Reads parameters and optimiser state of what `find` gave.
   Result<> load(const Found& found, Trainable& trainable, AdamW& optimizer) const;

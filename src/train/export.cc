@@ -109,8 +109,7 @@ Result<> export_merged(const store::Bucket& bucket, const model::ModelSpec& spec
                        const model::LoraAdapter& adapter, const std::string& model_dir,
                        const std::string& out_dir, int64_t max_file_bytes) {
   LORRY_ASSIGN(const auto reader, open_in_order(bucket, model_dir));
-  LORRY_ASSIGN(const auto edits,
-               model::CheckpointEdits::merging(spec, adapter, *reader, model_dir));
+  LORRY_ASSIGN(const auto edits, model::CheckpointEdits::merging(spec, adapter, *reader));
   return rewrite_checkpoint(
       bucket, model_dir, out_dir, max_file_bytes, *reader,
       [&](const std::string& name, const at::Tensor& weight) { return edits.apply(name, weight); });
@@ -123,8 +122,7 @@ Result<> export_full(const store::Bucket& bucket, const model::ModelSpec& spec,
   LORRY_ASSIGN(const auto reader, open_in_order(bucket, model_dir));
   std::map<std::string, at::Tensor> by_name;
   for (size_t i = 0; i < names.size(); ++i) by_name[names[i]] = params[i];
-  LORRY_ASSIGN(const auto edits,
-               model::CheckpointEdits::replacing(spec, by_name, *reader, model_dir));
+  LORRY_ASSIGN(const auto edits, model::CheckpointEdits::replacing(spec, by_name, *reader));
   return rewrite_checkpoint(
       bucket, model_dir, out_dir, max_file_bytes, *reader,
       [&](const std::string& name, const at::Tensor& stored) { return edits.apply(name, stored); });

@@ -33,9 +33,9 @@ void add_differences(const Json& before, const Json& now, std::vector<std::strin
     } else if (*old != value) {
       // Digests tell a reader nothing; options do.
       const bool is_digest = value.is_string() && value.get_ref<const std::string&>().size() == 64;
-      out.push_back(is_digest ? key
-                              : fmt::format("{} was {}, is {}", key, dump_json(*old),
-                                            dump_json(value)));
+      out.push_back(is_digest
+                        ? key
+                        : fmt::format("{} was {}, is {}", key, dump_json(*old), dump_json(value)));
     }
   }
   for (const auto& [key, value] : before.items()) {
@@ -45,9 +45,7 @@ void add_differences(const Json& before, const Json& now, std::vector<std::strin
 
 }  // namespace
 
-bool same_run(const Json& before, const Json& now) {
-  return normalised(before) == normalised(now);
-}
+bool same_run(const Json& before, const Json& now) { return normalised(before) == normalised(now); }
 
 std::string identity_difference(const Json& before, const Json& now) {
   std::vector<std::string> differences;

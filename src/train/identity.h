@@ -8,9 +8,9 @@
 
 namespace lorry::train {
 
-/// Whether two identities ({"base", "data", "options", ["adapter"]}) give the same result. A step is
-/// batch_size * gradient_accumulation_steps rows, and how they are cut into micro-batches changes
-/// nothing, so only their product counts.
+/// Whether two identities ({"base", "data", "options", ["adapter"]}) give the same result. A step
+/// is batch_size * gradient_accumulation_steps rows, and how they are cut into micro-batches
+/// changes nothing, so only their product counts.
 bool same_run(const Json& before, const Json& now);
 
 /// In what two identities differ, for a message: "learning_rate was 0.0002, is 0.001; data".

@@ -91,8 +91,7 @@ at::Tensor logits_of(const model::Transformer& model, const model::AdapterView& 
                      const std::vector<int64_t>& tokens, AroundBlock&& around_block) {
   const at::Tensor ids = at::tensor(tokens, at::kLong).to(model.device());
   model::PackedAttention attention({0, ids.size(0)});
-  const auto context =
-      model.step_context(at::arange(ids.size(0), ids.options()), attention, view);
+  const auto context = model.step_context(at::arange(ids.size(0), ids.options()), attention, view);
   at::Tensor x = model.embed(ids, view);
   for (int64_t i = 0; i < model.spec().num_hidden_layers(); ++i) {
     around_block(i, [&] { x = model.run_block(i, x, context); });
@@ -122,7 +121,8 @@ double rms(const at::Tensor& x) { return x.square().mean().sqrt().item<double>()
 
 }  // namespace
 
-TrainedLogits run_trained(const model::Transformer& model, const std::shared_ptr<const model::LoraAdapter>& adapter,
+TrainedLogits run_trained(const model::Transformer& model,
+                          const std::shared_ptr<const model::LoraAdapter>& adapter,
                           std::vector<int64_t> input_ids, std::string_view stored_dtype) {
   const at::NoGradGuard no_grad;
   const auto view = adapter ? model::AdapterView::one(adapter) : model::AdapterView::none();

@@ -31,7 +31,8 @@ struct TrainedLogits {
 /// `stored_dtype` ("float32", "bfloat16", "float16") or to the model's own makes. The second run
 /// knows nothing of merging, so a fault in it cannot hide in the noise. The same on every call.
 /// Holds one block's weights twice, no more. The weights are as before when it returns.
-TrainedLogits run_trained(const model::Transformer& model, const std::shared_ptr<const model::LoraAdapter>& adapter,
+TrainedLogits run_trained(const model::Transformer& model,
+                          const std::shared_ptr<const model::LoraAdapter>& adapter,
                           std::vector<int64_t> input_ids, std::string_view stored_dtype);
 
 enum class MergeVerdict {

@@ -1,5 +1,5 @@
-// metrics.jsonl while a run goes on: a part for each checkpoint, joined when the run is published. So
-// a checkpoint writes the lines since the last one, however long the run is.
+// metrics.jsonl while a run goes on: a part for each checkpoint, joined when the run is published.
+// So a checkpoint writes the lines since the last one, however long the run is.
 //
 // A part "000000100-000000200.jsonl" holds the lines of the steps 101 to 200. Parts follow one
 // another without a gap from step 0 on.
@@ -31,8 +31,7 @@ class MetricsParts {
   /// it committed the next.
   Result<> remove_after(int64_t step) const;
   /// Calls use(lines) for the parts up to `last_step` in order. Corrupt data if one is missing.
-  Result<> for_each(int64_t last_step,
-                    const std::function<Result<>(std::string_view)>& use) const;
+  Result<> for_each(int64_t last_step, const std::function<Result<>(std::string_view)>& use) const;
 
  private:
   struct Part {

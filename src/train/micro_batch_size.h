@@ -15,8 +15,8 @@ namespace lorry::train {
 /// at the moment, so that a run that is resumed computes the same numbers.
 int64_t micro_batch_tokens(const model::ModelSpec& spec, at::Device device);
 
-/// Bytes that one token of a micro-batch holds on the device at the peak of the backward pass, in 16
-/// bits, roughly.
+/// Bytes that one token of a micro-batch holds on the device at the peak of the backward pass, in
+/// 16 bits, roughly.
 int64_t activation_bytes(const model::ModelSpec& spec,
                          Checkpointing checkpointing = Checkpointing::kOff,
                          bool inputs_on_device = true);

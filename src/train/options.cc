@@ -25,8 +25,8 @@ struct Checker {
     } else if constexpr (std::is_same_v<Value, std::string>) {
       const auto& choices = spec.choices;
       if (!choices.empty() && std::find(choices.begin(), choices.end(), value) == choices.end()) {
-        result = usage_error(fmt::format("{}: '{}' is not one of {}", spec.flag, value,
-                                         fmt::join(choices, ", ")));
+        result = usage_error(
+            fmt::format("{}: '{}' is not one of {}", spec.flag, value, fmt::join(choices, ", ")));
       }
     }
   }
@@ -65,8 +65,7 @@ Result<> check_options(const TrainOptions& o) {
   visit_options(o, checker);
   LORRY_TRY(std::move(checker.result));
   if (o.adapter.empty()) return {};
-  if (o.full)
-    return usage_error("--full trains no adapter, so it cannot start from --adapter");
+  if (o.full) return usage_error("--full trains no adapter, so it cannot start from --adapter");
   const auto changed = changed_new_adapter_flags(o);
   if (!changed.empty()) return refused_beside_adapter(changed);
   return {};
@@ -92,9 +91,10 @@ std::vector<std::string> new_adapter_flags() {
 }
 
 Error refused_beside_adapter(const std::vector<std::string>& flags) {
-  return usage_error(fmt::format("{}: --adapter starts from an adapter that decides this itself; "
-                                 "leave out the one or the other",
-                                 fmt::join(flags, ", ")));
+  return usage_error(
+      fmt::format("{}: --adapter starts from an adapter that decides this itself; "
+                  "leave out the one or the other",
+                  fmt::join(flags, ", ")));
 }
 
 }  // namespace lorry::train

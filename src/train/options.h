@@ -1,6 +1,6 @@
-// The one list of training options. Flags, checks, the identity of a run, `plan` and the probe of the
-// tests all walk it, so that a new option is one field of TrainOptions and one entry here. Free of
-// libtorch.
+// The one list of training options. Flags, checks, the identity of a run, `plan` and the probe of
+// the tests all walk it, so that a new option is one field of TrainOptions and one entry here. Free
+// of libtorch.
 #pragma once
 
 #include <string>
@@ -26,9 +26,9 @@ enum class Decides {
 struct OptionSpec {
   std::string_view flag;  ///< "--learning-rate"; the field is named alike
   std::string_view help;
-  std::string_view unit = {};        ///< "steps"; empty: a bare number, or no number
-  Range range = {};                  ///< of numbers
-  std::string_view value_name = {};  ///< of texts and lists, as help shows it: "DIR"
+  std::string_view unit = {};                  ///< "steps"; empty: a bare number, or no number
+  Range range = {};                            ///< of numbers
+  std::string_view value_name = {};            ///< of texts and lists, as help shows it: "DIR"
   std::vector<std::string_view> choices = {};  ///< of texts; empty: any text
   bool negatable = false;                      ///< of switches: there is a --no-FLAG
   Decides decides = Decides::kResult;

@@ -116,7 +116,8 @@ TEST(StepBatch, TargetsAreTheNextTokensOfTheSameSequence) {
   const std::vector<std::vector<int8_t>> masks = {{1, 0, 1, 0}, {0, 0}, {0, 0, 0, 1, 1}};
   const std::vector<PackedRow> rows = {{{0, 0}, {0, 1}}, {{0, 2}}};
   const auto fetch = [&](Place p) { return data::TokenRow{ids[p.row], masks[p.row]}; };
-  const StepBatch batch = make_step_batch(rows, fetch, {.max_length = 4, .micro_batch_tokens = 100});
+  const StepBatch batch =
+      make_step_batch(rows, fetch, {.max_length = 4, .micro_batch_tokens = 100});
   ASSERT_EQ(batch.micro_batches.size(), 1u);
   const MicroBatch& run = batch.micro_batches[0];
   // The mask on a first token has no position before it; nothing behind the last target is run.
@@ -129,8 +130,9 @@ TEST(StepBatch, TargetsAreTheNextTokensOfTheSameSequence) {
   EXPECT_EQ(batch.targets, 2);
   EXPECT_EQ(batch.cut_examples, 1);
   EXPECT_EQ(batch.empty_examples, 1);
-  EXPECT_EQ(make_step_batch(rows, fetch, {.max_length = 4, .micro_batch_tokens = 2})
-                .micro_batches.size(), 2u);
+  EXPECT_EQ(
+      make_step_batch(rows, fetch, {.max_length = 4, .micro_batch_tokens = 2}).micro_batches.size(),
+      2u);
 }
 
 }  // namespace

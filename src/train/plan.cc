@@ -14,9 +14,9 @@
 #include "train/inputs.h"
 #include "train/loss.h"
 #include "train/merge_check.h"
+#include "train/micro_batch_size.h"
 #include "train/options.h"
 #include "train/rows.h"
-#include "train/micro_batch_size.h"
 
 namespace lorry::train {
 namespace {
@@ -133,7 +133,8 @@ Result<TrainPlan> plan_training(const TrainOptions& options) {
       weight / 2;
   if (plan.on_gpu) plan.logits_bytes = logits_bytes(inputs.spec.vocab_size, device);
   plan.flops = training_flops(inputs.spec, lora, work);
-  if (!plan.on_gpu && plan.checkpoint_bytes <= kMaxHostCopy) plan.copy_bytes = plan.checkpoint_bytes;
+  if (!plan.on_gpu && plan.checkpoint_bytes <= kMaxHostCopy)
+    plan.copy_bytes = plan.checkpoint_bytes;
   const auto activations =
       static_cast<int64_t>(kActivationShare * static_cast<double>(plan.activation_bytes));
   const int64_t training = plan.state_bytes + plan.copy_bytes + plan.logits_bytes + activations;

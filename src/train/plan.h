@@ -13,17 +13,17 @@ struct TrainPlan {
   int64_t examples = 0;  ///< in the data set
   int64_t rows = 0;      ///< that are trained on, over all epochs; packed where packing is on
   int64_t steps = 0;
-  int64_t tokens = 0;        ///< trained on, over all epochs, after cutting to max_length
-  int64_t cut_examples = 0;  ///< longer than max_length, counted each time they come
-  int64_t longest = 0;       ///< tokens of the longest example, uncut
-  int64_t micro_batch_tokens = 0;    ///< tokens of the largest forward pass
+  int64_t tokens = 0;              ///< trained on, over all epochs, after cutting to max_length
+  int64_t cut_examples = 0;        ///< longer than max_length, counted each time they come
+  int64_t longest = 0;             ///< tokens of the longest example, uncut
+  int64_t micro_batch_tokens = 0;  ///< tokens of the largest forward pass
   int64_t trained_parameters = 0;
   double flops = 0;  ///< operations of all forward and backward passes, about (flops.h)
 
   // Memory in bytes, of the host or (on a GPU) of the device.
   bool on_gpu = false;
-  int64_t weights_bytes = 0;     ///< once: the merged model is checked after the trained one is freed
-  int64_t state_bytes = 0;       ///< trained parameters, gradients, optimiser
+  int64_t weights_bytes = 0;  ///< once: the merged model is checked after the trained one is freed
+  int64_t state_bytes = 0;    ///< trained parameters, gradients, optimiser
   int64_t activation_bytes = 0;  ///< of the largest forward pass
   int64_t logits_bytes = 0;      ///< on a GPU; the host's are among the libraries' own
   int64_t copy_bytes = 0;        ///< on the host: of a checkpoint while it is written
