@@ -111,10 +111,10 @@ TARGETS_OF = {
 BASE_OPTIONS = dict(learning_rate=1e-2, warmup_steps=3, batch_size=2, gradient_accumulation_steps=2)
 
 
-def make_model(kind, directory, dtype=torch.float32):
+def make_model(kind, directory, dtype=torch.float32, **options):
     family, extra = MODELS[kind]
     torch.manual_seed(1)
-    config = getattr(transformers, family + "Config")(**{**SIZES, **extra})
+    config = getattr(transformers, family + "Config")(**{**SIZES, **extra, **options})
     model = transformers.AutoModelForCausalLM.from_config(config).to(dtype)
     model.save_pretrained(directory)
     (directory / "info.json").write_text(json.dumps({"source": kind}))
@@ -151,12 +151,12 @@ def make_data(bucket, shards, model="m", dataset="d"):
     (root / "info.json").write_text(json.dumps({"count": len(shards) - 1}))
 
 
-def make_adapter(bucket, directory, r=4, alpha=8, targets="all-linear"):
+def make_adapter(bucket, directory, r=4, alpha=8, targets="all-linear", **options):
     """A PEFT adapter whose B is not zero, so that everything has a gradient from the first step."""
     base = transformers.AutoModelForCausalLM.from_pretrained(bucket / "models/m")
     torch.manual_seed(2)
     config = peft.LoraConfig(
-        r=r, lora_alpha=alpha, target_modules=targets, task_type="CAUSAL_LM", lora_dropout=0
+        r=r, lora_alpha=alpha, target_modules=targets, task_type="CAUSAL_LM", lora_dropout=0, **options
     )
     model = peft.get_peft_model(base, config)
     with torch.no_grad():
@@ -273,6 +273,73 @@ def test_twenty_lora_steps_are_those_of_peft_and_trainer(tmp_path, kind):
     assert_close(
         load_file(bucket / "done/m/d/lora_model/adapter_model.safetensors"),
         load_file(tmp_path / "end/adapter_model.safetensors"),
+    )
+
+
+RICHER = {
+    "dora": dict(use_dora=True),
+    "rslora": dict(use_rslora=True),
+    "biases": dict(bias="all"),
+    "biases-of-targets": dict(bias="lora_only", targets=["q_proj", "down_proj"]),
+    "head": dict(modules_to_save=["lm_head"]),
+    "embedding-and-dora": dict(modules_to_save=["embed_tokens"], use_dora=True, targets=["v_proj"]),
+}
+
+
+def richer_bucket(tmp_path):
+    make_model("qwen2", tmp_path / "bucket/models/m", tie_word_embeddings=False)
+    make_data(tmp_path / "bucket", [make_rows(53, 3)])
+    return tmp_path / "bucket"
+
+
+@pytest.mark.parametrize("kind", RICHER)
+def test_richer_adapters_train_as_in_peft(tmp_path, kind):
+    bucket = richer_bucket(tmp_path)
+    make_adapter(bucket, tmp_path / "start", **RICHER[kind])
+    train(bucket, adapter=tmp_path / "start", shuffle=False, max_steps=20, **BASE_OPTIONS)
+    model = load_tuned(bucket, tmp_path / "start")
+    assert_same_steps(metrics(bucket), trainer_losses(model, make_rows(53, 3), tmp_path, 20))
+    model.save_pretrained(tmp_path / "end")
+    assert_close(
+        load_file(bucket / "done/m/d/lora_model/adapter_model.safetensors"),
+        load_file(tmp_path / "end/adapter_model.safetensors"),
+    )
+    check = json.loads((bucket / "done/m/d/info.json").read_text())["merge_check"]
+    assert check["relative_rms"] <= 3 * max(check["rounding_relative_rms"], 1e-5)
+
+
+@pytest.mark.parametrize("kind", RICHER)
+def test_flags_make_the_adapters_that_peft_makes(tmp_path, kind):
+    bucket = richer_bucket(tmp_path)
+    make_adapter(bucket, tmp_path / "theirs", **RICHER[kind])
+    flags = dict(RICHER[kind])
+    if "targets" in flags:
+        flags["target_modules"] = flags.pop("targets")
+    if "bias" in flags:
+        flags["lora_bias"] = flags.pop("bias")
+    train(bucket, max_steps=1, lora_r=4, lora_alpha=8, **flags)
+    ours, theirs = (
+        {name: tensor.shape for name, tensor in load_file(d / "adapter_model.safetensors").items()}
+        for d in (bucket / "done/m/d/lora_model", tmp_path / "theirs")
+    )
+    assert ours == theirs
+    load_tuned(bucket, bucket / "done/m/d/lora_model")
+
+
+def test_target_modules_may_be_a_regular_expression(bucket):
+    train(bucket, max_steps=1, target_modules=r".*\.1\.(self_attn\.[qv]|mlp\.up)_proj")
+    names = load_file(bucket / "done/m/d/lora_model/adapter_model.safetensors")
+    modules = {name.split("model.layers.")[1].split(".lora_")[0] for name in names}
+    assert modules == {"1.self_attn.q_proj", "1.self_attn.v_proj", "1.mlp.up_proj"}
+
+
+def test_an_embedding_trained_apart_from_a_tied_head_is_not_merged(bucket):
+    train(bucket, max_steps=1, modules_to_save=["embed_tokens"])
+    done = bucket / "done/m/d"
+    assert json.loads((done / "info.json").read_text())["merge_check"] is None
+    assert not (done / "fused").exists()
+    assert "base_model.model.model.embed_tokens.weight" in load_file(
+        done / "lora_model/adapter_model.safetensors"
     )
 
 

@@ -26,6 +26,13 @@ Result<> CheckpointEdits::add(Edit edit, const StoredWeights& stored,
 Result<CheckpointEdits> CheckpointEdits::merging(const ModelSpec& spec, const LoraAdapter& adapter,
                                                  const SafetensorsReader& reader) {
   const StoredWeights stored(reader, spec);
+  LORRY_ASSIGN(const bool has_own_head, stored.has_own_head());
+  const bool saves = adapter.saved().embed.defined() || adapter.saved().head.defined();
+  if (saves && spec.tie_word_embeddings && !has_own_head) {
+    return unsupported(
+        "the adapter trains embed_tokens or lm_head, which are one matrix in this model: merged, "
+        "they would be two");
+  }
   CheckpointEdits edits;
   for (size_t l = 0; l < spec.linears.size(); ++l) {
     for (size_t m = 0; m < spec.linears[l].modules.size(); ++m) {

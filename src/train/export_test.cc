@@ -26,21 +26,23 @@ int64_t process_bytes(const std::string& field) {
 
 TEST(Export, AMergeHoldsNoMoreThanItsLargestTensors) {
   TestBucket bucket;
-  // 486 MB in tensors of at most 9.4 MB.
-  const TestModel m{.layers = 12, .hidden = 1024, .width = 2304, .dtype = at::kFloat};
+  // 243 MB in tensors of at most 9.4 MB.
+  const TestModel m{.layers = 6, .hidden = 1024, .width = 2304, .dtype = at::kFloat};
   write_checkpoint(**bucket, m);
   const auto spec = model::load_model_spec(**bucket, "models/m");
   ASSERT_TRUE(spec.ok());
   const auto adapter = *model::LoraAdapter::create(*spec, {}, 1, at::kCPU);
 
+  // Once before it is measured: code and buffers of libtorch that stay take memory too.
+  ASSERT_TRUE(export_merged(**bucket, *spec, *adapter, "models/m", "fused", 100'000'000).ok());
   std::ofstream("/proc/self/clear_refs") << "5";  // forgets the peak
   const int64_t before = process_bytes("VmRSS");
   const auto merged = export_merged(**bucket, *spec, *adapter, "models/m", "fused", 100'000'000);
   ASSERT_TRUE(merged.ok()) << merged.error().message;
   const int64_t peak = process_bytes("VmHWM");
   if (before == 0 || peak == 0) GTEST_SKIP() << "no /proc here";
-  EXPECT_LT(peak - before, int64_t{100} << 20);
-  EXPECT_TRUE(*(*bucket)->exists("fused/model-00005-of-00005.safetensors"));
+  EXPECT_LT(peak - before, int64_t{64} << 20);
+  EXPECT_TRUE(*(*bucket)->exists("fused/model.safetensors.index.json"));
 }
 
 TEST(SafetensorsWriter, RefusesWhatWasNotAnnounced) {

@@ -1,6 +1,7 @@
 #include "train/flops.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace lorry::train {
 namespace {
@@ -22,6 +23,23 @@ double active_share(const model::ModelSpec& spec, const model::LinearSpec& linea
   return moe ? static_cast<double>(moe->active) / static_cast<double>(moe->experts.size()) : 1;
 }
 
+/// None where the configuration matches nothing, which is refused elsewhere.
+std::vector<model::ModuleIndex> selected_modules(const model::ModelSpec& spec,
+                                                 const model::LoraConfig& lora) {
+  auto selected = model::select_modules(spec, lora);
+  return selected.ok() ? std::move(*selected) : std::vector<model::ModuleIndex>();
+}
+
+/// Of the pairs A and B alone.
+int64_t low_rank_parameters(const model::ModelSpec& spec, const model::LoraConfig& lora) {
+  int64_t parameters = 0;
+  for (const auto& [l, m] : selected_modules(spec, lora)) {
+    const model::Module& module = spec.linears[l].modules[m];
+    parameters += lora.rank_of(module.name) * (spec.linears[l].in + module.rows);
+  }
+  return parameters;
+}
+
 }  // namespace
 
 double attended_keys(const model::ModelSpec& spec, int64_t length) {
@@ -35,14 +53,21 @@ double attended_keys(const model::ModelSpec& spec, int64_t length) {
 }
 
 int64_t lora_parameters(const model::ModelSpec& spec, const model::LoraConfig& lora) {
-  const auto selected = model::select_modules(spec, lora);
-  if (!selected.ok()) return 0;
-  int64_t parameters = 0;
-  for (const auto& [l, m] : *selected) {
+  int64_t parameters = low_rank_parameters(spec, lora);
+  for (const auto& [l, m] : selected_modules(spec, lora)) {
     const model::Module& module = spec.linears[l].modules[m];
-    parameters += lora.rank_of(module.name) * (spec.linears[l].in + module.rows);
+    if (lora.use_dora) parameters += module.rows;
+    if (lora.bias == "lora_only" && !module.bias.name.empty()) parameters += module.rows;
   }
-  return parameters;
+  if (lora.bias == "all") {
+    for (const model::LinearSpec& linear : spec.linears) {
+      for (const model::Module& module : linear.modules) {
+        if (!module.bias.name.empty()) parameters += module.rows;
+      }
+    }
+  }
+  const auto saved = static_cast<int64_t>(lora.modules_to_save.size());
+  return parameters + saved * spec.vocab_size * spec.hidden_size;
 }
 
 double training_flops(const model::ModelSpec& spec, const std::optional<model::LoraConfig>& lora,
@@ -59,7 +84,7 @@ double training_flops(const model::ModelSpec& spec, const std::optional<model::L
   width /= std::max<double>(1, static_cast<double>(spec.layers.size()));
   double flops = per_weight * (blocks * work.tokens + head * work.targets);
   flops += 12 * width * work.attended;
-  if (lora) flops += 6 * static_cast<double>(lora_parameters(spec, *lora)) * work.tokens;
+  if (lora) flops += 6 * static_cast<double>(low_rank_parameters(spec, *lora)) * work.tokens;
   return flops;
 }
 

@@ -1,6 +1,7 @@
 #include "train/inputs.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -113,6 +114,16 @@ model::LoraConfig lora_config(const TrainOptions& options) {
   config.alpha = options.lora_alpha;
   config.dropout = options.lora_dropout;
   config.target_modules = options.target_modules;
+  // Commas of a regular expression are not those of a list.
+  const std::string targets = fmt::format("{}", fmt::join(options.target_modules, ","));
+  if (targets.find_first_of("*+?|()[]{}^$\\") != std::string::npos) {
+    config.target_modules = {targets};
+    config.targets_are_pattern = true;
+  }
+  config.use_rslora = options.use_rslora;
+  config.use_dora = options.use_dora;
+  config.bias = options.lora_bias;
+  config.modules_to_save = options.modules_to_save;
   return config;
 }
 

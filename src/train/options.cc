@@ -23,12 +23,18 @@ struct Checker {
                                          spec.unit.empty() ? "" : " ", spec.unit));
       }
     } else if constexpr (std::is_same_v<Value, std::string>) {
-      const auto& choices = spec.choices;
-      if (!choices.empty() && std::find(choices.begin(), choices.end(), value) == choices.end()) {
-        result = usage_error(
-            fmt::format("{}: '{}' is not one of {}", spec.flag, value, fmt::join(choices, ", ")));
-      }
+      check_choice(spec, value);
+    } else if constexpr (std::is_same_v<Value, std::vector<std::string>>) {
+      for (const std::string& item : value) check_choice(spec, item);
     }
+  }
+
+  void check_choice(const OptionSpec& spec, const std::string& value) {
+    const auto& choices = spec.choices;
+    if (choices.empty() || std::find(choices.begin(), choices.end(), value) != choices.end())
+      return;
+    result = usage_error(
+        fmt::format("{}: '{}' is not one of {}", spec.flag, value, fmt::join(choices, ", ")));
   }
 };
 
@@ -77,6 +83,11 @@ Json result_options(const TrainOptions& options) {
     const bool decides =
         spec.decides == Decides::kResult || (spec.decides != Decides::kNothing && !options.full);
     if (decides) json[spec.key()] = value;
+  });
+  const TrainOptions defaults;
+  visit_options(defaults, [&](const OptionSpec& spec, const auto& value) {
+    const auto stored = json.find(spec.key());
+    if (spec.newer && stored != json.end() && *stored == Json(value)) json.erase(stored);
   });
   return json;
 }

@@ -5,6 +5,7 @@
 
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/json.h"
@@ -31,6 +32,9 @@ struct OptionSpec {
   std::string_view value_name = {};            ///< of texts and lists, as help shows it: "DIR"
   std::vector<std::string_view> choices = {};  ///< of texts; empty: any text
   bool negatable = false;                      ///< of switches: there is a --no-FLAG
+  /// Newer than the first stored identities: left out of them where it is the default, so that the
+  /// runs before stay the same runs.
+  bool newer = false;
   Decides decides = Decides::kResult;
 
   /// "learning_rate": the field, and the key in the identity of a run.
@@ -39,7 +43,7 @@ struct OptionSpec {
 
 /// Calls visit(const OptionSpec&, field) for every option but the names of bucket, data set, model
 /// and run. `Options` is TrainOptions or const. The order is that of the help and of the identity,
-/// which checkpoints and published runs have stored: append, or keep what is there in its order.
+/// which checkpoints and published runs have stored: a new option is marked `newer`.
 template <typename Options, typename Visit>
 void visit_options(Options& o, Visit&& visit) {
   const auto number = [&](std::string_view flag, auto& field, Range range, std::string_view unit,
@@ -94,8 +98,26 @@ void visit_options(Options& o, Visit&& visit) {
   number("--lora-dropout", o.lora_dropout, below_one(), "",
          "dropout before the adapter; 0: what --adapter was trained with, or none", Decides::kLora);
   text("--target-modules", o.target_modules, "A,B,...",
-       "projections that get an adapter (all-linear: q,k,v,o,gate,up,down _proj)",
+       "linear maps that get an adapter, or one regular expression over their whole names "
+       "(all-linear: all outside experts)",
        Decides::kNewAdapter);
+  const auto newer = [&](OptionSpec spec, auto& field) {
+    spec.decides = Decides::kNewAdapter;
+    spec.newer = true;
+    visit(std::as_const(spec), field);
+  };
+  newer({.flag = "--use-rslora", .help = "scale by alpha / sqrt(r)"}, o.use_rslora);
+  newer({.flag = "--use-dora", .help = "DoRA: magnitudes of the rows are trained apart"},
+        o.use_dora);
+  newer({.flag = "--lora-bias",
+         .help = "biases that are trained too: none, all, or those of the adapter's maps",
+         .choices = {"none", "all", "lora_only"}},
+        o.lora_bias);
+  newer({.flag = "--modules-to-save",
+         .help = "trained whole and saved with the adapter: embed_tokens, lm_head",
+         .value_name = "A,B",
+         .choices = {"embed_tokens", "lm_head"}},
+        o.modules_to_save);
   // Its contents are a part of the identity, its name is not.
   text("--adapter", o.adapter, "DIR",
        "PEFT adapter to start from, here or in the bucket; it decides rank, alpha and modules",

@@ -41,8 +41,14 @@ struct TrainOptions {
   int64_t lora_r = 16;
   double lora_alpha = 16;
   double lora_dropout = 0;
-  std::vector<std::string> target_modules;  ///< empty: all seven
-  std::string adapter;                      ///< directory of a PEFT adapter to start from
+  /// Names, or one regular expression over whole module names; empty: every linear map outside
+  /// experts.
+  std::vector<std::string> target_modules;
+  bool use_rslora = false;  ///< scale by alpha / sqrt(r): Kalajdzievski 2023, arXiv:2312.03732
+  bool use_dora = false;    ///< magnitudes apart: Liu et al. 2024, arXiv:2402.09353
+  std::string lora_bias = "none";            ///< biases that are trained: none, all, lora_only
+  std::vector<std::string> modules_to_save;  ///< trained whole: embed_tokens, lm_head
+  std::string adapter;                       ///< directory of a PEFT adapter to start from
 
   // Machine.
   std::string dtype = "auto";
