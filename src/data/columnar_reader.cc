@@ -1,12 +1,8 @@
 // Parquet and Arrow (IPC stream or file) as batches in the types of shards: schemas are in the
 // files, row groups are decoded in parallel, each a bounded piece at a time.
-#include <arrow/array.h>
-#include <arrow/compute/cast.h>
 #include <arrow/record_batch.h>
 #include <arrow/type.h>
 #include <arrow/util/byte_size.h>
-#include <fmt/format.h>
-#include <parquet/exception.h>
 
 #include <algorithm>
 #include <deque>
@@ -14,75 +10,13 @@
 #include <nlohmann/json.hpp>
 
 #include "base/cancel.h"
+#include "data/column_types.h"
 #include "data/columnar_file.h"
 #include "data/ordered_work.h"
 #include "data/text_format.h"
-#include "store/arrow_error.h"
 
 namespace lorry::data {
 namespace {
-
-std::shared_ptr<arrow::DataType> shard_type(const std::shared_ptr<arrow::DataType>& type);
-
-std::shared_ptr<arrow::Field> inner_field(const std::shared_ptr<arrow::Field>& field) {
-  return field->WithType(shard_type(field->type()));
-}
-
-/// Types that shards do not hold (`datasets` has no feature for them) as those that stand for them.
-std::shared_ptr<arrow::DataType> shard_type(const std::shared_ptr<arrow::DataType>& type) {
-  switch (type->id()) {
-    case arrow::Type::DICTIONARY:
-      return shard_type(static_cast<const arrow::DictionaryType&>(*type).value_type());
-    case arrow::Type::STRING_VIEW:
-      return arrow::utf8();
-    case arrow::Type::BINARY_VIEW:
-      return arrow::binary();
-    case arrow::Type::LIST:
-      return arrow::list(inner_field(type->field(0)));
-    case arrow::Type::LARGE_LIST:
-      return arrow::large_list(inner_field(type->field(0)));
-    case arrow::Type::STRUCT: {
-      arrow::FieldVector fields;
-      for (const auto& field : type->fields()) fields.push_back(inner_field(field));
-      return arrow::struct_(std::move(fields));
-    }
-    default:
-      return type;
-  }
-}
-
-std::shared_ptr<arrow::Schema> shard_schema(const arrow::Schema& schema) {
-  arrow::FieldVector fields;
-  for (const auto& field : schema.fields()) {
-    fields.push_back(arrow::field(field->name(), shard_type(field->type())));
-  }
-  return arrow::schema(std::move(fields));
-}
-
-/// The columns of `schema`, in its order and types.
-Result<std::shared_ptr<arrow::RecordBatch>> conform(const std::string& path,
-                                                    const arrow::RecordBatch& rows,
-                                                    const std::shared_ptr<arrow::Schema>& schema,
-                                                    const std::string& first_path) {
-  arrow::ArrayVector columns;
-  for (const auto& field : schema->fields()) {
-    auto column = rows.GetColumnByName(field->name());
-    if (!column) {
-      return invalid_input(fmt::format("{}: column {} is missing", path, field->name()));
-    }
-    if (!column->type()->Equals(*field->type())) {
-      auto cast = arrow::compute::Cast(*column, field->type());
-      if (!cast.ok()) {
-        return invalid_input(fmt::format("{}: column {} is {}, not {} as in {}", path,
-                                         field->name(), column->type()->ToString(),
-                                         field->type()->ToString(), first_path));
-      }
-      column = *cast;
-    }
-    columns.push_back(std::move(column));
-  }
-  return arrow::RecordBatch::Make(schema, rows.num_rows(), std::move(columns));
-}
 
 /// A piece of a row group: batches that conform and are checked through.
 struct Piece {
@@ -99,8 +33,7 @@ struct Group {
   std::unique_ptr<GroupBatches> batches;
   std::future<Result<Piece>> piece;  ///< the one that is being decoded
 
-  Result<Piece> decode(int64_t bytes, const std::shared_ptr<arrow::Schema>& schema,
-                       const std::string& first_path) {
+  Result<Piece> decode(int64_t bytes, const std::shared_ptr<arrow::Schema>& schema) {
     if (!batches) {
       LORRY_ASSIGN(batches, file->read_group(index));
     }
@@ -113,7 +46,7 @@ struct Group {
         return piece;
       }
       if (rows->num_rows() == 0) continue;
-      LORRY_ASSIGN(auto conformed, conform(path, *rows, schema, first_path));
+      LORRY_ASSIGN(auto conformed, conform(*rows, schema).with_context(path));
       bytes -= arrow::util::ReferencedBufferSize(*conformed).ValueOr(1 << 20);
       piece.batches.push_back(std::move(conformed));
     }
@@ -140,7 +73,8 @@ class ColumnarReader final : public Reader {
 
   Result<> begin() override { return scan(); }
 
-  /// Opens every file: one that is damaged or has other columns stops the import at once.
+  /// Opens every file: one that is damaged, or has a column of another type, stops the import at
+  /// once.
   Result<> scan() override {
     bool has_rows = false;
     size_t asked = 0;
@@ -214,19 +148,13 @@ class ColumnarReader final : public Reader {
     }
   }
 
-  /// The first file's columns are the data set's; every file must have the same.
+  /// The data set has the columns of all its files.
   Result<> take_schema(const SourceFile& file, const ColumnarFile& opened) {
-    const auto schema = shard_schema(*opened.schema());
-    if (!schema_) schema_ = schema;
-    for (const auto& field : schema_->fields()) {
-      if (schema->GetFieldIndex(field->name()) >= 0) continue;
-      return invalid_input(fmt::format("{}: column {}, which {} has, is missing (or twice there)",
-                                       file.path, field->name(), files_[0].path));
-    }
-    for (const auto& field : schema->fields()) {
-      if (schema_->GetFieldIndex(field->name()) >= 0) continue;
-      return invalid_input(fmt::format("{}: column {}, which {} does not have", file.path,
-                                       field->name(), files_[0].path));
+    LORRY_ASSIGN(auto schema, shard_schema(*opened.schema()).with_context(file.path));
+    if (!schema_) {
+      schema_ = std::move(schema);
+    } else if (!schema_->Equals(*schema)) {
+      LORRY_ASSIGN(schema_, merge_schemas(*schema_, *schema).with_context(file.path));
     }
     return {};
   }
@@ -253,10 +181,9 @@ class ColumnarReader final : public Reader {
 
   /// Begins the next piece of `group`.
   void decode_more(const std::shared_ptr<Group>& group, bool first_in_line) {
-    group->piece =
-        decoding_->submit([group, bytes = piece_bytes_, schema = schema_,
-                           path = files_[0].path] { return group->decode(bytes, schema, path); },
-                          first_in_line);
+    group->piece = decoding_->submit(
+        [group, bytes = piece_bytes_, schema = schema_] { return group->decode(bytes, schema); },
+        first_in_line);
   }
 
   /// Keeps a piece of each of some groups on its way: those after the first wait for their turn

@@ -1,6 +1,7 @@
 #include "data/conversations.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <map>
@@ -79,6 +80,48 @@ void remove_nulls(Json& value) {
   }
 }
 
+/// A list of dicts as `datasets` stores a Sequence of them: {"from": [...], "value": [...]},
+/// objects inside of objects likewise. A column that some files lack is null.
+bool is_columns(const Json& value) {
+  if (!value.is_object()) return false;
+  bool has_list = false;
+  for (const auto& [key, column] : value.items()) {
+    if (!column.is_null() && !column.is_array() && !is_columns(column)) return false;
+    has_list |= !column.is_null();
+  }
+  return has_list;
+}
+
+/// Such columns as a list of objects; anything else as it is.
+Result<Json> rows_of_columns(Json value) {
+  if (!is_columns(value)) return value;
+  Json rows = Json::array();
+  std::string first;
+  for (auto& [key, column] : value.items()) {
+    if (column.is_null()) continue;
+    LORRY_ASSIGN(column, rows_of_columns(std::move(column)));
+    if (first.empty()) {
+      first = key;
+      rows.get_ref<Json::array_t&>().resize(column.size(), Json::object());
+    }
+    if (column.size() != rows.size()) {
+      return invalid_input(
+          fmt::format("{} has {} values, but {} has {}", first, rows.size(), key, column.size()));
+    }
+    for (size_t i = 0; i < rows.size(); ++i) rows[i][key] = std::move(column[i]);
+  }
+  return rows;
+}
+
+/// What a value is, for messages: "text", "an object with the keys a, b".
+std::string described(const Json& value) {
+  if (value.is_string()) return "text";
+  if (!value.is_object()) return value.is_null() ? "null" : value.type_name();
+  std::vector<std::string> keys;
+  for (const auto& [key, inner] : value.items()) keys.push_back(key);
+  return fmt::format("an object with the keys {}", fmt::join(keys, ", "));
+}
+
 /// A string that holds JSON, parsed; anything else as it is. Discarded if it is no JSON.
 Json parsed(const Json& value) {
   if (!value.is_string()) return value;
@@ -146,7 +189,7 @@ class RowStandardizer {
     switch (rules_.format) {
       case RowFormat::kShareGpt:
       case RowFormat::kMessages:
-        return add_turns(parsed(field(row_, rules_.conversation)), rules_.conversation);
+        return add_turns(field(row_, rules_.conversation), rules_.conversation);
       case RowFormat::kAlpaca:
         return read_alpaca();
       case RowFormat::kPromptCompletion:
@@ -192,7 +235,7 @@ class RowStandardizer {
   /// A column of a pair: a string is one turn, a list is turns.
   Result<> add_side(const std::string& column, const char* role) {
     const Json& value = field(row_, column);
-    if (value.is_array()) return add_turns(value, column);
+    if (value.is_array() || is_columns(value)) return add_turns(value, column);
     if (value.is_object()) return add_turns(Json::array({value}), column);
     LORRY_ASSIGN(std::string text, text_of(column));
     if (text.empty() && out_.dropped.empty()) {
@@ -220,9 +263,15 @@ class RowStandardizer {
     return out_.turns.back();
   }
 
-  Result<> add_turns(const Json& turns, const std::string& column) {
+  Result<> add_turns(const Json& given, const std::string& column) {
+    if (given.is_null()) return {};
+    LORRY_ASSIGN(const Json turns,
+                 rows_of_columns(parsed(given)).with_context(fmt::format("column {}", column)));
     if (turns.is_null()) return {};
-    if (!turns.is_array()) return invalid_input(fmt::format("column {} is not a list", column));
+    if (!turns.is_array()) {
+      return invalid_input(fmt::format("column {} is {}, not a list of turns", column,
+                                       described(turns.is_discarded() ? given : turns)));
+    }
     for (size_t i = 0; i < turns.size(); ++i) {
       LORRY_TRY(add_turn(turns[i]).with_context(fmt::format("column {}, turn {}", column, i)));
     }
@@ -249,7 +298,8 @@ class RowStandardizer {
     if (!known) {
       return invalid_input(fmt::format("unknown role \"{}\"", role.get<std::string>()));
     }
-    const Json& content = content_field(turn);
+    LORRY_ASSIGN(const Json content,
+                 rows_of_columns(content_field(turn)).with_context("the content"));
     if (*known == Role::kCall) return add_call(content);
     Turn& added = add(role_name(*known), "");
     if (content.is_string()) {
@@ -287,7 +337,9 @@ class RowStandardizer {
       const std::string kind = type.is_string() ? type.get<std::string>() : "text";
       const Json& value = part_value(part, kind);
       if (kind == "tool_call" || kind == "tool_calls" || kind == "function_call") {
-        auto more = tool_calls(value.is_null() ? part : value);
+        Json calls_of_part = value.is_null() ? part : value;
+        if (rules_.nulls_are_absent) remove_nulls(calls_of_part);
+        auto more = tool_calls(calls_of_part);
         if (!more) return invalid_input("a tool call that is not {\"name\", \"arguments\"}");
         for (auto& call : *more) calls.push_back(std::move(call));
       } else if (kind == "text" || kind == "input_text" || kind == "output_text") {
@@ -318,6 +370,7 @@ class RowStandardizer {
   Result<> add_extras(Turn& turn, const Json& given) {
     Json calls = parsed(field(given, "tool_calls"));
     if (calls.is_discarded()) return invalid_input("tool_calls is a string, but not JSON");
+    LORRY_ASSIGN(calls, rows_of_columns(std::move(calls)).with_context("tool_calls"));
     if (calls.is_null() || calls.empty()) calls = parsed(field(given, "function_call"));
     if (calls.is_discarded()) return invalid_input("function_call is a string, but not JSON");
     if (!calls.is_null() && !calls.empty()) {
@@ -356,6 +409,9 @@ class RowStandardizer {
     if (tools.is_discarded()) {
       return invalid_input(fmt::format("column {} is a string, but not JSON", rules_.tools));
     }
+    LORRY_ASSIGN(
+        tools,
+        rows_of_columns(std::move(tools)).with_context(fmt::format("column {}", rules_.tools)));
     if (tools.is_object()) tools = Json::array({tools});
     if (!tools.is_array()) {
       return invalid_input(fmt::format("column {} is not a list of tools", rules_.tools));

@@ -1,18 +1,20 @@
 // One row of a record batch as a JSON value.
 #include <arrow/array.h>
+#include <arrow/array/util.h>
 #include <arrow/extension_type.h>
 #include <arrow/record_batch.h>
 #include <arrow/scalar.h>
+#include <arrow/type_traits.h>
 #include <arrow/util/float16.h>
+#include <simdjson.h>  // validate_utf8
 
 #include <nlohmann/json.hpp>
 
+#include "data/row_value.h"
 #include "data/shard.h"
 
 namespace lorry::data {
 namespace {
-
-Json value_to_json(const arrow::Array& array, int64_t i);
 
 template <typename ListArray>
 Json list_to_json(const arrow::Array& array, int64_t i) {
@@ -21,6 +23,20 @@ Json list_to_json(const arrow::Array& array, int64_t i) {
   const int64_t begin = list.value_offset(i);
   for (int64_t k = 0, n = list.value_length(i); k < n; ++k) {
     json.push_back(value_to_json(*list.values(), begin + k));
+  }
+  return json;
+}
+
+/// Maps with text keys are objects; of keys that stand twice the last one counts, as in a dict.
+Json map_to_json(const arrow::MapArray& array, int64_t i) {
+  if (!arrow::is_base_binary_like(array.map_type()->key_type()->id())) {
+    return list_to_json<arrow::ListArray>(array, i);
+  }
+  Json json = Json::object();
+  const int64_t begin = array.value_offset(i);
+  for (int64_t k = begin; k < begin + array.value_length(i); ++k) {
+    const Json key = value_to_json(*array.keys(), k);
+    if (key.is_string()) json[key.get<std::string>()] = value_to_json(*array.items(), k);
   }
   return json;
 }
@@ -53,6 +69,26 @@ Json text(const arrow::Array& array, int64_t i) {
   return std::string(static_cast<const ArrayType&>(array).GetView(i));
 }
 
+/// Bytes are text where they can be: what is no UTF-8 must not end up in a conversation.
+template <typename ArrayType>
+Json bytes(const arrow::Array& array, int64_t i) {
+  const auto view = static_cast<const ArrayType&>(array).GetView(i);
+  if (simdjson::validate_utf8(view.data(), view.size())) return std::string(view);
+  return Json::binary({view.begin(), view.end()});
+}
+
+/// A value of the types that have no array of plain values: the array of that value alone.
+Json scalar_to_json(const arrow::Array& array, int64_t i) {
+  auto scalar = array.GetScalar(i);
+  if (!scalar.ok()) return nullptr;
+  if ((*scalar)->type->id() != arrow::Type::RUN_END_ENCODED) return (*scalar)->ToString();
+  const auto& run = static_cast<const arrow::RunEndEncodedScalar&>(**scalar);
+  const auto value = arrow::MakeArrayFromScalar(*run.value, 1);
+  return value.ok() ? value_to_json(**value, 0) : Json(nullptr);
+}
+
+}  // namespace
+
 Json value_to_json(const arrow::Array& array, int64_t i) {
   if (array.IsNull(i)) return nullptr;
   switch (array.type_id()) {
@@ -83,21 +119,29 @@ Json value_to_json(const arrow::Array& array, int64_t i) {
     case arrow::Type::DOUBLE:
       return number<arrow::DoubleArray>(array, i);
     case arrow::Type::STRING:
-    case arrow::Type::BINARY:
       return text<arrow::BinaryArray>(array, i);
     case arrow::Type::LARGE_STRING:
-    case arrow::Type::LARGE_BINARY:
       return text<arrow::LargeBinaryArray>(array, i);
     case arrow::Type::STRING_VIEW:
-    case arrow::Type::BINARY_VIEW:
       return text<arrow::BinaryViewArray>(array, i);
+    case arrow::Type::BINARY:
+      return bytes<arrow::BinaryArray>(array, i);
+    case arrow::Type::LARGE_BINARY:
+      return bytes<arrow::LargeBinaryArray>(array, i);
+    case arrow::Type::BINARY_VIEW:
+      return bytes<arrow::BinaryViewArray>(array, i);
     case arrow::Type::FIXED_SIZE_BINARY:
-      return text<arrow::FixedSizeBinaryArray>(array, i);
+      return bytes<arrow::FixedSizeBinaryArray>(array, i);
     case arrow::Type::LIST:
-    case arrow::Type::MAP:
       return list_to_json<arrow::ListArray>(array, i);
     case arrow::Type::LARGE_LIST:
       return list_to_json<arrow::LargeListArray>(array, i);
+    case arrow::Type::LIST_VIEW:
+      return list_to_json<arrow::ListViewArray>(array, i);
+    case arrow::Type::LARGE_LIST_VIEW:
+      return list_to_json<arrow::LargeListViewArray>(array, i);
+    case arrow::Type::MAP:
+      return map_to_json(static_cast<const arrow::MapArray&>(array), i);
     case arrow::Type::FIXED_SIZE_LIST:
       return list_to_json<arrow::FixedSizeListArray>(array, i);
     case arrow::Type::STRUCT:
@@ -108,14 +152,10 @@ Json value_to_json(const arrow::Array& array, int64_t i) {
       const auto& dictionary = static_cast<const arrow::DictionaryArray&>(array);
       return value_to_json(*dictionary.dictionary(), dictionary.GetValueIndex(i));
     }
-    default: {  // dates, times, decimals: as Arrow prints them
-      auto scalar = array.GetScalar(i);
-      return scalar.ok() ? Json((*scalar)->ToString()) : Json(nullptr);
-    }
+    default:  // dates, times, decimals: as Arrow prints them
+      return scalar_to_json(array, i);
   }
 }
-
-}  // namespace
 
 Json row_to_json(const arrow::RecordBatch& batch, int64_t row) {
   Json json = Json::object();

@@ -12,6 +12,14 @@
 namespace lorry::data {
 namespace {
 
+/// The struct of the turns of a column: of a list of turns, or of turns as columns (a struct of
+/// lists, as `datasets` stores a Sequence of dicts). Null where turns are no structs.
+const arrow::DataType* turn_struct(const arrow::DataType& type) {
+  if (type.id() == arrow::Type::STRUCT) return &type;
+  if (type.num_fields() != 1 || type.field(0)->type()->id() != arrow::Type::STRUCT) return nullptr;
+  return type.field(0)->type().get();
+}
+
 constexpr std::array kConversationColumns = {"conversations", "messages", "conversation"};
 constexpr std::array kPromptColumns = {"prompt", "question", "instruction",
                                        "query",  "problem",  "input"};
@@ -141,6 +149,7 @@ class Finder {
       }
       if (rules_.prompt.empty()) return missing(format, "prompt");
       if (rules_.completion.empty()) return missing(format, "completion");
+      rules_.nulls_are_absent = has_structs(rules_.prompt) || has_structs(rules_.completion);
       return {};
     }
     if (format == "text") {
@@ -160,9 +169,7 @@ class Finder {
     if (rules_.conversation.empty()) {
       return missing(format, format == "sharegpt" ? "conversations" : "messages");
     }
-    const auto type = schema_.GetFieldByName(rules_.conversation)->type();
-    rules_.nulls_are_absent =
-        type->num_fields() == 1 && type->field(0)->type()->id() == arrow::Type::STRUCT;
+    rules_.nulls_are_absent = has_structs(rules_.conversation);
     if (const auto* key = chosen("role")) rules_.role_key = *key;
     if (const auto* key = chosen("content")) rules_.content_key = *key;
     const bool sharegpt = format == "sharegpt" || turns_have("from");
@@ -170,10 +177,16 @@ class Finder {
     return {};
   }
 
+  bool has_structs(const std::string& column) const {
+    return turn_struct(*schema_.GetFieldByName(column)->type()) != nullptr;
+  }
+
   bool turns_have(const char* key) const {
     for (const Json& row : sample_) {
       const auto turns = row.find(rules_.conversation);
-      if (turns == row.end() || !turns->is_array() || turns->empty()) continue;
+      if (turns == row.end() || turns->empty()) continue;
+      if (turns->is_object()) return turns->contains(key);
+      if (!turns->is_array()) continue;
       return turns->front().is_object() && turns->front().contains(key);
     }
     return false;
@@ -199,21 +212,23 @@ bool is_turn_key(const RowRules& rules, const std::string& key) {
 
 /// The keys that turns of a column have: by its type, or by the sample if they are JSON.
 std::vector<std::string> turn_keys(const arrow::Field& field, const std::vector<Json>& sample) {
-  const auto& type = *field.type();
   std::vector<std::string> keys;
-  if (type.num_fields() == 1 && type.field(0)->type()->id() == arrow::Type::STRUCT) {
-    for (const auto& key : type.field(0)->type()->fields()) keys.push_back(key->name());
+  if (const auto* turn = turn_struct(*field.type())) {
+    for (const auto& key : turn->fields()) keys.push_back(key->name());
     return keys;
   }
+  const auto add_keys = [&](const Json& turn) {
+    if (!turn.is_object()) return;
+    for (const auto& [key, value] : turn.items()) {
+      if (std::find(keys.begin(), keys.end(), key) == keys.end()) keys.push_back(key);
+    }
+  };
   for (const Json& row : sample) {
     const auto turns = row.find(field.name());
-    if (turns == row.end() || !turns->is_array()) continue;
-    for (const Json& turn : *turns) {
-      if (!turn.is_object()) continue;
-      for (const auto& [key, value] : turn.items()) {
-        if (std::find(keys.begin(), keys.end(), key) == keys.end()) keys.push_back(key);
-      }
-    }
+    if (turns == row.end()) continue;
+    add_keys(*turns);
+    if (!turns->is_array()) continue;
+    for (const Json& turn : *turns) add_keys(turn);
   }
   return keys;
 }

@@ -29,11 +29,14 @@ using data::Place;
 
 /// The one reason for which an import leaves rows out.
 constexpr char kMalformed[] = "malformed";
+/// Raised when the same inputs come to give other bytes.
+constexpr int kFormat = 2;
 
 Json describe_inputs(const ImportDatasetOptions& options,
                      const std::vector<data::SourceFile>& files) {
   Json inputs;
   inputs["lorry_version"] = kVersion;
+  inputs["format"] = kFormat;
   inputs["source"] = Json::array();
   for (const auto& file : files) {
     // Where a local file lies says nothing of what it holds: the next machine has it elsewhere.

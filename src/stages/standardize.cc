@@ -28,7 +28,7 @@ using data::OptionalColumns;
 constexpr int64_t kSampleRows = 100;
 constexpr size_t kNamedPlaceholders = 10;
 /// Raised when the same inputs come to give other bytes.
-constexpr int kFormat = 1;
+constexpr int kFormat = 2;
 
 struct Piece {
   int64_t first_row = 0;  ///< of the shard
