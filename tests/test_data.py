@@ -94,6 +94,8 @@ def test_rows_are_the_source_s(tmp_path, kind, how):
         cache = str(tmp_path / "cache")
         rows = list(datasets.load_dataset("csv", data_files=str(path), split="train",
                                           sep="," if kind == ".csv" else "\t", cache_dir=cache))
+        for row in rows:  # True is spelled otherwise in JSON, so it stays text
+            row["ok"] = str(row["ok"])
     elif kind == ".parquet":
         pa.parquet.write_table(table, path, row_group_size=700)
     elif kind == ".arrow":
@@ -463,3 +465,52 @@ def test_a_killed_import_ends_with_the_same_bytes(tmp_path, kind):
     lorry("import-dataset", path, "--bucket", tmp_path / "b", *flags)
     assert tree(tmp_path / "b") == tree(tmp_path / "whole")
     shutil.rmtree(tmp_path / "b")
+
+
+LOOK_ALIKES = ["NA", "None", "null", "nan", "01234", "1.10", "True", "1e3", "+5", "-0", "inf", "3.0",
+               "12345678901234567890123", "9007199254740993", "0.1", "7", "true"]
+
+
+@pytest.mark.parametrize("others", [[], [""], ["word"], ["1"], ["2.5"], ["true"]])
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+def test_answers_of_csv_are_the_bytes_of_the_file(tmp_path, kind, others):
+    separator = "," if kind == "csv" else "\t"
+    for i, text in enumerate(LOOK_ALIKES):
+        rows = [text, *others]
+        path = tmp_path / f"{i}.{kind}"
+        path.write_text(f"prompt{separator}completion\n" +
+                        "".join(f"q{separator}{row}\n" for row in rows))
+        imported(tmp_path / "b", path, name=f"ds{i}")
+        answers = [row["conversations"][1]["content"]
+                   for row in rows_of(tmp_path / "b", f"ds{i}", "standardized")]
+        assert answers == [row for row in rows if row]
+
+
+def test_missing_numbers_are_no_answers(tmp_path):
+    table = pa.table({"prompt": ["q"] * 3, "completion": pa.array([0.1, float("nan"), 2.5],
+                                                                  pa.float32())})
+    pa.parquet.write_table(table, tmp_path / "in.parquet")
+    imported(tmp_path / "b", tmp_path / "in.parquet")
+    answers = [row["conversations"][1]["content"] for row in rows_of(tmp_path / "b", stage="standardized")]
+    assert answers == ["0.1", "2.5"]
+    ledger = json.loads((tmp_path / "b/standardized/ds/info.json").read_text())["ledger"]
+    assert ledger["dropped"] == {"empty completion": 1}
+
+
+def test_infinite_numbers_are_no_text(tmp_path):
+    pa.parquet.write_table(pa.table({"prompt": ["q"], "completion": [float("inf")]}),
+                           tmp_path / "in.parquet")
+    assert "column completion is an infinite number" in failure(tmp_path, tmp_path / "in.parquet")
+
+
+def test_numbers_that_python_writes_into_json_are_read_as_null(tmp_path):
+    call = {"name": "f", "arguments": {"x": float("nan")}}
+    rows = [{"prompt": "q NaN", "completion": "a Infinity", "score": float("nan")},
+            {"prompt": "q", "completion": [turn("assistant", "") | {"tool_calls": json.dumps([call])}],
+             "score": float("inf")}]
+    write_lines(tmp_path / "in.jsonl", rows)
+    assert [row["score"] for row in imported(tmp_path / "b", tmp_path / "in.jsonl")] == [None, None]
+    first, second = rows_of(tmp_path / "b", stage="standardized")
+    assert [t["content"] for t in first["conversations"]] == ["q NaN", "a Infinity"]
+    called, = json.loads(second["conversations"][1]["tool_calls"])
+    assert called["function"]["arguments"] == {"x": None}

@@ -4,8 +4,11 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
+
+#include "data/non_finite.h"
 
 namespace lorry::data {
 namespace {
@@ -125,7 +128,12 @@ std::string described(const Json& value) {
 /// A string that holds JSON, parsed; anything else as it is. Discarded if it is no JSON.
 Json parsed(const Json& value) {
   if (!value.is_string()) return value;
-  auto json = parse_json(value.get_ref<const std::string&>(), "");
+  const auto& text = value.get_ref<const std::string&>();
+  auto json = parse_json(text, "");
+  if (json.ok()) return *std::move(json);
+  const auto finite = without_non_finite_numbers(text);
+  if (!finite) return Json(Json::value_t::discarded);
+  json = parse_json(*finite, "");
   return json.ok() ? *std::move(json) : Json(Json::value_t::discarded);
 }
 
@@ -250,6 +258,11 @@ class RowStandardizer {
     const Json& value = field(row_, column);
     if (value.is_null()) return std::string();
     if (value.is_string()) return value.get<std::string>();
+    if (value.is_number_float() && !std::isfinite(value.get<double>())) {
+      // pandas and what it writes have NaN for missing values.
+      if (std::isnan(value.get<double>())) return std::string();
+      return invalid_input(fmt::format("column {} is an infinite number, not text", column));
+    }
     if (value.is_number() || value.is_boolean()) return dump_json(value);
     return not_text(column);
   }

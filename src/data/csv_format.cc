@@ -1,6 +1,9 @@
-// Rows of CSV and TSV files as `datasets` (pandas) reads them: the first record names the columns;
-// fields may be quoted, quotes doubled, with line breaks inside; a column is int64, double, bool or
-// string by all of its fields; empty fields and the usual words for "missing" are null.
+// Rows of CSV and TSV files as `datasets` (pandas) splits them: the first record names the columns;
+// fields may be quoted, quotes doubled, with line breaks inside; empty fields are null.
+//
+// Any column may turn out to be what a model is to say, so a column has a type only if that loses
+// nothing: it is int64, double or bool where every field is spelled as that value is written in
+// JSON, and else it is text. 007, 1.10, True and NA are text (pandas makes 7, 1.1, true and null).
 #include <arrow/array/util.h>
 #include <arrow/builder.h>
 #include <arrow/record_batch.h>
@@ -9,8 +12,8 @@
 #include <simdjson.h>  // validate_utf8
 
 #include <algorithm>
-#include <array>
 #include <charconv>
+#include <cmath>
 #include <deque>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -24,33 +27,35 @@ namespace {
 
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
-/// pandas' words for a missing value.
-constexpr std::array<std::string_view, 18> kMissing = {
-    "",        "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND",
-    "1.#QNAN", "<NA>", "N/A",      "NA",  "NULL",    "NaN",      "None", "n/a",  "nan"};
-bool is_missing(std::string_view field) {
-  return std::find(kMissing.begin(), kMissing.end(), field) != kMissing.end() || field == "null";
-}
-
 std::optional<bool> as_bool(std::string_view field) {
-  if (field == "True" || field == "TRUE" || field == "true") return true;
-  if (field == "False" || field == "FALSE" || field == "false") return false;
+  if (field == "true") return true;
+  if (field == "false") return false;
   return std::nullopt;
 }
 
-std::string_view trimmed(std::string_view field) {
-  while (!field.empty() && field.front() == ' ') field.remove_prefix(1);
-  while (!field.empty() && field.back() == ' ') field.remove_suffix(1);
-  if (field.size() > 1 && field[0] == '+' && field[1] != '-') field.remove_prefix(1);
-  return field;
-}
-
 template <typename T>
-std::optional<T> as_number(std::string_view field) {
-  field = trimmed(field);
+std::optional<T> parsed(std::string_view field) {
   T value{};
   const auto [end, error] = std::from_chars(field.data(), field.data() + field.size(), value);
   if (error != std::errc() || end != field.data() + field.size()) return std::nullopt;
+  return value;
+}
+
+/// Integers without leading zeros, and without a sign but '-'.
+std::optional<int64_t> as_integer(std::string_view field) {
+  const auto digits = field.starts_with('-') ? field.substr(1) : field;
+  if (digits.starts_with('0') && field != "0") return std::nullopt;
+  return parsed<int64_t>(field);
+}
+
+/// Doubles that are written as `field` again.
+std::optional<double> as_double(std::string_view field) {
+  constexpr size_t kLongest = 24;  // -1.2345678901234567e-300
+  if (field.size() > kLongest || field.find_first_of(".e") == std::string_view::npos) {
+    return std::nullopt;
+  }
+  const auto value = parsed<double>(field);
+  if (!value || !std::isfinite(*value) || dump_json(*value) != field) return std::nullopt;
   return value;
 }
 
@@ -213,7 +218,7 @@ class CsvSplitter final : public BlockSplitter {
   size_t block_bytes_;
 };
 
-enum : uint8_t { kSawMissing = 1, kNotInt = 2, kNotDouble = 4, kNotBool = 8, kSawValue = 16 };
+enum : uint8_t { kNotInt = 2, kNotDouble = 4, kNotBool = 8, kSawValue = 16 };
 
 struct CsvObservation final : Observation {
   std::vector<uint8_t> kinds;
@@ -383,34 +388,32 @@ class CsvFormat final : public TextFormat {
   }
 
   static uint8_t kind_of(std::string_view field, uint8_t known) {
-    if (is_missing(field)) return kSawMissing;
+    if (field.empty()) return 0;
     uint8_t kind = kSawValue;
     if (!(known & kNotBool) && !as_bool(field)) kind |= kNotBool;
-    if (!(known & kNotInt) && !as_number<int64_t>(field)) kind |= kNotInt;
-    if (!(known & kNotDouble) && !as_number<double>(field)) kind |= kNotDouble;
+    if (!(known & kNotInt) && !as_integer(field)) kind |= kNotInt;
+    if (!(known & kNotDouble) && !as_double(field)) kind |= kNotDouble;
     return kind;
   }
 
-  /// Integers beside missing values are double, as pandas has them.
+  /// A column without any value is double, as pandas has it.
   static std::shared_ptr<arrow::DataType> type_of(uint8_t kind) {
     if (!(kind & kSawValue)) return arrow::float64();
     if (!(kind & kNotBool)) return arrow::boolean();
-    if (!(kind & kNotInt)) return kind & kSawMissing ? arrow::float64() : arrow::int64();
+    if (!(kind & kNotInt)) return arrow::int64();
     if (!(kind & kNotDouble)) return arrow::float64();
     return arrow::utf8();
   }
 
   static arrow::Status append(arrow::ArrayBuilder& builder, std::string_view field) {
-    if (is_missing(field)) return builder.AppendNull();
+    if (field.empty()) return builder.AppendNull();
     switch (builder.type()->id()) {
       case arrow::Type::BOOL:
         return static_cast<arrow::BooleanBuilder&>(builder).Append(as_bool(field).value_or(false));
       case arrow::Type::INT64:
-        return static_cast<arrow::Int64Builder&>(builder).Append(
-            as_number<int64_t>(field).value_or(0));
+        return static_cast<arrow::Int64Builder&>(builder).Append(as_integer(field).value_or(0));
       case arrow::Type::DOUBLE:
-        return static_cast<arrow::DoubleBuilder&>(builder).Append(
-            as_number<double>(field).value_or(0));
+        return static_cast<arrow::DoubleBuilder&>(builder).Append(as_double(field).value_or(0));
       default:
         return static_cast<arrow::StringBuilder&>(builder).Append(field);
     }

@@ -14,6 +14,7 @@
 #include "data/json_columns.h"
 #include "data/json_splitter.h"
 #include "data/json_types.h"
+#include "data/non_finite.h"
 #include "data/text_format.h"
 #include "store/arrow_error.h"
 
@@ -90,20 +91,31 @@ class RowParser {
   template <typename Line, typename OnRow, typename OnBad>
   bool one(size_t begin, size_t size, Line line, OnRow& row, OnBad& bad) {
     simdjson::dom::element element;
-    auto error = parser_.parse(block_.data() + begin, size, false).get(element);
-    if (error == simdjson::NUMBER_ERROR) {
-      // An integer past 64 bits, perhaps: as a double, like Arrow and pandas read it.
-      const auto again = parse_json({block_.data() + begin, size}, "");
-      if (again.ok()) {
-        rewritten_ = dump_json(*again);
-        error = parser_.parse(rewritten_).get(element);
-      }
-    }
+    const std::string_view text(block_.data() + begin, size);
+    auto error = parser_.parse(text.data(), size, false).get(element);
+    if (error && error != simdjson::UTF8_ERROR) error = parse_rewritten(text, error, element);
     if (error) {
       bad(line(), describe(error));
       return true;
     }
     return row(element, line);
+  }
+
+  /// A row that simdjson refuses with `error`, as it may take it: NaN as null; integers past 64
+  /// bits as doubles, like Arrow and pandas read them.
+  simdjson::error_code parse_rewritten(std::string_view row, simdjson::error_code error,
+                                       simdjson::dom::element& element) {
+    if (auto finite = without_non_finite_numbers(row)) {
+      rewritten_ = *std::move(finite);
+      error = parser_.parse(rewritten_).get(element);
+    } else {
+      rewritten_ = row;
+    }
+    if (error != simdjson::NUMBER_ERROR) return error;
+    const auto again = parse_json(rewritten_, "");
+    if (!again.ok()) return error;
+    rewritten_ = dump_json(*again);
+    return parser_.parse(rewritten_).get(element);
   }
 
   int64_t line_of(size_t at) const {

@@ -108,8 +108,38 @@ TEST_F(ReaderTest, SkipsAsManyMalformedRowsAsItMay) {
 
 TEST_F(ReaderTest, CsvFieldsMayHoldSeparatorsQuotesAndLines) {
   const Json rows = read("q.csv", "\xEF\xBB\xBFt,n,k\r\n\"a,\"\"b\"\"\r\nc\",1,true\r\né,,False\n");
-  EXPECT_EQ(rows, Json::parse(R"([{"t": "a,\"b\"\r\nc", "n": 1.0, "k": true},
-                                  {"t": "é", "n": null, "k": false}])"));
+  EXPECT_EQ(rows, Json::parse(R"([{"t": "a,\"b\"\r\nc", "n": 1, "k": "true"},
+                                  {"t": "é", "n": null, "k": "False"}])"));
+}
+
+TEST_F(ReaderTest, CsvColumnsHaveATypeOnlyIfEveryFieldIsWrittenLikeItsValue) {
+  const auto type = [&](const std::string& fields) {
+    read("t.csv", "a,b\n" + fields);
+    return type_of("a");
+  };
+  EXPECT_EQ(type("-1,x\n,x\n9223372036854775807,x\n"), "int64");
+  EXPECT_EQ(type("1.5,x\n,x\n-0.3333333333333333,x\n1e-07,x\n"), "double");
+  EXPECT_EQ(type("true,x\n,x\nfalse,x\n"), "bool");
+  for (const char* text :
+       {"007", "+1", " 1", "-0", "1.10", ".5", "5.", "1e3", "1E-07", "True", "FALSE", "NA", "null",
+        "None", "nan", "inf", "12345678901234567890123", "0x10", "1_000"}) {
+    EXPECT_EQ(type(std::string(text) + ",x\n"), "string") << text;
+    EXPECT_EQ(read("t.csv", "a,b\n" + std::string(text) + ",x\n")[0]["a"], text);
+  }
+  EXPECT_EQ(type("1,x\n1.5,x\n"), "string");
+  EXPECT_EQ(type("1,x\ntrue,x\n"), "string");
+}
+
+TEST_F(ReaderTest, NumbersThatJsonDoesNotHaveAreNull) {
+  const std::string row = R"({"a": NaN, "s": "NaN \\\" NaN", "l": [1,Infinity, -Infinity]})";
+  const Json want = Json::parse(R"({"a": null, "s": "NaN \\\" NaN", "l": [1, null, null]})");
+  EXPECT_EQ(read("n.jsonl", row + "\n"), Json::array({want}));
+  EXPECT_EQ(read("n.json", "[" + row + ",\n" + row + "]"), Json::array({want, want}));
+  EXPECT_EQ(read("big.jsonl", R"({"a": NaN, "b": 123456789012345678901})")[0]["b"],
+            123456789012345678901.0);
+  for (const char* bad : {R"({"a": nan})", R"({"a": Infinit})", R"({"a": NaN, "a": NaN})"}) {
+    EXPECT_TRUE(read("bad.jsonl", bad).is_string()) << bad;
+  }
 }
 
 TEST_F(ReaderTest, NamesAFileWithoutRows) {

@@ -8,6 +8,8 @@
 #include <arrow/util/float16.h>
 #include <simdjson.h>  // validate_utf8
 
+#include <charconv>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "data/row_value.h"
@@ -77,6 +79,15 @@ Json bytes(const arrow::Array& array, int64_t i) {
   return Json::binary({view.begin(), view.end()});
 }
 
+/// The double that is written like the float: 0.1, not 0.10000000149011612.
+double as_written(float value) {
+  char text[32];
+  const auto end = std::to_chars(std::begin(text), std::end(text), value).ptr;
+  double same = value;  // stays where `text` is no number: nan, inf
+  if (std::isfinite(value)) std::from_chars(text, end, same);
+  return same;
+}
+
 /// A value of the types that have no array of plain values: the array of that value alone.
 Json scalar_to_json(const arrow::Array& array, int64_t i) {
   auto scalar = array.GetScalar(i);
@@ -115,7 +126,7 @@ Json value_to_json(const arrow::Array& array, int64_t i) {
     case arrow::Type::HALF_FLOAT:
       return arrow::util::Float16::FromBits(number<arrow::HalfFloatArray>(array, i)).ToDouble();
     case arrow::Type::FLOAT:
-      return double(number<arrow::FloatArray>(array, i));
+      return as_written(number<arrow::FloatArray>(array, i));
     case arrow::Type::DOUBLE:
       return number<arrow::DoubleArray>(array, i);
     case arrow::Type::STRING:
