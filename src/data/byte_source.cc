@@ -10,29 +10,36 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "data/foreign.h"
 #include "data/read_ahead.h"
 #include "data/source.h"
 #include "store/arrow_error.h"
 
 namespace lorry::data {
 
-Result<Compression> detect_compression(arrow::io::RandomAccessFile& file, const std::string& path) {
-  unsigned char head[4] = {};
-  LORRY_ASSIGN(const int64_t size, store::from_arrow(file.GetSize(), path));
-  LORRY_ASSIGN(const int64_t got,
-               store::from_arrow(file.ReadAt(0, std::min<int64_t>(size, 4), head), path));
-  if (got >= 2 && head[0] == 0x1f && head[1] == 0x8b) return Compression::kGzip;
-  if (got == 4 && head[0] == 0x28 && head[1] == 0xb5 && head[2] == 0x2f && head[3] == 0xfd) {
-    return Compression::kZstd;
-  }
+Result<Compression> compression_of(std::string_view head, const std::string& path) {
+  if (head.starts_with("\x1f\x8b")) return Compression::kGzip;
+  if (head.starts_with("\x28\xb5\x2f\xfd")) return Compression::kZstd;
   const std::string extension = std::filesystem::path(path).extension().string();
-  if (got > 0 && (extension == ".gz" || extension == ".zst")) {
+  if (!head.empty() && (extension == ".gz" || extension == ".zst")) {
     return corrupt_data(fmt::format("{}: does not begin as a {} file does", path, extension));
   }
   return Compression::kNone;
 }
 
 namespace {
+
+/// How the file is compressed; fails if it is plainly no data.
+Result<Compression> look_at(arrow::io::RandomAccessFile& file, const SourceFile& source) {
+  std::string head(size_t(kContentBytes), '\0');
+  LORRY_ASSIGN(const int64_t size, store::from_arrow(file.GetSize(), source.path));
+  LORRY_ASSIGN(
+      const int64_t got,
+      store::from_arrow(file.ReadAt(0, std::min(size, kContentBytes), head.data()), source.path));
+  head.resize(size_t(got));
+  LORRY_TRY(refuse_foreign_content(source, head));
+  return compression_of(head, source.path);
+}
 
 /// A file's stored bytes from a place on, as a stream that knows where it is.
 class StoredBytes final : public arrow::io::InputStream {
@@ -95,7 +102,7 @@ ByteSource::~ByteSource() = default;
 Result<std::unique_ptr<ByteSource>> ByteSource::open(const SourceFile& source) {
   const std::string& path = source.path;
   LORRY_ASSIGN(auto file, source.open());
-  LORRY_ASSIGN(const Compression compression, detect_compression(*file, path));
+  LORRY_ASSIGN(const Compression compression, look_at(*file, source));
   auto impl = std::make_unique<Impl>();
   impl->path = path;
   impl->stored = std::make_shared<StoredBytes>(std::move(file), source.remote);
@@ -150,7 +157,7 @@ int64_t ByteSource::stored_position() const { return impl_->stored->position(); 
 Result<std::shared_ptr<arrow::io::RandomAccessFile>> open_ranged(const SourceFile& source) {
   const std::string& path = source.path;
   LORRY_ASSIGN(auto stored, source.open());
-  LORRY_ASSIGN(const Compression compression, detect_compression(*stored, path));
+  LORRY_ASSIGN(const Compression compression, look_at(*stored, source));
   if (compression == Compression::kNone) return stored;
   std::string name = (std::filesystem::temp_directory_path() / "lorry-XXXXXX").string();
   const int fd = ::mkstemp(name.data());

@@ -183,6 +183,7 @@ class RowStandardizer {
   RowStandardizer(const RowRules& rules, const Json& row) : rules_(rules), row_(row) {}
 
   Result<StandardRow> run() {
+    LORRY_TRY(check_format());
     LORRY_TRY(read_row());
     if (out_.dropped.empty() && rules_.format != RowFormat::kText) {
       LORRY_TRY(add_system());
@@ -193,6 +194,35 @@ class RowStandardizer {
   }
 
  private:
+  bool has(const std::string& column) const {
+    const Json& value = field(row_, column);
+    return !value.is_null() && value != "";
+  }
+
+  /// A row that is of another format than the rest would be dropped as empty.
+  Result<> check_format() const {
+    if (rules_.other_formats.empty()) return {};
+    const std::string* mine[] = {&rules_.conversation, &rules_.instruction, &rules_.input,
+                                 &rules_.output,       &rules_.prompt,      &rules_.completion,
+                                 &rules_.text};
+    std::vector<std::string> empty;
+    for (const auto* column : mine) {
+      if (has(*column)) return {};
+      if (!column->empty()) empty.push_back(*column);
+    }
+    for (const auto& columns : rules_.other_formats) {
+      if (!std::all_of(columns.begin(), columns.end(),
+                       [this](const auto& column) { return has(column); })) {
+        continue;
+      }
+      return invalid_input(fmt::format(
+          "it has nothing in {}, but in {}: the source holds rows of two formats; import the files "
+          "of each as a data set of its own",
+          fmt::join(empty, ", "), fmt::join(columns, ", ")));
+    }
+    return {};
+  }
+
   Result<> read_row() {
     switch (rules_.format) {
       case RowFormat::kShareGpt:

@@ -32,6 +32,9 @@ struct RowRules {
   std::string text;
   std::string system;  ///< a system message for any of them
   std::string tools;   ///< JSON string or list
+  /// Columns that would be a format by themselves, each with what goes with it. Rows that have
+  /// nothing where `format` looks, but one of these, are of another format than the rest.
+  std::vector<std::vector<std::string>> other_formats;
   /// Nulls inside tool calls and tools are absent keys (columns of structs have no other way).
   bool nulls_are_absent = false;
   NamedValues placeholders;

@@ -33,7 +33,8 @@ class Finder {
 
   Result<RowRules> find(std::string format) {
     LORRY_TRY(check_columns());
-    if (format.empty() || format == "auto") {
+    const bool is_told = !format.empty() && format != "auto";
+    if (!is_told) {
       LORRY_ASSIGN(format, recognise());
     }
     LORRY_TRY(fill(format));
@@ -41,6 +42,7 @@ class Finder {
     if (rules_.system.empty()) rules_.system = optional("system_prompt");
     rules_.tools = optional("tools");
     if (rules_.tools.empty()) rules_.tools = optional("functions");
+    if (!is_told && columns_.empty()) find_other_formats();
     return rules_;
   }
 
@@ -175,6 +177,28 @@ class Finder {
     const bool sharegpt = format == "sharegpt" || turns_have("from");
     rules_.format = sharegpt ? RowFormat::kShareGpt : RowFormat::kMessages;
     return {};
+  }
+
+  bool is_used(const std::string& column) const {
+    const std::string* parts[] = {&rules_.conversation, &rules_.instruction, &rules_.input,
+                                  &rules_.output,       &rules_.history,     &rules_.prompt,
+                                  &rules_.completion,   &rules_.text,        &rules_.system};
+    return std::any_of(std::begin(parts), std::end(parts),
+                       [&](const auto* part) { return *part == column; });
+  }
+
+  void find_other_formats() {
+    const auto add = [this](std::vector<std::string> columns) {
+      const bool whole = std::all_of(columns.begin(), columns.end(), [this](const auto& column) {
+        return has(column) && !is_used(column);
+      });
+      if (whole) rules_.other_formats.push_back(std::move(columns));
+    };
+    for (const char* name : kConversationColumns) add({name});
+    for (const char* prompt : kPromptColumns) {
+      for (const char* completion : kCompletionColumns) add({prompt, completion});
+    }
+    add({"text"});
   }
 
   bool has_structs(const std::string& column) const {

@@ -18,6 +18,7 @@
 
 #include "base/crc32c.h"
 #include "base/json.h"
+#include "data/foreign.h"
 #include "store/arrow_error.h"
 
 namespace lorry::data {
@@ -55,25 +56,86 @@ bool is_metadata(const std::string& name) {
 
 bool is_glob(const std::string& path) { return path.find_first_of("*?[") != std::string::npos; }
 
-/// Every regular file below `dir`, by path; hidden ones left out.
-Result<std::vector<fs::path>> walk(const fs::path& dir) {
-  std::vector<fs::path> found;
-  std::error_code error;
-  fs::recursive_directory_iterator it(dir, fs::directory_options::follow_directory_symlink, error);
-  for (; !error && it != fs::recursive_directory_iterator(); it.increment(error)) {
-    const std::string name = it->path().filename().string();
-    std::error_code ignored;
-    if (name.starts_with(".")) {
-      if (it->is_directory(ignored)) it.disable_recursion_pending();
-    } else if (it->is_regular_file(ignored)) {
-      found.push_back(it->path());
+/// A file as the kernel knows it, whatever links to it.
+using FileId = std::pair<dev_t, ino_t>;
+
+std::optional<FileId> id_of(const fs::path& path) {
+  struct stat info;
+  if (::stat(path.c_str(), &info) != 0) return std::nullopt;
+  return FileId{info.st_dev, info.st_ino};
+}
+
+/// The regular files below a directory; hidden ones left out. A directory is not entered again
+/// below itself, by whatever link.
+class Walk {
+ public:
+  Result<std::vector<fs::path>> files_below(const fs::path& dir, std::vector<std::string>& notes) {
+    LORRY_TRY(enter(dir));
+    std::sort(found_.begin(), found_.end());
+    std::sort(broken_.begin(), broken_.end());
+    for (const auto& link : broken_) {
+      notes.push_back(fmt::format(
+          "{}: left out, it links to nothing; if git-annex or DVC keeps the data, fetch it first",
+          link.string()));
     }
+    return std::move(found_);
   }
-  if (error) {
+
+ private:
+  Result<> enter(const fs::path& dir) {
+    const auto id = id_of(dir);
+    if (id && std::find(inside_.begin(), inside_.end(), *id) != inside_.end()) return {};
+    inside_.push_back(id.value_or(FileId{}));
+    std::error_code error;
+    fs::directory_iterator it(dir, error);
+    for (; !error && it != fs::directory_iterator(); it.increment(error)) {
+      LORRY_TRY(take(*it));
+    }
+    inside_.pop_back();
+    if (!error) return {};
     return unavailable(fmt::format("cannot list {}: {}", dir.string(), error.message()));
   }
-  std::sort(found.begin(), found.end());
-  return found;
+
+  Result<> take(const fs::directory_entry& entry) {
+    std::error_code ignored;
+    if (entry.path().filename().string().starts_with(".")) return {};
+    if (entry.is_directory(ignored)) return enter(entry.path());
+    if (entry.is_regular_file(ignored)) {
+      found_.push_back(entry.path());
+    } else if (entry.is_symlink(ignored) && !entry.exists(ignored) && format_of(entry.path())) {
+      broken_.push_back(entry.path());
+    }
+    return {};
+  }
+
+  std::vector<FileId> inside_;  ///< the directory that is read, and those around it
+  std::vector<fs::path> found_, broken_;
+};
+
+bool is_through_link(const fs::path& path) {
+  std::error_code error;
+  return fs::canonical(path, error) != fs::absolute(path, error).lexically_normal();
+}
+
+/// Keeps one path of each file: its own rather than one through a link, else the first by name.
+void keep_each_file_once(std::vector<fs::path>& files, std::vector<std::string>& notes) {
+  std::map<FileId, fs::path> chosen;
+  bool all_differ = true;
+  for (const auto& file : files) {
+    const auto id = id_of(file);
+    if (!id) continue;
+    const auto [known, is_new] = chosen.emplace(*id, file);
+    all_differ &= is_new;
+    if (!is_new && is_through_link(known->second) && !is_through_link(file)) known->second = file;
+  }
+  if (all_differ) return;
+  std::erase_if(files, [&](const fs::path& file) {
+    const auto id = id_of(file);
+    if (!id || chosen.at(*id) == file) return false;
+    notes.push_back(
+        fmt::format("{}: left out, the same file as {}", file.string(), chosen.at(*id).string()));
+    return true;
+  });
 }
 
 /// fnmatch a path part by part, `**` standing for any number of directories.
@@ -98,7 +160,8 @@ std::vector<std::string> parts_of(const fs::path& path) {
   return parts;
 }
 
-Result<std::vector<fs::path>> expand_glob(const std::string& glob) {
+Result<std::vector<fs::path>> expand_glob(const std::string& glob,
+                                          std::vector<std::string>& notes) {
   fs::path base;
   const fs::path pattern(glob);
   for (const auto& part : pattern) {
@@ -107,12 +170,14 @@ Result<std::vector<fs::path>> expand_glob(const std::string& glob) {
   }
   const fs::path start = base.empty() ? fs::path(".") : base;
   if (!fs::is_directory(start)) return std::vector<fs::path>();
-  LORRY_ASSIGN(auto files, walk(start));
+  std::vector<std::string> not_asked_for;
+  LORRY_ASSIGN(auto files, Walk().files_below(start, not_asked_for));
   const auto wanted = parts_of(pattern);
   std::vector<fs::path> found;
   for (const auto& file : files) {
     if (matches(wanted, 0, parts_of(file), 0)) found.push_back(file);
   }
+  keep_each_file_once(found, notes);
   return found;
 }
 
@@ -194,6 +259,17 @@ std::vector<SourceFile> keep_one_format(std::vector<SourceFile> files,
   return kept;
 }
 
+/// All of them if there is nothing else.
+void leave_out_caches(std::vector<fs::path>& files, std::vector<std::string>& notes) {
+  const auto is_cache = [](const fs::path& file) { return is_cache_of_datasets(file.string()); };
+  if (std::all_of(files.begin(), files.end(), is_cache)) return;
+  std::erase_if(files, [&](const fs::path& file) {
+    if (!is_cache(file)) return false;
+    notes.push_back(fmt::format("{}: left out, a cache of `datasets`", file.string()));
+    return true;
+  });
+}
+
 Result<std::vector<SourceFile>> directory_files(const fs::path& dir,
                                                 std::vector<std::string>& notes) {
   if (fs::is_regular_file(dir / "state.json")) return saved_shard(dir);
@@ -205,10 +281,16 @@ Result<std::vector<SourceFile>> directory_files(const fs::path& dir,
     notes.push_back(fmt::format("{}: the train split is taken", dir.string()));
     return saved_shard(dir / "train");
   }
-  LORRY_ASSIGN(auto paths, walk(dir));
+  LORRY_ASSIGN(auto paths, Walk().files_below(dir, notes));
+  std::vector<std::string> names;
+  for (const auto& path : paths) names.push_back(path.lexically_relative(dir).generic_string());
+  LORRY_TRY(refuse_foreign_layout(dir.string(), names));
+  const bool has_archives = std::any_of(names.begin(), names.end(), is_archive);
   std::erase_if(paths, [](const fs::path& path) {
     return is_metadata(path.filename().string()) || !format_of(path);
   });
+  leave_out_caches(paths, notes);
+  keep_each_file_once(paths, notes);
   keep_train_split(dir, paths, notes);
   std::vector<SourceFile> files;
   for (const auto& path : paths) {
@@ -216,7 +298,8 @@ Result<std::vector<SourceFile>> directory_files(const fs::path& dir,
     files.push_back(std::move(file));
   }
   if (files.empty()) {
-    return not_found(fmt::format("{} holds no data files ({})", dir.string(), kFormats));
+    return not_found(fmt::format("{} holds no data files ({}){}", dir.string(), kFormats,
+                                 has_archives ? "; unpack its archives first" : ""));
   }
   return keep_one_format(std::move(files), notes);
 }
@@ -245,7 +328,7 @@ Result<std::vector<SourceFile>> files_of(const std::string& source,
   if (!is_glob(source)) {
     return not_found(fmt::format("{}: no such file or directory", source));
   }
-  LORRY_ASSIGN(auto paths, expand_glob(source));
+  LORRY_ASSIGN(auto paths, expand_glob(source, notes));
   std::vector<SourceFile> files;
   for (const auto& path : paths) {
     if (!format_of(path) && paths.size() > 1) {

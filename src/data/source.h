@@ -45,11 +45,12 @@ struct FoundFiles {
 };
 
 /// The files of `sources` in order: a file is itself; a glob (*, ?, [..], ** over directories) or a
-/// directory is its files by name. A directory stands for one data set: hidden files and files that
-/// are no data are passed over; if file names tell a train split from others, it is the train split
-/// (as `datasets` takes it); a directory that `save_to_disk` wrote is its data files in order.
-/// Fails with not found, or with unsupported for a named file of an unknown extension, and with
-/// invalid input if formats are mixed.
+/// directory is its files by name, each file once, whatever links to it. A directory stands for one
+/// data set: hidden files and files that are no data are passed over; if file names tell a train
+/// split from others, it is the train split (as `datasets` takes it); a directory that
+/// `save_to_disk` wrote is its data files in order. Fails with not found, or with unsupported for a
+/// named file of an unknown extension and for directories that another program lays out
+/// (foreign.h), and with invalid input if formats are mixed.
 Result<FoundFiles> find_files(const std::vector<std::string>& sources);
 
 /// The format that a file's name tells, compression aside; nullopt for other names.
@@ -57,8 +58,8 @@ std::optional<Format> format_of_name(const std::string& name);
 /// A local file, its `open` and `version` filled in.
 Result<SourceFile> local_file(const std::string& path, Format format);
 
-/// By its first bytes, whatever its name says.
-Result<Compression> detect_compression(arrow::io::RandomAccessFile& file, const std::string& path);
+/// By a file's first bytes, whatever its name says.
+Result<Compression> compression_of(std::string_view head, const std::string& path);
 
 /// A file's bytes, decompressed, read forward in bounded memory.
 class ByteSource {

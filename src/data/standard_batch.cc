@@ -28,11 +28,18 @@ arrow::Result<std::shared_ptr<arrow::RecordBatch>> needed_columns(const RowRules
   const std::string* parts[] = {
       &rules.conversation, &rules.instruction, &rules.input, &rules.output, &rules.history,
       &rules.prompt,       &rules.completion,  &rules.text,  &rules.system, &rules.tools};
+  const auto is_of_other_format = [&](const std::string& name) {
+    return std::any_of(rules.other_formats.begin(), rules.other_formats.end(),
+                       [&](const auto& columns) {
+                         return std::find(columns.begin(), columns.end(), name) != columns.end();
+                       });
+  };
   std::vector<int> keep;
   for (int i = 0; i < batch.num_columns(); ++i) {
     const auto& name = batch.column_name(i);
     if (std::any_of(std::begin(parts), std::end(parts),
-                    [&](const auto* part) { return *part == name; })) {
+                    [&](const auto* part) { return *part == name; }) ||
+        is_of_other_format(name)) {
       keep.push_back(i);
     }
   }

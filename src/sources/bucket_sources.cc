@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
+#include "data/foreign.h"
 #include "hub/glob.h"
 #include "sources/source_kinds.h"
 #include "store/bucket.h"
@@ -118,6 +119,10 @@ Result<> add_dataset(const Folder& folder, const HubOptions& options, data::Foun
        {std::pair{"README.md", &question.readme}, {".huggingface.yaml", &question.yaml}}) {
     if (!files.contains(name)) continue;
     LORRY_ASSIGN(*text, folder.bucket->read(files.at(name).path));
+  }
+  // With data_files the README itself says which files are data.
+  if (question.readme.find("data_files") == std::string::npos) {
+    LORRY_TRY(data::refuse_foreign_layout(question.what, question.paths));
   }
   LORRY_ASSIGN(auto chosen, hub::resolve_dataset(question));
   for (const auto& path : chosen.paths) {

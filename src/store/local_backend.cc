@@ -180,7 +180,8 @@ class LocalBackend final : public Backend {
 
   Result<std::vector<ObjectInfo>> list(const std::string& path, bool recursive) const override {
     std::vector<ObjectInfo> found;
-    LORRY_TRY(list_into(path, recursive, found));
+    std::vector<FileId> inside;
+    LORRY_TRY(list_into(path, recursive, inside, found));
     std::sort(found.begin(), found.end(),
               [](const auto& a, const auto& b) { return a.path < b.path; });
     return found;
@@ -282,8 +283,24 @@ class LocalBackend final : public Backend {
     return text;
   }
 
-  Result<> list_into(const std::string& path, bool recursive,
+  using FileId = std::pair<dev_t, ino_t>;
+
+  /// `inside` are the directories around `path`: a link to one of them is not followed.
+  Result<> list_into(const std::string& path, bool recursive, std::vector<FileId>& inside,
                      std::vector<ObjectInfo>& found) const {
+    struct stat self;
+    const fs::path full = root_ / path;
+    if (::stat(full.c_str(), &self) != 0) return list_entries(path, recursive, inside, found);
+    const FileId id{self.st_dev, self.st_ino};
+    if (std::find(inside.begin(), inside.end(), id) != inside.end()) return {};
+    inside.push_back(id);
+    LORRY_TRY(list_entries(path, recursive, inside, found));
+    inside.pop_back();
+    return {};
+  }
+
+  Result<> list_entries(const std::string& path, bool recursive, std::vector<FileId>& inside,
+                        std::vector<ObjectInfo>& found) const {
     std::error_code error;
     fs::directory_iterator entries(root_ / path, error);
     if (is_missing(error)) return {};
@@ -296,7 +313,7 @@ class LocalBackend final : public Backend {
       if (!info) continue;  // removed meanwhile, or a dangling link
       const bool descend = recursive && info->is_directory;
       if (descend) {
-        LORRY_TRY(list_into(info->path, true, found));
+        LORRY_TRY(list_into(info->path, true, inside, found));
       } else {
         found.push_back(std::move(*info));
       }
