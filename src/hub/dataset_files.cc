@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 
 #include "base/json.h"
 #include "hub/formats.h"
@@ -17,21 +18,31 @@ namespace {
 
 constexpr size_t kMaxNotes = 20;
 
-/// The block between the `---` lines that a README begins with; empty if it has none.
+constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+
+/// Length of the line break at `at`; 0 if there is none.
+size_t line_break(std::string_view text, size_t at) {
+  if (text.substr(at, 2) == "\r\n") return 2;
+  return at < text.size() && (text[at] == '\n' || text[at] == '\r') ? 1 : 0;
+}
+
+/// Whether `---` and nothing but blanks stand from `at` to the end of the line.
+bool is_closing_fence(std::string_view text, size_t at) {
+  if (text.substr(at, 3) != "---") return false;
+  const size_t end = std::min(text.find_first_not_of(" \t", at + 3), text.size());
+  return end == text.size() || text[end] == '\n' || text.substr(end, 2) == "\r\n";
+}
+
+/// The block between the `---` lines that a README begins with, as huggingface_hub finds it; empty
+/// if it has none.
 std::string_view front_matter(std::string_view readme) {
-  const auto is_break = [](char c) { return c == '\n' || c == '\r'; };
-  size_t at = readme.find_first_not_of(" \t\r\n\f\v");
-  if (at == std::string_view::npos || readme.substr(at, 3) != "---") return {};
-  at += 3;
-  if (at >= readme.size() || !is_break(readme[at])) return {};
-  while (at < readme.size() && is_break(readme[at])) ++at;
-  const size_t begin = at;
-  for (size_t end = readme.find("\n---", begin == 0 ? 0 : begin - 1); end != std::string_view::npos;
-       end = readme.find("\n---", end + 1)) {
-    const size_t after = end + 4;
-    const bool closes =
-        after == readme.size() || readme[after] == '\n' || readme.substr(after, 2) == "\r\n";
-    if (closes) return end < begin ? std::string_view() : readme.substr(begin, end - begin);
+  if (readme.starts_with(kByteOrderMark)) readme.remove_prefix(kByteOrderMark.size());
+  const size_t at = std::min(readme.find_first_not_of(" \t\r\n\f\v"), readme.size());
+  if (readme.substr(at, 3) != "---" || line_break(readme, at + 3) == 0) return {};
+  const size_t begin = at + 3 + line_break(readme, at + 3);
+  for (size_t end = begin; end < readme.size(); ++end) {
+    const size_t size = line_break(readme, end);
+    if (size > 0 && is_closing_fence(readme, end + size)) return readme.substr(begin, end - begin);
   }
   return {};
 }
@@ -54,8 +65,41 @@ Result<Json> read_card(const DatasetQuestion& question) {
   return card;
 }
 
+/// What an entry of `configs` may say that needs no obeying here: names, what the rows are about,
+/// how fast to read, and how pandas is to type CSV (its fields stay as they are spelled).
+bool is_understood(const std::string& key) {
+  static const std::set<std::string> kKeys = {
+      "config_name", "data_files",  "data_dir",      "default",     "description",
+      "version",     "features",    "columns",       "dtype",       "keep_default_na",
+      "na_filter",   "low_memory",  "memory_map",    "engine",      "batch_size",
+      "chunksize",   "drop_labels", "drop_metadata", "converters",  "float_precision",
+      "verbose",     "date_format", "parse_dates",   "true_values", "false_values"};
+  return kKeys.contains(key);
+}
+
+/// Whether a parameter asks for what is done anyhow.
+bool is_default(const std::string& key, const Json& value, const std::string& extension) {
+  if (!value.is_string()) return value.is_null();
+  const auto& text = value.get_ref<const std::string&>();
+  if (key == "encoding") return text == "utf-8" || text == "utf8" || text == "UTF-8";
+  if (key == "sep" || key == "delimiter") return text == (extension == ".tsv" ? "\t" : ",");
+  return false;
+}
+
+/// The parameters of a config that its loader would obey and that are not obeyed here. `extension`
+/// is that of its files.
+std::string unknown_parameters(const Json& entry, const std::string& extension) {
+  std::string names;
+  for (const auto& [key, value] : entry.items()) {
+    if (is_understood(key) || is_default(key, value, extension)) continue;
+    names += (names.empty() ? "" : ", ") + key;
+  }
+  return names;
+}
+
 struct Config {
   std::string name;
+  Json entry;  ///< of `configs`, with its parameters
   std::string data_dir;
   std::optional<Splits> patterns;  ///< nullopt: by the names in data_dir
   bool marked_default = false;
@@ -73,6 +117,7 @@ Result<Config> read_config(const Json& entry, const std::string& what) {
   }
   Config config;
   config.name = text_of(entry["config_name"]);
+  config.entry = entry;
   if (entry.contains("data_dir") && entry["data_dir"].is_string()) {
     config.data_dir = entry["data_dir"].get<std::string>();
   }
@@ -215,6 +260,16 @@ Result<> check_module(const InferredModule& module, const DatasetQuestion& quest
                   question.what, module.extension, module.module));
 }
 
+Result<> check_parameters(const Config& config, const InferredModule& module,
+                          const DatasetQuestion& question) {
+  const auto names = unknown_parameters(config.entry, module.extension);
+  if (names.empty()) return {};
+  return unsupported(fmt::format(
+      "{}: README.md says how config {} is to be read, which lorry does not follow: {}; name the "
+      "files themselves if they can be read without, else convert them to JSON or Parquet",
+      question.what, config.name, names));
+}
+
 Result<Splits::value_type> choose_split(const Splits& splits, const std::string& config,
                                         const DatasetQuestion& question) {
   const std::string wanted = question.split.empty() ? "train" : question.split;
@@ -253,6 +308,14 @@ void keep_module(std::vector<std::string> files, const InferredModule& module, D
 
 }  // namespace
 
+bool has_configs(const std::string& readme, const std::string& yaml) {
+  DatasetQuestion question;
+  question.readme = readme;
+  question.yaml = yaml;
+  const auto card = read_card(question);
+  return !card.ok() || !card->value("configs", Json()).empty();
+}
+
 Result<DatasetFiles> resolve_dataset(const DatasetQuestion& question) {
   LORRY_ASSIGN(const Json card, read_card(question));
   LORRY_ASSIGN(auto configs, read_configs(card, question.what));
@@ -270,7 +333,7 @@ Result<DatasetFiles> resolve_dataset(const DatasetQuestion& question) {
   }
   LORRY_ASSIGN(Splits splits, as_no_data(resolve_patterns(first, "", question.paths)));
 
-  if (configs.empty()) configs.push_back(Config{"default", "", first, true});
+  if (configs.empty()) configs.push_back(Config{"default", Json::object(), "", first, true});
   LORRY_ASSIGN(const Config config, choose_config(configs, card, question));
   const std::string base = join_folder("", config.data_dir);
   Splits patterns;
@@ -282,6 +345,7 @@ Result<DatasetFiles> resolve_dataset(const DatasetQuestion& question) {
   LORRY_ASSIGN(Splits chosen, as_no_data(resolve_patterns(patterns, base, question.paths)));
   LORRY_ASSIGN(const auto module, module_of(splits, question));
   LORRY_TRY(check_module(module, question));
+  LORRY_TRY(check_parameters(config, module, question));
   LORRY_ASSIGN(auto split, choose_split(chosen, config.name, question));
 
   DatasetFiles files;

@@ -28,9 +28,13 @@ struct DatasetFiles {
   std::vector<std::string> notes;  ///< files of the split that were left out, for people
 };
 
+/// Whether the metadata say which files are which: `configs`, or a block that cannot be read.
+bool has_configs(const std::string& readme, const std::string& yaml);
+
 /// Fails with usage, listing what there is, if config or split is unknown or must be chosen; with
 /// not found if there are no data files; with invalid input if the metadata is broken; with
-/// unsupported if the data are images, scripts or other things that are no rows.
+/// unsupported if the data are images, scripts or other things that are no rows, or if the config
+/// has parameters that are not followed (sep, names, skiprows, ...).
 Result<DatasetFiles> resolve_dataset(const DatasetQuestion& question);
 
 }  // namespace lorry::hub

@@ -31,9 +31,12 @@ TEST(Yaml, MappingsListsAnchorsAndMerges) {
   EXPECT_EQ(yaml(""), "null");
 }
 
+TEST(Yaml, OfAKeyThatStandsTwiceTheLastValueCounts) {
+  EXPECT_EQ(yaml("a: 1\nb: 2\na: {c: 3, c: 4}"), R"({"a":{"c":4},"b":2})");
+}
+
 TEST(Yaml, ErrorsNameTheLine) {
   EXPECT_EQ(yaml("a: 1\nb: [1,\n"), "test: line 3: did not find expected node content");
-  EXPECT_EQ(yaml("a: 1\na: 2"), "test: line 2: the key 'a' stands twice");
   EXPECT_EQ(yaml("a: *b"), "test: line 1: no anchor &b");
 }
 
@@ -112,6 +115,38 @@ TEST(DatasetFiles, TheReadmesConfigsGoBeforeNames) {
             "o/n (config second) has no split 'none'; --split takes one of: train, test");
   question.config = "third";
   EXPECT_EQ(resolved(question), "o/n has no config 'third'; --config takes one of: first, second");
+}
+
+TEST(DatasetFiles, TheReadmesMetadataAreFoundAsTheHubFindsThem) {
+  const std::string configs =
+      "configs:\n- config_name: c\n  data_files:\n  - split: train\n    path: b.jsonl\n";
+  const auto of = [](std::string readme) {
+    return resolved({.paths = {"a.jsonl", "b.jsonl"}, .readme = std::move(readme)});
+  };
+  for (const char* before : {"", "\xEF\xBB\xBF", " \n\n"}) {
+    for (const char* after : {"---", "--- \t", "---\n# text\n", "---  \r\n# text"}) {
+      EXPECT_EQ(of(std::string(before) + "---\n" + configs + after), "c/train: b.jsonl")
+          << before << after;
+    }
+  }
+  for (const char* after : {"", "----\n", "--- x\n"}) {
+    EXPECT_EQ(of("---\n" + configs + after), "default/train: a.jsonl b.jsonl") << after;
+  }
+}
+
+TEST(DatasetFiles, ParametersThatAreNotFollowedAreNamed) {
+  const auto of = [](const std::string& parameters) {
+    return resolved({.paths = {"a.csv"},
+                     .readme = "---\nconfigs:\n- config_name: c\n  data_files: a.csv\n" +
+                               parameters + "---\n"});
+  };
+  EXPECT_NE(of("  sep: ;\n  names: [p, q]\n").find("sep, names"), std::string::npos);
+  EXPECT_NE(of("  sep: \"\\t\"\n").find("sep"), std::string::npos);
+  EXPECT_EQ(of("  dtype: str\n  default: true\n  sep: ','\n  encoding: utf-8\n"), "c/train: a.csv");
+  EXPECT_EQ(resolved({.paths = {"a.tsv"},
+                      .readme = "---\nconfigs:\n- config_name: c\n  data_files: a.tsv\n"
+                                "  sep: \"\\t\"\n---\n"}),
+            "c/train: a.tsv");
 }
 
 TEST(DatasetFiles, WhatIsNoRowsIsSaid) {

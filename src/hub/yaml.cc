@@ -195,7 +195,6 @@ class Builder {
     const size_t before = nodes_;
     Json object = Json::object();
     Json merged = Json::object();
-    std::set<std::string> seen;
     while (true) {
       LORRY_ASSIGN(const auto* event, events_.next());
       if (event->type == YAML_MAPPING_END_EVENT) break;
@@ -204,9 +203,6 @@ class Builder {
       LORRY_ASSIGN(const auto key, node(*event, depth + 1));
       if (key.is_object() || key.is_array()) return events_.error("a key must be text");
       const std::string name = key.is_string() ? key.get<std::string>() : text;
-      if (!seen.insert(name).second) {
-        return events_.error(fmt::format("the key '{}' stands twice", name));
-      }
       LORRY_ASSIGN(event, events_.next());
       LORRY_ASSIGN(auto value, node(*event, depth + 1));
       if (name == "<<") {

@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "hub/access.h"
+#include "hub/dataset_files.h"
 #include "hub/glob.h"
 #include "hub/hub.h"
 #include "net/http.h"
@@ -62,11 +63,21 @@ Result<std::vector<std::string>> expand_lists(const std::vector<std::string>& so
   return expanded;
 }
 
+/// A file's text; empty where there is none.
+std::string text_of(const fs::path& path) {
+  std::ifstream file(path);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
 Result<> add_local_files(const std::string& source, const HubOptions& options,
                          data::FoundFiles& found) {
   std::error_code ignored;
+  const bool is_directory = fs::is_directory(source, ignored);
   const bool choosing = !options.config.empty() || !options.split.empty();
-  if (choosing && fs::is_directory(source, ignored)) {
+  // The clone of a data set has the splits that it has on the Hub.
+  if (is_directory &&
+      (choosing || hub::has_configs(text_of(fs::path(source) / "README.md"),
+                                    text_of(fs::path(source) / ".huggingface.yaml")))) {
     return add_directory_files(source, options, found);
   }
   LORRY_ASSIGN(auto files, data::find_files({source}));
