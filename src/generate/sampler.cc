@@ -12,6 +12,8 @@ namespace {
 
 using ops::cpu::Bf16;
 
+constexpr int64_t kLogitsPerThread = 1 << 15;  // fewer take less time than waking a thread
+
 /// logits: (R, V) contiguous on the CPU.
 LogitRow row_of(const at::Tensor& logits, int64_t row) {
   const int64_t size = logits.size(1);
@@ -28,7 +30,8 @@ std::vector<TokenEvent> sample_on_cpu(const at::Tensor& any, std::span<const Sam
   const bool read_in_place = any.scalar_type() == at::kFloat || any.scalar_type() == at::kBFloat16;
   const at::Tensor logits = (read_in_place ? any : any.to(at::kFloat)).contiguous();
   std::vector<TokenEvent> events(rows.size());
-  at::parallel_for(0, static_cast<int64_t>(rows.size()), 1, [&](int64_t begin, int64_t end) {
+  const int64_t grain = std::max<int64_t>(1, kLogitsPerThread / logits.size(1));
+  at::parallel_for(0, static_cast<int64_t>(rows.size()), grain, [&](int64_t begin, int64_t end) {
     thread_local RowSampler sampler;  // keeps its memory from step to step
     for (int64_t i = begin; i < end; ++i) events[i] = sampler.sample(row_of(logits, i), rows[i]);
   });
