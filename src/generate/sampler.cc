@@ -77,9 +77,12 @@ class ReducedRows {
     // A NaN must never win.
     const at::Tensor numbers =
         at::nan_to_num(pick(logits, rows), -kInfinity, kInfinity, -kInfinity);
-    const at::Tensor ids = numbers.argmax(-1).to(at::kCPU);
+    const auto [most, indices] = numbers.max(-1);
+    const at::Tensor ids = indices.to(at::kCPU), top = most.to(at::kCPU, at::kFloat);
     for (size_t i = 0; i < rows.size(); ++i) {
-      events_[rows[i]].id = static_cast<int32_t>(ids.const_data_ptr<int64_t>()[i]);
+      TokenEvent& event = events_[rows[i]];
+      event.id = static_cast<int32_t>(ids.const_data_ptr<int64_t>()[i]);
+      if (top.const_data_ptr<float>()[i] == -kInfinity) event = no_logit();
     }
   }
 
