@@ -335,6 +335,47 @@ def test_a_model_of_nan_answers_with_an_error(lorry, serve, tmp_path):
             ask(client, "hello", model="m")
 
 
+PROMISES = {
+    "structured_outputs": {"choice": ["yes", "no"]},
+    "guided_json": {"type": "object"},
+    "guided_regex": "a+",
+    "guided_choice": ["yes", "no"],
+    "bad_words": ["I"],
+    "allowed_token_ids": [5],
+    "min_tokens": 9,
+    "chat_template": "{{ messages }}",
+    "truncate_prompt_tokens": 4,
+    "functions": [{"name": "f"}],
+    "continue_final_message": True,
+    "add_generation_prompt": False,
+}
+
+
+@pytest.mark.parametrize("field", PROMISES)
+def test_a_field_that_promises_something_is_refused_by_name(client, field):
+    with pytest.raises(openai.BadRequestError, match=field):
+        ask(client, "hello", max_tokens=2, extra_body={field: PROMISES[field]})
+
+
+def test_fields_that_ask_for_nothing_are_ignored(client):
+    nothing = {"guided_json": None, "min_tokens": 0, "bad_words": [], "continue_final_message": False}
+    others = {"user": "me", "metadata": {"a": "b"}, "store": True, "keep_alive": 5}
+    assert ask(client, "hello", max_tokens=2, extra_body=nothing | others).choices
+
+
+def test_a_developer_speaks_as_the_system_where_the_template_knows_no_developer(client, server):
+    def prompt_tokens(*messages):
+        body = {"messages": [{"role": role, "content": text} for role, text in messages], "max_tokens": 1}
+        return server.post("/v1/chat/completions", body)["usage"]["prompt_tokens"]
+
+    words, question = "Answer in French.", ("user", "hello")
+    as_system = prompt_tokens(("system", words), question)
+    assert prompt_tokens(("developer", words), question) == as_system > prompt_tokens(question)
+    with pytest.raises(openai.BadRequestError, match="'narrator', which this model's chat template"):
+        messages = [{"role": "narrator", "content": words}, {"role": "user", "content": "hello"}]
+        client.chat.completions.create(model="org/demo", messages=messages)
+
+
 def test_an_api_key_is_asked_for(bucket_with_model, serve):
     flags = ("--model", "org/demo", "--base", "--api-key", "secret")
     with serve("--bucket", bucket_with_model, *flags) as server:
