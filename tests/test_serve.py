@@ -363,17 +363,28 @@ def test_fields_that_ask_for_nothing_are_ignored(client):
     assert ask(client, "hello", max_tokens=2, extra_body=nothing | others).choices
 
 
-def test_a_developer_speaks_as_the_system_where_the_template_knows_no_developer(client, server):
-    def prompt_tokens(*messages):
-        body = {"messages": [{"role": role, "content": text} for role, text in messages], "max_tokens": 1}
-        return server.post("/v1/chat/completions", body)["usage"]["prompt_tokens"]
+THREE_ROLES = """{%- for m in messages %}{%- if m.role in ['system', 'user', 'assistant'] %}
+{{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{%- endif %}{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"""
 
+
+def test_a_developer_speaks_as_the_system_where_the_template_knows_no_developer(lorry, serve, tmp_path):
+    (tmp_path / "roles.jinja").write_text(THREE_ROLES)
+    where = ("--bucket", tmp_path / "bucket", "--model", "m")
+    lorry("import-model", EXAMPLE_MODEL, *where, "--chat-template", tmp_path / "roles.jinja")
     words, question = "Answer in French.", ("user", "hello")
-    as_system = prompt_tokens(("system", words), question)
-    assert prompt_tokens(("developer", words), question) == as_system > prompt_tokens(question)
-    with pytest.raises(openai.BadRequestError, match="'narrator', which this model's chat template"):
-        messages = [{"role": "narrator", "content": words}, {"role": "user", "content": "hello"}]
-        client.chat.completions.create(model="org/demo", messages=messages)
+    with serve(*where, "--base") as server:
+
+        def prompt_tokens(*messages):
+            body = {"messages": [{"role": role, "content": text} for role, text in messages], "max_tokens": 1}
+            return server.post("/v1/chat/completions", body)["usage"]["prompt_tokens"]
+
+        as_system = prompt_tokens(("system", words), question)
+        assert prompt_tokens(("developer", words), question) == as_system > prompt_tokens(question)
+        client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+        with pytest.raises(openai.BadRequestError, match="'narrator', which this model's chat template"):
+            messages = [{"role": "narrator", "content": words}, {"role": "user", "content": "hello"}]
+            client.chat.completions.create(model="m", messages=messages)
 
 
 def test_an_api_key_is_asked_for(bucket_with_model, serve):
