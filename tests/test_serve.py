@@ -19,6 +19,7 @@ import torch
 from conftest import EXAMPLE_MODEL, Server, find_free_port
 from fault_proxy import fault_proxy
 from s3 import s3  # noqa: F401 (a fixture)
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 QUESTIONS = [
@@ -72,9 +73,9 @@ def reference(tokenizer):
 
 
 def ask(client, question, **options):
-    options = {"temperature": 0, "max_tokens": 80} | options
+    options = {"model": "org/demo", "temperature": 0, "max_tokens": 80} | options
     return client.chat.completions.create(
-        model="org/demo", messages=[{"role": "user", "content": question}], **options
+        messages=[{"role": "user", "content": question}], **options
     )
 
 
@@ -293,6 +294,97 @@ def test_a_client_that_leaves_frees_its_place(bucket_with_model, serve):
         next(iter(stream))
         stream.close()
         assert text_of(ask(client, QUESTIONS[0], max_tokens=2, timeout=60))
+
+
+def model_with_a_token_too_many(directory):
+    """The example model with a token in its tokenizer that has no row in its embedding."""
+    shutil.copytree(EXAMPLE_MODEL, directory)
+    tokenizer = json.loads((directory / "tokenizer.json").read_text())
+    vocab = json.loads((directory / "config.json").read_text())["vocab_size"]
+    token = {"id": vocab, "content": "<|extra|>", "special": True}
+    tokenizer["added_tokens"].append(
+        token | dict.fromkeys(["single_word", "lstrip", "rstrip", "normalized"], False)
+    )
+    (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+
+def test_a_token_that_the_model_lacks_fails_its_own_request_alone(lorry, serve, tmp_path):
+    model_with_a_token_too_many(tmp_path / "m")
+    lorry("import-model", tmp_path / "m", "--bucket", tmp_path / "bucket", "--model", "m")
+    with serve("--bucket", tmp_path / "bucket", "--model", "m", "--base") as server:
+        client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+        options = {"model": "m", "max_tokens": 8}
+        with pytest.raises(openai.BadRequestError, match=r"token id \d+ \(<\|extra\|>\)"):
+            client.chat.completions.create(
+                messages=[{"role": "user", "content": "hello <|extra|>"}], **options
+            )
+        with pytest.raises(openai.BadRequestError, match="token id"):
+            client.completions.create(prompt="hello <|extra|>", **options)
+        assert ask(client, "hello", model="m", max_tokens=4)
+
+
+def test_a_model_of_nan_answers_with_an_error(lorry, serve, tmp_path):
+    shutil.copytree(EXAMPLE_MODEL, tmp_path / "m")
+    tensors = load_file(tmp_path / "m/model.safetensors")
+    tensors["model.layers.0.mlp.up_proj.weight"][3, 5] = float("nan")
+    save_file(tensors, tmp_path / "m/model.safetensors", {"format": "pt"})
+    lorry("import-model", tmp_path / "m", "--bucket", tmp_path / "bucket", "--model", "m")
+    with serve("--bucket", tmp_path / "bucket", "--model", "m", "--base") as server:
+        client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+        with pytest.raises(openai.InternalServerError, match="NaN"):
+            ask(client, "hello", model="m")
+
+
+PROMISES = {
+    "structured_outputs": {"choice": ["yes", "no"]},
+    "guided_json": {"type": "object"},
+    "guided_regex": "a+",
+    "guided_choice": ["yes", "no"],
+    "bad_words": ["I"],
+    "allowed_token_ids": [5],
+    "min_tokens": 9,
+    "chat_template": "{{ messages }}",
+    "truncate_prompt_tokens": 4,
+    "functions": [{"name": "f"}],
+    "continue_final_message": True,
+    "add_generation_prompt": False,
+}
+
+
+@pytest.mark.parametrize("field", PROMISES)
+def test_a_field_that_promises_something_is_refused_by_name(client, field):
+    with pytest.raises(openai.BadRequestError, match=field):
+        ask(client, "hello", max_tokens=2, extra_body={field: PROMISES[field]})
+
+
+def test_fields_that_ask_for_nothing_are_ignored(client):
+    nothing = {"guided_json": None, "min_tokens": 0, "bad_words": [], "continue_final_message": False}
+    others = {"user": "me", "metadata": {"a": "b"}, "store": True, "keep_alive": 5}
+    assert ask(client, "hello", max_tokens=2, extra_body=nothing | others).choices
+
+
+THREE_ROLES = """{%- for m in messages %}{%- if m.role in ['system', 'user', 'assistant'] %}
+{{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{%- endif %}{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"""
+
+
+def test_a_developer_speaks_as_the_system_where_the_template_knows_no_developer(lorry, serve, tmp_path):
+    (tmp_path / "roles.jinja").write_text(THREE_ROLES)
+    where = ("--bucket", tmp_path / "bucket", "--model", "m")
+    lorry("import-model", EXAMPLE_MODEL, *where, "--chat-template", tmp_path / "roles.jinja")
+    words, question = "Answer in French.", ("user", "hello")
+    with serve(*where, "--base") as server:
+
+        def prompt_tokens(*messages):
+            body = {"messages": [{"role": role, "content": text} for role, text in messages], "max_tokens": 1}
+            return server.post("/v1/chat/completions", body)["usage"]["prompt_tokens"]
+
+        as_system = prompt_tokens(("system", words), question)
+        assert prompt_tokens(("developer", words), question) == as_system > prompt_tokens(question)
+        client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+        with pytest.raises(openai.BadRequestError, match="'narrator', which this model's chat template"):
+            messages = [{"role": "narrator", "content": words}, {"role": "user", "content": "hello"}]
+            client.chat.completions.create(model="m", messages=messages)
 
 
 def test_an_api_key_is_asked_for(bucket_with_model, serve):

@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 datasets = pytest.importorskip("datasets")
-from safetensors.torch import load_file  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = pathlib.Path(os.environ.get("LORRY_BUILD", ROOT / "build" / "release"))
@@ -274,6 +274,35 @@ def test_twenty_lora_steps_are_those_of_peft_and_trainer(tmp_path, kind):
         load_file(bucket / "done/m/d/lora_model/adapter_model.safetensors"),
         load_file(tmp_path / "end/adapter_model.safetensors"),
     )
+
+
+def test_a_run_within_its_warm_up_is_told(bucket, tmp_path):
+    options = dict(max_steps=3, warmup_steps=100, learning_rate=1e-3)
+    done = subprocess.run(command(bucket, **options), capture_output=True, text=True, check=True)
+    assert "all 3 steps are within the warm-up of 100" in done.stderr
+    assert "reaches 2e-05 of 0.001" in done.stderr
+    done = subprocess.run(command(bucket, max_steps=6, fresh=True), capture_output=True, text=True, check=True)
+    assert "warm-up" not in done.stderr
+
+
+def test_weights_that_are_not_numbers_are_named(bucket):
+    path = bucket / "models/m/model.safetensors"
+    tensors = load_file(path)
+    tensors["model.layers.1.mlp.up_proj.weight"][2, 3] = float("nan")
+    save_file(tensors, path, {"format": "pt"})
+    said = train(bucket, code=1, max_steps=2)
+    assert "model.layers.1.mlp.up_proj.weight of models/m holds NaN or infinity" in said
+
+
+def test_the_adapter_names_a_base_that_peft_can_open(bucket):
+    (bucket / "models/m/info.json").write_text(json.dumps({"source": "hf://org/name@0123abc"}))
+    train(bucket, max_steps=1)
+    config = json.loads((bucket / "done/m/d/lora_model/adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "org/name"
+    source = str(bucket / "models/m")
+    (bucket / "models/m/info.json").write_text(json.dumps({"source": source}))
+    train(bucket, max_steps=1)
+    peft.AutoPeftModelForCausalLM.from_pretrained(bucket / "done/m/d/lora_model")
 
 
 RICHER = {

@@ -27,8 +27,7 @@ TEST(Range, SaysWhatItHolds) {
   EXPECT_EQ(above(0).describe(), "greater than 0");
   EXPECT_EQ(between(0, 1024).describe(), "between 0 and 1024");
   EXPECT_EQ(below_one().describe(), "at least 0 and below 1");
-  EXPECT_EQ((Range{.min = 0, .max = 1, .above = true}).describe(),
-            "greater than 0 and at most 1");
+  EXPECT_EQ((Range{.min = 0, .max = 1, .above = true}).describe(), "greater than 0 and at most 1");
 }
 
 }  // namespace

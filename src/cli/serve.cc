@@ -30,6 +30,8 @@ class Serve final : public Command {
                   "requests stepped at once");
     flags.integer("--max-connections", options_.max_connections, between(1, 1 << 20),
                   "connections open at once; more are answered 503");
+    flags.list("--allowed-origins", options_.allowed_origins, "ORIGIN,...",
+               "web pages that may use the server (CORS), e.g. https://chat.example; *: all; none");
     flags.integer("--kv-cache-tokens", options_.kv_cache_tokens, at_least(0),
                   "size of the cache; 0: from free memory");
     flags.integer("--tensor-parallel-size", tensor_parallel_size_, at_least(1),

@@ -88,6 +88,15 @@ float clean(float logit) {
 
 }  // namespace
 
+TokenEvent no_logit() {
+  TokenEvent event;
+  event.finish = FinishReason::kError;
+  event.error =
+      "no logit is a number: the model's weights hold NaN, or its arithmetic overflowed "
+      "(--dtype float32 tells which)";
+  return event;
+}
+
 bool is_greedy(const SamplingParams& params) {
   return params.temperature <= 0 || params.top_k == 1;
 }
@@ -121,9 +130,10 @@ TokenEvent RowSampler::sample(const LogitRow& logits, const SamplingRow& row) {
     view = {copy_.data(), nullptr, logits.size};
     top = block_maxima(view, maxima_);
   }
+  if (top == -kInfinity) return no_logit();
   TokenEvent event;
   total_ = kNotSummed;
-  const bool greedy = is_greedy(request.sampling) || top == -kInfinity;
+  const bool greedy = is_greedy(request.sampling);
   event.id = greedy ? first_at(view, maxima_, top) : draw(view, top, request.sampling, *row.rng);
   if (request.top_logprobs < 0) return event;
   if (edits) {

@@ -19,6 +19,9 @@ struct SamplingRow {
 };
 
 /// The likeliest token whatever the seed.
+/// What a row gives in which every logit is NaN or -inf: an error, not a token.
+TokenEvent no_logit();
+
 bool is_greedy(const SamplingParams& params);
 /// Whether penalties or a bias change the logits before the choice.
 bool has_edits(const SequenceRequest& request);

@@ -12,6 +12,8 @@ namespace {
 
 using ops::cpu::Bf16;
 
+constexpr int64_t kLogitsPerThread = 1 << 15;  // fewer take less time than waking a thread
+
 /// logits: (R, V) contiguous on the CPU.
 LogitRow row_of(const at::Tensor& logits, int64_t row) {
   const int64_t size = logits.size(1);
@@ -28,7 +30,8 @@ std::vector<TokenEvent> sample_on_cpu(const at::Tensor& any, std::span<const Sam
   const bool read_in_place = any.scalar_type() == at::kFloat || any.scalar_type() == at::kBFloat16;
   const at::Tensor logits = (read_in_place ? any : any.to(at::kFloat)).contiguous();
   std::vector<TokenEvent> events(rows.size());
-  at::parallel_for(0, static_cast<int64_t>(rows.size()), 1, [&](int64_t begin, int64_t end) {
+  const int64_t grain = std::max<int64_t>(1, kLogitsPerThread / logits.size(1));
+  at::parallel_for(0, static_cast<int64_t>(rows.size()), grain, [&](int64_t begin, int64_t end) {
     thread_local RowSampler sampler;  // keeps its memory from step to step
     for (int64_t i = begin; i < end; ++i) events[i] = sampler.sample(row_of(logits, i), rows[i]);
   });
@@ -74,9 +77,12 @@ class ReducedRows {
     // A NaN must never win.
     const at::Tensor numbers =
         at::nan_to_num(pick(logits, rows), -kInfinity, kInfinity, -kInfinity);
-    const at::Tensor ids = numbers.argmax(-1).to(at::kCPU);
+    const auto [most, indices] = numbers.max(-1);
+    const at::Tensor ids = indices.to(at::kCPU), top = most.to(at::kCPU, at::kFloat);
     for (size_t i = 0; i < rows.size(); ++i) {
-      events_[rows[i]].id = static_cast<int32_t>(ids.const_data_ptr<int64_t>()[i]);
+      TokenEvent& event = events_[rows[i]];
+      event.id = static_cast<int32_t>(ids.const_data_ptr<int64_t>()[i]);
+      if (top.const_data_ptr<float>()[i] == -kInfinity) event = no_logit();
     }
   }
 

@@ -304,13 +304,29 @@ TEST(Sampler, LogprobsAreThoseOfTheModel) {
   EXPECT_EQ(events[2].id, 7);
 }
 
-TEST(Sampler, ARowWithoutANumberGivesSomeToken) {
-  for (const float value : {std::nanf(""), -kInfinity, kInfinity}) {
-    for (const double top_p : {1.0, 0.5}) {
-      const int32_t id = sample_one(at::full({300}, value), {.top_p = top_p}, 1);
-      EXPECT_GE(id, 0);
-      EXPECT_LT(id, 300);
+TEST(Sampler, ARowWithoutANumberIsAnError) {
+  for (const float value : {std::nanf(""), -kInfinity}) {
+    for (const double temperature : {0.0, 1.0}) {
+      Batch batch;
+      batch.add({.prompt = {0}, .sampling = {.temperature = temperature}}, {}, 1);
+      batch.add({.prompt = {0}, .sampling = {.temperature = temperature}}, {}, 1);
+      const at::Tensor logits = at::stack({at::full({300}, value), at::arange(300, at::kFloat)});
+      for (const auto& events :
+           {sample_rows(logits, batch.rows()), detail::sample_rows_reduced(logits, batch.rows())}) {
+        EXPECT_EQ(events[0].finish, FinishReason::kError);
+        EXPECT_NE(events[0].error.find("NaN"), std::string::npos);
+        EXPECT_EQ(events[1].finish, FinishReason::kNone);
+        EXPECT_GE(events[1].id, 0);
+      }
     }
+  }
+}
+
+TEST(Sampler, ARowOfInfinitiesGivesSomeToken) {
+  for (const double top_p : {1.0, 0.5}) {
+    const int32_t id = sample_one(at::full({300}, kInfinity), {.top_p = top_p}, 1);
+    EXPECT_GE(id, 0);
+    EXPECT_LT(id, 300);
   }
 }
 

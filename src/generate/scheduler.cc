@@ -53,13 +53,17 @@ class ModelQueue {
     drop_cancelled();
     schedule();
     if (running_.empty()) return 0;
-    try {
-      return compute();
-    } catch (const std::exception& e) {
-      log::error("a step of the model failed: {}", first_line(e.what()));
-      fail_all(fmt::format("the model failed: {}", first_line(e.what())));
-      return 0;
+    std::vector<Running*> all;
+    for (auto& sequence : running_) {
+      if (sequence->step_tokens > 0) all.push_back(sequence.get());
     }
+    int64_t computed = 0;
+    if (!try_compute(all, computed) && all.size() > 1) {
+      // Whose fault it was: each alone, so that the others go on.
+      for (Running* sequence : all) try_compute({sequence}, computed);
+    }
+    std::erase_if(running_, [](const RunningPtr& sequence) { return !sequence->on_token; });
+    return computed;
   }
 
   void cancel_all() {
@@ -90,14 +94,22 @@ class ModelQueue {
     std::erase_if(waiting_, drop);
   }
 
-  void fail_all(const std::string& message) {
-    for (auto& sequence : running_) {
+  /// Computes the step of these sequences. False, and nothing has changed, if the model throws; a
+  /// sequence that was alone then ends with the error.
+  bool try_compute(const std::vector<Running*>& sequences, int64_t& computed) {
+    try {
+      computed += compute(sequences);
+      return true;
+    } catch (const std::exception& e) {
+      log::error("a step of the model failed: {}", first_line(e.what()));
+      if (sequences.size() > 1) return false;
       TokenEvent event;
       event.finish = FinishReason::kError;
-      event.error = message;
-      finish(*sequence, std::move(event));
+      event.error = fmt::format("the model failed: {}", first_line(e.what()));
+      finish(*sequences[0], std::move(event));
+      sequences[0]->on_token = nullptr;
+      return false;
     }
-    running_.clear();
   }
 
   /// Decides how many tokens each sequence brings to the step: first those that decode, then
@@ -154,11 +166,7 @@ class ModelQueue {
     waiting_.push_front(std::move(sequence));
   }
 
-  int64_t compute() {
-    std::vector<Running*> order;
-    for (auto& sequence : running_) {
-      if (sequence->step_tokens > 0) order.push_back(sequence.get());
-    }
+  int64_t compute(std::vector<Running*> order) {
     // Sequences of one adapter side by side: few segments to compute.
     std::stable_sort(order.begin(), order.end(), [](const Running* a, const Running* b) {
       return std::less<>()(a->request.adapter.get(), b->request.adapter.get());
@@ -180,17 +188,23 @@ class ModelQueue {
       sampling.push_back({&sequence->request, sequence->tokens, &sequence->rng});
     }
     const at::Tensor logits = model_->step(steps);
+    std::vector<TokenEvent> events;
+    if (!sampled.empty()) events = sample_rows(logits, sampling);
+    // Nothing throws from here on.
     for (Running* sequence : order) sequence->cache.length += sequence->step_tokens;
-    if (sampled.empty()) return computed;
-    std::vector<TokenEvent> events = sample_rows(logits, sampling);
     for (size_t i = 0; i < sampled.size(); ++i) deliver(*sampled[i], std::move(events[i]));
-    std::erase_if(running_, [](const RunningPtr& sequence) { return !sequence->on_token; });
     return computed;
   }
 
   /// Reports the token; a sequence that is complete loses its `on_token`, and one whose keys change
   /// with its length begins anew.
   void deliver(Running& sequence, TokenEvent event) {
+    if (event.finish == FinishReason::kError) {
+      log::error("a sequence failed: {}", event.error);
+      finish(sequence, std::move(event));
+      sequence.on_token = nullptr;
+      return;
+    }
     sequence.tokens.push_back(event.id);
     const auto& stops = sequence.request.stop_ids;
     event.is_stop = std::find(stops.begin(), stops.end(), event.id) != stops.end();

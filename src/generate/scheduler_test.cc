@@ -3,10 +3,12 @@
 #include <ATen/Functions.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <condition_variable>
 #include <map>
 #include <mutex>
+#include <stdexcept>
 
 namespace lorry::generate {
 namespace {
@@ -198,6 +200,45 @@ TEST(Scheduler, TheSameSeedGivesTheSameTokens) {
 }
 
 /// Counting, and notes which adapter each sequence, known by its first token, was stepped with.
+/// Fails whenever a step holds the token 13, as an embedding without a row for it does.
+class FailingModel final : public StepModel {
+ public:
+  int64_t capacity_tokens() const override { return counting_.capacity_tokens(); }
+  int64_t step_tokens() const override { return counting_.step_tokens(); }
+  bool reserve(KvCache::Sequence& sequence, int64_t tokens) override {
+    return counting_.reserve(sequence, tokens);
+  }
+  void release(KvCache::Sequence& sequence) override { counting_.release(sequence); }
+  at::Tensor step(std::span<const SequenceStep> steps) override {
+    for (const SequenceStep& step : steps) {
+      if (std::count(step.tokens.begin(), step.tokens.end(), 13) > 0) {
+        throw std::runtime_error("index out of range");
+      }
+    }
+    return counting_.step(steps);
+  }
+
+ private:
+  std::vector<size_t> batch_sizes_;
+  CountingModel counting_{1000, &batch_sizes_};
+};
+
+TEST(Scheduler, ASequenceThatFailsTheModelEndsAlone) {
+  Collector collector;
+  Scheduler scheduler({});
+  scheduler.add_model(std::make_unique<FailingModel>());
+  ASSERT_TRUE(scheduler.submit(0, greedy({20, 21}, 6), collector.on_token(0)).ok());
+  ASSERT_TRUE(scheduler.submit(0, greedy({1, 13}, 6), collector.on_token(1)).ok());
+  ASSERT_TRUE(scheduler.submit(0, greedy({30}, 6), collector.on_token(2)).ok());
+  scheduler.start();
+  collector.wait(3);
+  scheduler.stop();
+  EXPECT_EQ(collector.finish_[1], FinishReason::kError);
+  EXPECT_EQ(collector.finish_[0], FinishReason::kLength);
+  EXPECT_EQ(collector.tokens_[0], counting(22, 6));
+  EXPECT_EQ(collector.tokens_[2], counting(31, 6));
+}
+
 /// Notes what each step brings: tokens in the cache, new ones, and those known in all.
 class LengthNotingModel final : public StepModel {
  public:

@@ -17,10 +17,8 @@ std::string_view config_name(std::string_view dtype) {
   return dtype == "F32" ? "float32" : "";
 }
 
-/// What errors call `dir`.
-std::string where(const store::Bucket& bucket, const std::string& dir) {
-  return dir.empty() ? bucket.uri() : dir;
-}
+/// What errors begin with; nothing at the root of a bucket, which has no name.
+std::string where(const std::string& dir) { return dir.empty() ? "" : dir + ": "; }
 
 /// Names of the checkpoint's files.
 Result<std::vector<std::string>> find_files(const store::Bucket& bucket, const std::string& dir,
@@ -46,7 +44,7 @@ Result<std::vector<std::string>> find_files(const store::Bucket& bucket, const s
     }
   }
   return not_found(
-      fmt::format("{}: neither {} nor {}.index.json is there", where(bucket, dir), single, single));
+      fmt::format("{}neither {} nor {}.index.json is there", where(dir), single, single));
 }
 
 Result<> add_file(const store::Bucket& bucket, const std::string& path, Checkpoint& checkpoint) {
@@ -108,8 +106,7 @@ Result<ModelDir> ModelDir::open(const store::Bucket& bucket, const std::string& 
   const TextFiles read = model.text_files();
   LORRY_ASSIGN(const auto config, read("config.json"));
   if (!config) {
-    return not_found(
-        fmt::format("{}: no config.json; is this a model's directory?", where(bucket, dir)));
+    return not_found(fmt::format("{}no config.json; is this a model's directory?", where(dir)));
   }
   LORRY_ASSIGN(model.config_, parse_json(*config, store::join_path(dir, "config.json")));
   LORRY_ASSIGN(const auto generation, read("generation_config.json"));

@@ -13,11 +13,11 @@ Result<> CheckpointEdits::add(Edit edit, const StoredWeights& stored,
   const std::string name = stored.stored_name(edit.at.name);
   if (reader.contains(name + "_blocks")) {
     return unsupported(fmt::format(
-        "{}: {} is held in MXFP4, which trained weights cannot be put into", reader.where(), name));
+        "{}{} is held in MXFP4, which trained weights cannot be put into", reader.where(), name));
   }
   if (!reader.contains(name)) {
-    return corrupt_data(fmt::format(
-        "{}: the training changes {}, which the checkpoint does not have", reader.where(), name));
+    return corrupt_data(fmt::format("{}the training changes {}, which the checkpoint does not have",
+                                    reader.where(), name));
   }
   edits_[name].push_back(std::move(edit));
   return {};

@@ -72,7 +72,7 @@ class ModelLoader {
     for (const Module& module : linear.modules) {
       LORRY_ASSIGN(ops::Weight weight,
                    stored_->weight(linear, module, options_.dtype, options_.device));
-      if (options_.pack && ops::can_pack(weight)) {
+      if (options_.pack && ops::pays_to_pack(weight)) {
         LORRY_ASSIGN(weight, ops::quantize(weight, ops::WeightFormat::kPacked));
       }
       weights.push_back(std::move(weight));
@@ -82,7 +82,7 @@ class ModelLoader {
 
   Result<> pack_head() {
     const auto head = ops::Weight::dense(model_->tensors_[model_->spec_.head]);
-    if (!ops::can_pack(head)) return {};
+    if (!ops::pays_to_pack(head)) return {};
     LORRY_ASSIGN(model_->packed_head_, ops::quantize(head, ops::WeightFormat::kPacked));
     return {};
   }

@@ -122,7 +122,7 @@ struct SafetensorsReader::Impl {
   Result<const hub::Checkpoint::Tensor*> find(const std::string& name) const {
     const auto it = tensors.find(name);
     if (it != tensors.end()) return &it->second;
-    return not_found(fmt::format("{}: tensor {} is missing", where, name));
+    return not_found(fmt::format("{}tensor {} is missing", where, name));
   }
 
   Result<at::ScalarType> type_of(const std::string& name,
@@ -152,7 +152,7 @@ Result<std::shared_ptr<SafetensorsReader>> SafetensorsReader::open(const store::
                                                                    const std::string& stem,
                                                                    Access access) {
   auto impl = std::make_unique<Impl>();
-  impl->where = dir.empty() ? bucket.uri() : dir;
+  impl->where = dir.empty() ? "" : dir + ": ";
   if (access == Access::kInOrder) impl->in_order = bucket.guarded({});
   LORRY_ASSIGN(auto checkpoint, hub::open_checkpoint(bucket, dir, stem));
   for (auto& file : checkpoint.files) {

@@ -41,7 +41,8 @@ class SafetensorsReader {
                                                          Access access = Access::kAnyOrder);
   ~SafetensorsReader();
 
-  /// The directory, or the bucket where that is its root: what errors begin with.
+  /// What errors begin with: "models/name: ", or nothing at the root of a bucket, which has no
+  /// name.
   const std::string& where() const;
   bool contains(const std::string& name) const;
   std::vector<std::string> names() const;

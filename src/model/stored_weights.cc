@@ -57,12 +57,12 @@ Result<> StoredWeights::missing(const std::string& name) const {
     const size_t at = name.rfind(".weight");
     if (at == std::string::npos || !reader_.contains(name.substr(0, at) + suffix)) continue;
     return unsupported(fmt::format(
-        "{}: the weights are quantised (tensor {}); lorry reads float32, bfloat16 and float16 "
+        "{}the weights are quantised (tensor {}); lorry reads float32, bfloat16 and float16 "
         "checkpoints: take the unquantised model",
         reader_.where(), name.substr(0, at) + suffix));
   }
   return corrupt_data(
-      fmt::format("{}: tensor {} is missing from the safetensors files", reader_.where(), name));
+      fmt::format("{}tensor {} is missing from the safetensors files", reader_.where(), name));
 }
 
 Result<> StoredWeights::check_tensor(const std::string& canonical,
@@ -70,12 +70,12 @@ Result<> StoredWeights::check_tensor(const std::string& canonical,
   const std::string name = stored_name(canonical);
   if (!reader_.contains(name)) return missing(name);
   if (reader_.shape(name) != shape) {
-    return corrupt_data(fmt::format("{}: tensor {} is {}, config.json asks for {}", reader_.where(),
+    return corrupt_data(fmt::format("{}tensor {} is {}, config.json asks for {}", reader_.where(),
                                     name, shape_text(reader_.shape(name)), shape_text(shape)));
   }
   const std::string dtype = reader_.dtype(name);
   if (dtype != "F32" && dtype != "BF16" && dtype != "F16") {
-    return unsupported(fmt::format("{}: tensor {} is {}; lorry reads F32, BF16 and F16",
+    return unsupported(fmt::format("{}tensor {} is {}; lorry reads F32, BF16 and F16",
                                    reader_.where(), name, dtype));
   }
   return {};
@@ -104,7 +104,7 @@ Result<> StoredWeights::check_module(const LinearSpec& linear, const Module& mod
         (quantised ? shape.size() == first + 3 && shape[first + 1] * kMxBlock == linear.in
                    : shape.size() == first + 2 && shape[first + (transposed ? 0 : 1)] == linear.in);
     if (!good) {
-      return corrupt_data(fmt::format("{}: tensor {} is {}, which does not hold the {} x {} of {}",
+      return corrupt_data(fmt::format("{}tensor {} is {}, which does not hold the {} x {} of {}",
                                       reader_.where(), name, shape_text(shape), module.rows,
                                       linear.in, module.name));
     }

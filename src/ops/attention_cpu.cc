@@ -133,7 +133,11 @@ void attend_typed(const at::Tensor& q, const at::Tensor& keys, const at::Tensor&
     for (int64_t i = 0; i < g_count * e; ++i) out_data[i] = narrow<T>(sums[i]);
   };
   const auto tasks = static_cast<int64_t>(rows.size()) * kv_heads;
-  at::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
+  int64_t keys_seen = 0;
+  for (const PagedRow& row : rows) keys_seen += row.end - row.begin;
+  const int64_t numbers = std::max<int64_t>(1, keys_seen * heads * (d + e) / tasks);  // of a task
+  const int64_t grain = std::max<int64_t>(1, kTaskGrain / numbers);
+  at::parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
     std::vector<float> scratch;
     for (int64_t i = begin; i < end; ++i) task(i, scratch);
   });

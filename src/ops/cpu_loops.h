@@ -11,8 +11,9 @@
 
 namespace lorry::ops::cpu {
 
-constexpr int64_t kLanes = 16;       // partial sums, so that a sum can be vectorised
-constexpr int64_t kGrain = 1 << 14;  // numbers that are worth another thread
+constexpr int64_t kLanes = 16;           // partial sums, so that a sum can be vectorised
+constexpr int64_t kGrain = 1 << 14;      // numbers that are worth another thread
+constexpr int64_t kTaskGrain = 1 << 16;  // the same where each takes a product, and tasks are few
 
 template <typename T>
 const T* data(const at::Tensor& x) {

@@ -157,6 +157,12 @@ std::string_view format_name(WeightFormat format) {
   return "";
 }
 
+bool pays_to_pack(const Weight& weight) {
+  constexpr int64_t kLarge = 1 << 21;  // numbers; measured with 256 x 256 to 896 x 4864
+  if (!can_pack(weight)) return false;
+  return weight.data.scalar_type() != at::kFloat || weight.data.numel() >= kLarge;
+}
+
 bool can_pack(const Weight& weight) {
   return weight.format == WeightFormat::kDense && cpu::can_pack(weight.data);
 }

@@ -44,6 +44,9 @@ at::Tensor linear(const at::Tensor& x, const Weight& weight);
 /// Whether a weight can be held as kPacked: dense bfloat16 or float32 on a CPU whose oneDNN has
 /// products of it.
 bool can_pack(const Weight& weight);
+/// Whether products with few rows are faster then. Of float32 only large matrices are: oneDNN takes
+/// longer to begin than libtorch's own products.
+bool pays_to_pack(const Weight& weight);
 
 /// Another format of a dense weight; the bias goes along. Unsupported where `in` is no multiple of
 /// the format's group (NF4: out * in of 64), or the format is not to be had on the device.

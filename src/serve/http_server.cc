@@ -1,7 +1,7 @@
 #include "serve/http_server.h"
 
 #include <fmt/format.h>
-#include <sys/socket.h>  // recv with MSG_PEEK
+#include <sys/socket.h>  // recv
 
 #include <atomic>
 #include <boost/asio/bind_cancellation_slot.hpp>
@@ -38,6 +38,8 @@ using boost::system::error_code;
 using Task = asio::awaitable<void>;
 using Strand = asio::strand<asio::io_context::executor_type>;
 
+using Request = http::request<http::string_body>;
+
 std::string head(const HttpResponse& response, bool keep_alive, std::string_view length_header) {
   std::string out = fmt::format(
       "HTTP/1.1 {} {}\r\nServer: lorry/{}\r\nContent-Type: {}\r\n{}Connection: {}\r\n",
@@ -48,18 +50,57 @@ std::string head(const HttpResponse& response, bool keep_alive, std::string_view
   return out + "\r\n";
 }
 
+std::string_view text_of(const Request& request, http::field field) {
+  const auto value = request[field];
+  return {value.data(), value.size()};
+}
+
+using Headers = std::vector<std::pair<std::string, std::string>>;
+
+/// What lets a page of the request's origin read the answer; none where it may not.
+/// Source: the Fetch standard, "HTTP-network-or-cache fetch", CORS protocol.
+Headers cors_headers(const Request& request, const std::vector<std::string>& allowed) {
+  const std::string_view origin = text_of(request, http::field::origin);
+  if (origin.empty()) return {};
+  for (const std::string& one : allowed) {
+    if (one == "*") return {{"Access-Control-Allow-Origin", "*"}};
+    if (one == origin) return {{"Access-Control-Allow-Origin", one}, {"Vary", "Origin"}};
+  }
+  return {};
+}
+
+/// A browser's question before a request, which it asks without the key.
+bool is_preflight(const Request& request) {
+  return request.method() == http::verb::options &&
+         request.find(http::field::access_control_request_method) != request.end();
+}
+
+HttpResponse preflight_answer(const Request& request) {
+  std::string_view headers = text_of(request, http::field::access_control_request_headers);
+  if (headers.empty()) headers = "authorization, content-type";
+  return {200,
+          "text/plain",
+          {},
+          {{"Access-Control-Allow-Methods", "GET, POST, OPTIONS"},
+           {"Access-Control-Allow-Headers", std::string(headers)},
+           {"Access-Control-Max-Age", "86400"}}};
+}
+
 /// The state of one answer; everything happens on the connection's strand.
 class Exchange final : public HttpExchange, public std::enable_shared_from_this<Exchange> {
  public:
-  Exchange(Strand strand, bool keep_alive, bool chunked, bool head_only)
+  /// `headers` go with every answer.
+  Exchange(Strand strand, Headers headers, bool keep_alive, bool chunked, bool head_only)
       : strand_(strand),
         wake_(strand),
+        headers_(std::move(headers)),
         keep_alive_(keep_alive),
         chunked_(chunked),
         head_only_(head_only) {}
 
   void respond(HttpResponse response) override {
     if (ended_ || streaming_) return;
+    response.headers.insert(response.headers.end(), headers_.begin(), headers_.end());
     out_ +=
         head(response, keep_alive_, fmt::format("Content-Length: {}\r\n", response.body.size()));
     if (!head_only_) out_ += response.body;
@@ -71,6 +112,7 @@ class Exchange final : public HttpExchange, public std::enable_shared_from_this<
     // HTTP/1.0 knows no chunks: the end of the connection is the end of the answer.
     if (!chunked_) keep_alive_ = false;
     HttpResponse response{200, std::string(content_type), {}, {{"Cache-Control", "no-cache"}}};
+    response.headers.insert(response.headers.end(), headers_.begin(), headers_.end());
     out_ += head(response, keep_alive_, chunked_ ? "Transfer-Encoding: chunked\r\n" : "");
     wake_.cancel();
   }
@@ -127,6 +169,7 @@ class Exchange final : public HttpExchange, public std::enable_shared_from_this<
  private:
   Strand strand_;
   asio::steady_timer wake_;
+  const Headers headers_;
   std::string out_;
   std::function<void()> on_close_;
   bool keep_alive_, chunked_, head_only_;
@@ -216,14 +259,15 @@ class Session final : public std::enable_shared_from_this<Session> {
     co_return co_await answer(parser.release());
   }
 
-  asio::awaitable<bool> answer(http::request<http::string_body> message) {
+  asio::awaitable<bool> answer(Request message) {
     const std::string_view target(message.target().data(), message.target().size());
-    HttpRequest request{
-        std::string(message.method_string()), percent_decode(target.substr(0, target.find('?'))),
-        std::string(message[http::field::authorization]), std::move(message.body())};
+    HttpRequest request{std::string(message.method_string()), percent_decode(path_of(target)),
+                        std::string(message[http::field::authorization]),
+                        std::move(message.body())};
     const bool keep_alive = message.keep_alive() && !shared_.stopping;
-    exchange_ = std::make_shared<Exchange>(strand_, keep_alive, message.version() >= 11,
-                                           request.method == "HEAD");
+    exchange_ =
+        std::make_shared<Exchange>(strand_, cors_headers(message, shared_.options.allowed_origins),
+                                   keep_alive, message.version() >= 11, request.method == "HEAD");
     ++shared_.active;
     const std::shared_ptr<void> on_exit(nullptr, [this](void*) {
       if (exchange_) exchange_->close();
@@ -232,7 +276,11 @@ class Session final : public std::enable_shared_from_this<Session> {
     });
     watch(exchange_);
     try {
-      shared_.handler(request, exchange_);
+      if (is_preflight(message)) {
+        exchange_->respond(preflight_answer(message));
+      } else {
+        shared_.handler(request, exchange_);
+      }
     } catch (const std::exception& e) {
       log::error("{} {}: {}", request.method, request.path, e.what());
       exchange_->respond({500, "application/json", shared_.error_body(500, "internal error"), {}});
@@ -249,14 +297,27 @@ class Session final : public std::enable_shared_from_this<Session> {
     co_return exchange_->keep_alive() && !exchange_->closed() && !shared_.stopping;
   }
 
+  /// Takes what the client sends before its answer is complete, a next request or a stray line end,
+  /// so that its leaving is seen behind it. False if it has left.
+  bool take_early_bytes() {
+    while (buffer_.size() < shared_.options.max_header_bytes) {
+      constexpr size_t kPiece = 4096;
+      const auto n = ::recv(stream_.socket().native_handle(), buffer_.prepare(kPiece).data(),
+                            kPiece, MSG_DONTWAIT);
+      if (n == 0) return false;
+      if (n < 0) return errno == EAGAIN || errno == EINTR;
+      buffer_.commit(static_cast<size_t>(n));
+    }
+    return true;
+  }
+
   /// Tells the exchange when the client hangs up before the answer is complete.
   void watch(const std::shared_ptr<Exchange>& exchange) {
     auto check = [self = shared_from_this(), exchange](error_code ec) {
       if (ec || exchange->ended()) return;
-      char byte;
-      const auto n =
-          ::recv(self->stream_.socket().native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-      if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) exchange->close();
+      if (!self->take_early_bytes()) return exchange->close();
+      // A client that sends more than that reads its answers.
+      if (self->buffer_.size() < self->shared_.options.max_header_bytes) self->watch(exchange);
     };
     stream_.socket().async_wait(
         tcp::socket::wait_read,
@@ -456,6 +517,21 @@ int HttpServer::port() const {
   return impl_->acceptor.local_endpoint(ec).port();
 }
 void HttpServer::stop(std::chrono::milliseconds grace) { impl_->stop(grace); }
+
+std::string path_of(std::string_view target) {
+  target = target.substr(0, target.find('?'));
+  if (const size_t scheme = target.find("://");
+      scheme != std::string_view::npos && target[0] != '/') {
+    const size_t path = target.find('/', scheme + 3);
+    target = path == std::string_view::npos ? "/" : target.substr(path);
+  }
+  std::string out;
+  for (const char c : target) {
+    if (c != '/' || !out.ends_with('/')) out += c;
+  }
+  if (out.size() > 1 && out.ends_with('/')) out.pop_back();
+  return out;
+}
 
 std::string percent_decode(std::string_view text) {
   const auto digit = [](char c) {

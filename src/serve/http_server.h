@@ -17,7 +17,7 @@ namespace lorry::serve {
 
 struct HttpRequest {
   std::string method;
-  std::string path;  ///< percent-decoded, without the query
+  std::string path;  ///< percent-decoded, without host, query, doubled and trailing slashes
   std::string authorization;
   std::string body;
 };
@@ -55,6 +55,9 @@ struct HttpOptions {
   int port = 8080;  ///< 0: a free one
   int threads = 2;
   int max_connections = 1024;  ///< open at once; one more is answered 503 and closed
+  /// Pages of which origins may read the answers (CORS): "*" or "https://chat.example"; empty:
+  /// none.
+  std::vector<std::string> allowed_origins = {"*"};
   uint64_t max_body_bytes = 32u << 20;
   uint32_t max_header_bytes = 64u << 10;
   std::chrono::seconds idle_timeout{75};   ///< between requests of a connection
@@ -81,6 +84,9 @@ class HttpServer {
   explicit HttpServer(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
+
+/// The path of a request's target: "/v1/models" from "http://host//v1/models/?a=b". Escapes stay.
+std::string path_of(std::string_view target);
 
 /// "a b" from "a%20b"; a broken escape stays as it is.
 std::string percent_decode(std::string_view text);

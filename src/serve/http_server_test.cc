@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
+#include <future>
 #include <thread>
 
 namespace lorry::serve {
@@ -53,6 +55,58 @@ std::unique_ptr<HttpServer> serve(HttpHandler handler, HttpOptions options = {})
 void echo(const HttpRequest& request, const std::shared_ptr<HttpExchange>& exchange) {
   exchange->respond(
       {200, "text/plain", request.method + " " + request.path + " " + request.body, {}});
+}
+
+TEST(HttpServer, FindsThePathHoweverClientsWriteIt) {
+  for (const char* target : {"/v1/models", "/v1/models/", "//v1/models", "/v1//models?a=b",
+                             "http://host:80/v1/models", "/v1/models//"}) {
+    EXPECT_EQ(path_of(target), "/v1/models") << target;
+  }
+  EXPECT_EQ(path_of("/"), "/");
+  EXPECT_EQ(path_of("http://host"), "/");
+  EXPECT_EQ(path_of("/v1/models/a%2Fb"), "/v1/models/a%2Fb");
+}
+
+TEST(HttpServer, LetsPagesOfAllowedOriginsReadTheAnswers) {
+  const std::string preflight =
+      "OPTIONS /x HTTP/1.1\r\nHost: h\r\nOrigin: https://a.example\r\n"
+      "Access-Control-Request-Method: POST\r\n"
+      "Access-Control-Request-Headers: content-type, x-stainless-os\r\nConnection: close\r\n\r\n";
+  const std::string get =
+      "GET /x HTTP/1.1\r\nHost: h\r\nOrigin: https://a.example\r\nConnection: close\r\n\r\n";
+  const auto asked = [](const HttpServer& server, const std::string& request) {
+    Client client(server.port());
+    client.send(request);
+    return client.read();
+  };
+  const auto open = serve(echo);
+  const std::string answer = asked(*open, preflight);
+  EXPECT_TRUE(answer.starts_with("HTTP/1.1 200")) << answer;
+  EXPECT_NE(answer.find("Access-Control-Allow-Origin: *"), std::string::npos);
+  EXPECT_NE(answer.find("Access-Control-Allow-Headers: content-type, x-stainless-os"),
+            std::string::npos);
+  EXPECT_NE(asked(*open, get).find("Access-Control-Allow-Origin: *"), std::string::npos);
+
+  const auto some = serve(echo, {.allowed_origins = {"https://a.example"}});
+  EXPECT_NE(asked(*some, get).find("Access-Control-Allow-Origin: https://a.example"),
+            std::string::npos);
+  const auto others = serve(echo, {.allowed_origins = {"https://b.example"}});
+  EXPECT_EQ(asked(*others, get).find("Access-Control"), std::string::npos);
+}
+
+TEST(HttpServer, NoticesAClientThatLeavesAfterAByteTooMany) {
+  std::promise<void> closed;
+  const auto server = serve([&](const HttpRequest&, const std::shared_ptr<HttpExchange>& exchange) {
+    exchange->start_stream("text/plain");
+    exchange->on_close([&] { closed.set_value(); });
+  });
+  {
+    Client client(server->port());
+    client.send("GET /x HTTP/1.1\r\nHost: h\r\n\r\n\r\n");
+    client.read("\r\n\r\n");
+    client.send("\r\n");
+  }
+  EXPECT_EQ(closed.get_future().wait_for(std::chrono::seconds(5)), std::future_status::ready);
 }
 
 TEST(HttpServer, KeepsTheConnectionForSeveralRequests) {

@@ -146,6 +146,31 @@ void read_response_format(Fields& fields) {
                 "what the model writes");
 }
 
+/// Whether a field's value asks for nothing: clients send their defaults.
+bool asks_for_nothing(const Json& value) {
+  if (value.is_boolean()) return !value.get<bool>();
+  if (value.is_number()) return value == 0;
+  return (value.is_string() || value.is_structured()) && value.empty();
+}
+
+/// Fields of other servers that promise something about the answer. To ignore one would break the
+/// promise in silence; other unknown fields are ignored, as everywhere.
+void refuse_promises(Fields& fields) {
+  static constexpr const char* kPromises[] = {
+      "structured_outputs", "guided_json",     "guided_regex",    "guided_choice",
+      "guided_grammar",     "grammar",         "json_schema",     "bad_words",
+      "allowed_token_ids",  "min_tokens",      "chat_template",   "truncate_prompt_tokens",
+      "functions",          "prompt_logprobs", "use_beam_search", "continue_final_message"};
+  for (const char* name : kPromises) {
+    const Json* value = fields.find(name);
+    if (value && !asks_for_nothing(*value)) fields.fail(name, "is not supported by this server");
+  }
+  const Json* header = fields.find("add_generation_prompt");
+  if (header && *header == false) {
+    fields.fail("add_generation_prompt", "may only be true: this server writes the next answer");
+  }
+}
+
 void read_common(Fields& fields, GenerationOptions& out, const generate::SamplingParams& defaults) {
   out.sampling = defaults;
   auto& sampling = out.sampling;
@@ -174,6 +199,7 @@ void read_common(Fields& fields, GenerationOptions& out, const generate::Samplin
   fields.read("skip_special_tokens", out.skip_special_tokens);
   read_stream(fields, out);
   read_response_format(fields);
+  refuse_promises(fields);
 }
 
 /// The text of a content that is a list of parts; nullopt (and an error) for other kinds of parts.
@@ -372,7 +398,9 @@ std::variant<CompletionRequest, ApiError> parse_completion_request(
   out.top_logprobs = fields.integer("logprobs", 0, 20).value_or(-1);
   if (out.echo && out.top_logprobs >= 0)
     fields.fail("logprobs", "is not supported together with 'echo'");
-  if (fields.find("suffix")) fields.fail("suffix", "is not supported");
+  if (const Json* suffix = fields.find("suffix"); suffix && !asks_for_nothing(*suffix)) {
+    fields.fail("suffix", "is not supported");
+  }
   if (const auto best_of = fields.integer("best_of", 1, kMaxChoices); best_of && *best_of != out.n)
     fields.fail("best_of", "is not supported unless it equals 'n'");
   if (fields.error) return *fields.error;

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <cctype>
 #include <chrono>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -311,9 +313,14 @@ std::string OpenAiService::http_error_body(int status, std::string_view message)
 bool OpenAiService::authorized(const HttpRequest& request) const {
   if (api_key_.empty()) return true;
   std::string_view given = request.authorization;
-  if (given.size() < 7 || (given.substr(0, 7) != "Bearer " && given.substr(0, 7) != "bearer "))
+  constexpr std::string_view kScheme = "bearer ";
+  const auto same = [](char a, char b) { return std::tolower(static_cast<unsigned char>(a)) == b; };
+  if (given.size() < kScheme.size() ||
+      !std::equal(kScheme.begin(), kScheme.end(), given.begin(),
+                  [&](char expected, char c) { return same(c, expected); })) {
     return false;
-  given.remove_prefix(7);
+  }
+  given.remove_prefix(kScheme.size());
   return same_secret(given, api_key_);
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 #include <random>
 
 namespace lorry::serve {
@@ -22,12 +23,64 @@ uint64_t fresh_seed() {
   return (uint64_t{device()} << 32) | device();
 }
 
+/// Of ids that the model has no row for; nullopt if it has all. A tokenizer may know more tokens
+/// than the embedding has rows.
+std::optional<ApiError> unknown_id(const ServedModel& model, const std::vector<int32_t>& ids,
+                                   const char* param) {
+  for (const int32_t id : ids) {
+    if (id >= 0 && id < model.vocab_size) continue;
+    const std::string text =
+        id < 0 ? "" : model.chat->tokenizer()->decode(std::span(&id, 1), false);
+    return ApiError{400,
+                    fmt::format("'{}' holds token id {}{}; the model has {}", param, id,
+                                text.empty() ? "" : fmt::format(" ({})", text), model.vocab_size),
+                    "invalid_request_error",
+                    param,
+                    {}};
+  }
+  return std::nullopt;
+}
+
+/// Whether the template writes messages of this role at all.
+bool shows_role(const chat::Chat& chat, const std::string& role) {
+  constexpr const char* kWords = "qvxzj";  // of no template
+  const Json messages = {{{"role", role}, {"content", kWords}},
+                         {{"role", "user"}, {"content", "."}}};
+  const auto text = chat.render(messages, Json(), /*add_generation_prompt=*/true, Json());
+  return text.ok() && text->find(kWords) != std::string::npos;
+}
+
+/// A template leaves messages of a role that it does not know out in silence: instructions of a
+/// developer then become the system's, and any other role is an error.
+std::optional<ApiError> adapt_roles(const chat::Chat& chat, Json& messages) {
+  for (size_t i = 0; i < messages.size(); ++i) {
+    const auto role = messages[i].value("role", std::string());
+    if (role == "system" || role == "user" || role == "assistant" || role == "tool") continue;
+    if (shows_role(chat, role)) continue;
+    if (role == "developer") {
+      messages[i]["role"] = "system";
+      continue;
+    }
+    return ApiError{400,
+                    fmt::format("messages[{}] has the role '{}', which this model's chat template "
+                                "does not show",
+                                i, role),
+                    "invalid_request_error",
+                    "messages",
+                    {}};
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 std::variant<std::vector<int32_t>, ApiError> chat_prompt(const ServedModel& model,
                                                          const ChatRequest& request) {
-  auto ids = model.chat->encode_prompt(request.messages, request.tools, request.extra);
+  Json messages = request.messages;
+  if (auto error = adapt_roles(*model.chat, messages)) return *std::move(error);
+  auto ids = model.chat->encode_prompt(messages, request.tools, request.extra);
   if (!ids.ok()) return from_error(ids.error(), "messages");
+  if (const auto unknown = unknown_id(model, *ids, "messages")) return *unknown;
   return std::move(ids).value();
 }
 
@@ -40,15 +93,7 @@ std::variant<std::vector<int32_t>, ApiError> completion_prompt(
   } else {
     ids = std::get<std::vector<int32_t>>(prompt);
   }
-  for (int32_t id : ids) {
-    if (id < model.vocab_size) continue;
-    return ApiError{
-        400,
-        fmt::format("'prompt' holds token id {}; the model has {}", id, model.vocab_size),
-        "invalid_request_error",
-        "prompt",
-        {}};
-  }
+  if (const auto unknown = unknown_id(model, ids, "prompt")) return *unknown;
   if (!ids.empty()) return ids;
   // Nothing to start from: as the API does, begin a text.
   const auto start = tokenizer.bos_id() ? tokenizer.bos_id() : tokenizer.eos_id();

@@ -65,6 +65,8 @@ Result<> serve(const ServeOptions& options) {
   http.host = options.host;
   http.port = options.port;
   http.max_connections = static_cast<int>(options.max_connections);
+  http.allowed_origins = options.allowed_origins;
+  std::erase(http.allowed_origins, "none");
   LORRY_ASSIGN(const auto server, HttpServer::start(
                                       http,
                                       [&](const auto& request, const auto& exchange) {

@@ -19,12 +19,13 @@ struct ServeOptions {
   std::string dataset;  ///< with it, {model}/{dataset} is served too; empty: the base model alone
   std::string host = "127.0.0.1";
   int port = 8080;
-  std::vector<std::string> served_model_name;  ///< further names of the fine-tuned model
-  std::string api_key;                         ///< empty: open
-  int64_t max_model_len = 0;                   ///< tokens; 0: the model's context
-  int64_t max_num_seqs = 64;                   ///< sequences stepped at once
-  int64_t max_connections = 1024;              ///< open at once; more are answered 503
-  int64_t kv_cache_tokens = 0;                 ///< 0: chosen from free memory
+  std::vector<std::string> served_model_name;        ///< further names of the fine-tuned model
+  std::string api_key;                               ///< empty: open
+  int64_t max_model_len = 0;                         ///< tokens; 0: the model's context
+  int64_t max_num_seqs = 64;                         ///< sequences stepped at once
+  int64_t max_connections = 1024;                    ///< open at once; more are answered 503
+  std::vector<std::string> allowed_origins = {"*"};  ///< of web pages (CORS); "none": none
+  int64_t kv_cache_tokens = 0;                       ///< 0: chosen from free memory
   std::string dtype = "auto";
   std::string device = "auto";
 };

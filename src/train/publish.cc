@@ -118,6 +118,17 @@ Result<Json> recorded_files(const store::Bucket& bucket, const std::string& done
   return files;
 }
 
+/// What `peft` opens as the base: the Hub's id or the directory that the model was imported from;
+/// its name in the bucket means nothing elsewhere.
+std::string base_name(const Json& model_info, const std::string& model) {
+  const auto source = model_info.find("source");
+  if (source == model_info.end() || !source->is_string()) return model;
+  const std::string text = source->get<std::string>();
+  constexpr std::string_view kHub = "hf://";
+  if (!text.starts_with(kHub)) return text;
+  return text.substr(kHub.size(), text.rfind('@') - kHub.size());
+}
+
 /// The facts that report.html lists.
 Json report_facts(const Json& info) {
   Json facts = Json::object();
@@ -169,7 +180,8 @@ Result<> publish(RunResult r, store::Claim& claim) {
   log_ledger(r.state);
   LORRY_TRY(bucket.remove(done + "/info.json"));
   if (is_lora) {
-    LORRY_TRY(export_adapter(bucket, *r.adapter, r.options.model, model_dir, adapter_dir));
+    const std::string base = base_name(r.inputs.model_info, r.options.model);
+    LORRY_TRY(export_adapter(bucket, *r.adapter, base, model_dir, adapter_dir));
   } else {
     LORRY_TRY(bucket.remove(adapter_dir));
   }

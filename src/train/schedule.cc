@@ -27,6 +27,11 @@ Result<Schedule> Schedule::create(const std::string& type, double learning_rate,
                   total_steps);
 }
 
+std::optional<double> Schedule::highest_of_warmup() const {
+  if (type_ == Type::kConstant || total_steps_ > warmup_steps_) return std::nullopt;
+  return total_steps_ > 0 ? learning_rate(total_steps_ - 1) : 0;
+}
+
 double Schedule::learning_rate(int64_t step) const { return learning_rate_ * factor(step); }
 
 double Schedule::factor(int64_t step) const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,9 @@ class Schedule {
   static Result<Schedule> create(const std::string& type, double learning_rate,
                                  int64_t warmup_steps, int64_t total_steps);
   double learning_rate(int64_t step) const;
+  /// The highest rate of all steps where the warm-up takes all of them; nullopt where it ends
+  /// before.
+  std::optional<double> highest_of_warmup() const;
 
  private:
   enum class Type { kLinear, kCosine, kConstant, kConstantWithWarmup };

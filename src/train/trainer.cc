@@ -123,6 +123,13 @@ class Trainer {
                                           : count_steps(rows_, options_.epochs, rows_per_step());
     LORRY_ASSIGN(schedule_, Schedule::create(options_.lr_scheduler_type, options_.learning_rate,
                                              options_.warmup_steps, total_steps_));
+    if (const auto highest = schedule_->highest_of_warmup()) {
+      log::warn(
+          "all {} steps are within the warm-up of {}: the learning rate reaches {} of {}, and {}; "
+          "lower --warmup-steps or raise --epochs or --max-steps",
+          total_steps_, options_.warmup_steps, *highest, options_.learning_rate,
+          *highest > 0 ? "little is learned" : "nothing is learned");
+    }
     log::info("training {} parameters of {} in {} on {}: {} examples, {} steps of {} rows",
               trainable_.size(), options_.model, ops::dtype_name(dtype), device.str(),
               rows_.examples(), total_steps_, rows_per_step());
@@ -285,7 +292,26 @@ class Trainer {
     return {};
   }
 
+  /// Why a loss is not finite though no weight was changed yet.
+  Error not_finite_from_the_start(const StepMetrics& metrics) const {
+    const at::NoGradGuard no_grad;
+    for (const auto& [name, tensor] : model_->named_weights()) {
+      if (!tensor.is_floating_point() || at::isfinite(tensor).all().item<bool>()) continue;
+      return invalid_input(
+          fmt::format("step {}: the loss is {} because {} of {} holds NaN or infinity; import a "
+                      "sound copy of the model",
+                      metrics.step, metrics.loss, name, store::model_dir(options_.model)));
+    }
+    return invalid_input(
+        fmt::format("step {}: the loss is {} before any weight was changed: {} overflows with this "
+                    "model; try --dtype float32",
+                    metrics.step, metrics.loss, ops::dtype_name(model_->dtype())));
+  }
+
   Error not_finite(const StepMetrics& metrics, const std::vector<PackedRow>& rows) const {
+    if (state_.schedule_step == 0 && !std::isfinite(metrics.loss)) {
+      return not_finite_from_the_start(metrics);
+    }
     std::vector<std::string> places;
     for (const PackedRow& row : rows) {
       for (const Place& place : row) {
