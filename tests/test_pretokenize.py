@@ -113,6 +113,46 @@ def test_the_reason_of_an_empty_mask_is_said(lorry, filled, tmp_path):
     assert said.strip().endswith("0 trained on: no message of the assistant")
 
 
+def trained(shown):
+    """Runs of trained tokens, as text."""
+    runs, run = [], ""
+    for token, on in zip(shown["tokens"] + [""], shown["assistant_masks"] + [0]):
+        if on:
+            run += token
+        elif run:
+            runs.append(run)
+            run = ""
+    return runs
+
+
+ALPACA = ("{% for m in messages %}### {{ m.role }}:\n{{ m.content }}\n\n{% endfor %}"
+          "{% if add_generation_prompt %}### assistant:\n{% endif %}")
+
+
+def test_rows_that_train_on_no_end_token_are_counted_and_said(lorry, tmp_path):
+    (tmp_path / "alpaca.jinja").write_text(ALPACA)
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"messages": row}) + "\n" for row in ROWS))
+    bucket = ("--bucket", tmp_path / "b")
+    lorry("import-dataset", tmp_path / "rows.jsonl", *bucket, "--dataset", "talk")
+    lorry("import-model", EXAMPLE_MODEL, *bucket, "--model", "m", "--chat-template", tmp_path / "alpaca.jinja")
+    said = lorry("pretokenize", *bucket).stderr
+    assert "4 rows train on no end token: the model will not learn to stop" in said
+    assert "--chat-template" in said
+    assert "4 rows train on no end token" in lorry("pretokenize", *bucket).stderr  # nothing to do
+    info = json.loads((tmp_path / "b/model-ready/m/talk/info.json").read_text())
+    assert info["rows_without_end"] == 4 == info["ledger"]["noted"]["no end token is trained on"]
+    shown = lorry("tokenize", *bucket, "--row", 0).stdout
+    assert "no end token among them: the model will not learn to stop" in shown
+    runs = trained(lorry.json("tokenize", *bucket, "--row", 3, "--json"))
+    assert [run.rstrip() for run in runs] == ["A.", "B."]  # a token may hold the line break, too
+
+
+def test_the_end_token_of_the_example_is_trained_on(pretokenize, lorry, filled):
+    report, _, info = pretokenize("--fresh")
+    assert report["rows_without_end"] == 0 and info["ledger"]["noted"] == {}
+    assert "no end token" not in lorry("tokenize", "--bucket", filled, "--row", 0).stdout
+
+
 def test_tokenize_shows_what_pretokenize_makes(lorry, filled, pretokenize):
     flags = ("--max-length", 64, "--train-on", "last")
     _, rows, _ = pretokenize(*flags)

@@ -214,15 +214,41 @@ std::vector<Span> whole_tokens(const tokenizer::Encoding& encoding,
                                const std::vector<Span>& spans) {
   std::vector<Span> out;
   for (const auto& [begin, end] : spans) {
-    if (begin == end) continue;
-    size_t from = begin;
-    for (const auto& [b, e] : encoding.offsets) {
-      if (b <= begin && begin < e) from = b;
-      if (b > begin) break;
-    }
-    out.emplace_back(from, end);
+    if (begin != end) out.emplace_back(token_around(encoding, begin).first, end);
   }
   return out;
+}
+
+// The tokens that end a turn: special ones and EOS, which is looked up by name, once.
+class EndTokens {
+ public:
+  explicit EndTokens(const tokenizer::Tokenizer& tokenizer)
+      : tokenizer_(tokenizer), eos_(tokenizer.eos_id()) {}
+  bool has(int32_t id) const { return tokenizer_.is_special(id) || eos_ == id; }
+
+ private:
+  const tokenizer::Tokenizer& tokenizer_;
+  const std::optional<int32_t> eos_;
+};
+
+// Whether a run of trained tokens ends in one that ends a turn; white space may follow it.
+bool trains_an_end(const EncodedExample& example, const tokenizer::Encoding& encoding,
+                   const tokenizer::Tokenizer& tokenizer) {
+  const auto is_blank = [&](size_t t) {
+    const auto [begin, end] = encoding.offsets[t];
+    return std::string_view(example.text)
+               .substr(begin, end - begin)
+               .find_first_not_of(" \t\n\v\f\r") == std::string_view::npos;
+  };
+  const auto& mask = example.assistant_masks;
+  const EndTokens ends(tokenizer);
+  for (size_t t = 0; t < mask.size(); ++t) {
+    if (mask[t] == 0 || !ends.has(encoding.ids[t])) continue;
+    size_t next = t + 1;
+    while (next < mask.size() && mask[next] != 0 && is_blank(next)) ++next;
+    if (next == mask.size() || mask[next] == 0) return true;
+  }
+  return false;
 }
 
 }  // namespace
@@ -272,6 +298,10 @@ Result<EncodedExample> Chat::encode_example(const Json& messages, const Json& to
     out.input_ids = tokenizer_->encode(out.text, false);
     out.assistant_masks.assign(out.input_ids.size(), 1);
     if (out.input_ids.empty()) out.no_target = NoTarget::kNoText;
+    const EndTokens ends(*tokenizer_);
+    // A line break may follow the end token.
+    for (size_t last = out.input_ids.size(), t = last - std::min<size_t>(last, 2); t < last; ++t)
+      out.trains_end |= ends.has(out.input_ids[t]);
     return out;
   }
   tokenizer::Encoding encoding = tokenizer_->encode_with_offsets(out.text, false);
@@ -282,6 +312,7 @@ Result<EncodedExample> Chat::encode_example(const Json& messages, const Json& to
     if (options.train_on == TrainOn::kLast && spans.size() > 1) spans = {spans.back()};
     mark(encoding, spans, out.assistant_masks);
   }
+  out.trains_end = trains_an_end(out, encoding, *tokenizer_);
   out.input_ids = std::move(encoding.ids);
   if (options.with_offsets) out.offsets = std::move(encoding.offsets);
   out.no_target = why_no_target(shown, out);
@@ -325,6 +356,7 @@ EncodedExample Chat::encode_text(std::string_view text, bool with_offsets) const
     if (with_offsets) out.offsets.emplace_back(text.size(), text.size());
   }
   out.assistant_masks.assign(out.input_ids.size(), 1);
+  out.trains_end = eos.has_value();
   if (out.input_ids.empty()) out.no_target = NoTarget::kNoText;
   return out;
 }

@@ -37,6 +37,9 @@ struct EncodedExample {
   /// Where each token lies in the text, as in Encoding; empty unless asked for.
   std::vector<std::pair<uint32_t, uint32_t>> offsets;
   NoTarget no_target = NoTarget::kNone;
+  /// A special token that ends a turn (or EOS) is trained on: where none is, the model does not
+  /// learn to stop.
+  bool trains_end = false;
 };
 
 /// What of a conversation is trained on: each assistant turn, the last of them, or the whole text.
@@ -79,8 +82,9 @@ class Chat {
                                              const Json& extra) const;
 
   /// Ids and mask of a whole conversation (training), adapted where the template fails. The mask
-  /// follows the messages' structure: each assistant message from behind its header up to and with
-  /// its end-of-turn token.
+  /// follows the messages' structure: each assistant message from behind its header (the generation
+  /// prompt; without one, all that the template writes before the words) up to and with its
+  /// end-of-turn token. The token that holds the answer's first character is trained on.
   Result<EncodedExample> encode_example(const Json& messages, const Json& tools,
                                         const ExampleOptions& options = {}) const;
 

@@ -206,6 +206,18 @@ TEST(Chat, ChoosesTheToolTemplateWhenToolsAreGiven) {
   EXPECT_EQ(*(*chat)->render(messages, Json::array(), false, Json()), "tools");
 }
 
+TEST(Chat, WhetherAnEndTokenIsTrainedOnIsKnown) {
+  const Json messages = Json::array({message("user", "q"), message("assistant", "a")});
+  EXPECT_TRUE(load()->encode_example(messages, Json())->trains_end);
+  const auto chat = load(
+      "{% for m in messages %}### {{ m.role }}\n{{ m.content }}\n\n{% endfor %}"
+      "{% if add_generation_prompt %}### assistant\n{% endif %}");
+  const auto example = *chat->encode_example(messages, Json());
+  EXPECT_EQ(example.no_target, NoTarget::kNone);
+  EXPECT_FALSE(example.trains_end);
+  EXPECT_TRUE(chat->encode_text("plain").trains_end);
+}
+
 TEST(Chat, TheLastTurnOrTheWholeTextCanBeLearned) {
   const auto chat = load();
   const Json messages = Json::array({message("user", "q"), message("assistant", "first"),

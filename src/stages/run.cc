@@ -173,6 +173,7 @@ std::string describe(const PretokenizeReport& report) {
   if (counts.rows_without_target > 0)
     text +=
         fmt::format("; {} nothing to learn", rows_that(counts.rows_without_target, "has", "have"));
+  if (counts.rows_without_end > 0) text += "; " + describe_no_end(counts);
   if (counts.longer_than_4096() > 0)
     text += fmt::format("; {} longer than 4,096 tokens, the longest {}",
                         rows_that(counts.longer_than_4096(), "is", "are"),
