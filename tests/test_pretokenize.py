@@ -153,6 +153,26 @@ def test_the_end_token_of_the_example_is_trained_on(pretokenize, lorry, filled):
     assert "no end token" not in lorry("tokenize", "--bucket", filled, "--row", 0).stdout
 
 
+@pytest.mark.parametrize("train_on,want", [
+    ("assistant", ["good<|im_end|>"]), ("last", ["good<|im_end|>"]), ("all", None)])
+def test_answers_that_are_marked_are_in_the_text_and_not_in_the_mask(lorry, tmp_path, train_on, want):
+    messages = turns("q", "BAD", "r", "", "s", "good")
+    messages[1]["weight"] = 0
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": messages}) + "\n")
+    bucket = ("--bucket", tmp_path / "b")
+    lorry("import-dataset", tmp_path / "rows.jsonl", *bucket, "--dataset", "talk")
+    lorry("import-model", EXAMPLE_MODEL, *bucket, "--model", "m")
+    lorry("pretokenize", *bucket, "--train-on", train_on)
+    shown = lorry.json("tokenize", *bucket, "--row", 0, "--train-on", train_on, "--json")
+    (row,) = load_from_disk(str(tmp_path / "b/model-ready/m/talk/0"))
+    assert row["assistant_masks"] == shown["assistant_masks"] and row["input_ids"] == shown["input_ids"]
+    assert "BAD<|im_end|>" in shown["text"] and "weight" not in shown["text"]
+    if want is None:
+        assert "BAD" not in "".join(trained(shown)) and "<|im_start|>user" in "".join(trained(shown))
+    else:
+        assert trained(shown) == want
+
+
 def test_tokenize_shows_what_pretokenize_makes(lorry, filled, pretokenize):
     flags = ("--max-length", 64, "--train-on", "last")
     _, rows, _ = pretokenize(*flags)

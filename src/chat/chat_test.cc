@@ -206,6 +206,35 @@ TEST(Chat, ChoosesTheToolTemplateWhenToolsAreGiven) {
   EXPECT_EQ(*(*chat)->render(messages, Json::array(), false, Json()), "tools");
 }
 
+TEST(Chat, AnswersThatAreContextAreNotTrainedOn) {
+  constexpr char kBlocks[] =
+      "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
+      "{% generation %}{{ m.content + '<|im_end|>' }}{% endgeneration %}{% else %}"
+      "{{ m.content + '<|im_end|>' }}{% endif %}{% endfor %}";
+  const Json messages = Json::array({message("user", "q"), message("assistant", "bad"),
+                                     message("user", "r"), message("assistant", "good")});
+  const std::vector<size_t> first = {1}, both = {1, 3};
+  for (const char* source : {"", kBlocks}) {
+    const auto chat = load(source);
+    const auto trained = [&](TrainOn train_on, const std::vector<size_t>& context) {
+      const auto row = *chat->encode_example(messages, Json(), {.train_on = train_on}, context);
+      std::vector<int32_t> ids;
+      for (size_t i = 0; i < row.input_ids.size(); ++i) {
+        if (row.assistant_masks[i]) ids.push_back(row.input_ids[i]);
+      }
+      return chat->tokenizer()->decode(ids, false);
+    };
+    EXPECT_EQ(trained(TrainOn::kAssistant, first), "good<|im_end|>");
+    EXPECT_EQ(trained(TrainOn::kLast, first), "good<|im_end|>");
+    EXPECT_EQ(trained(TrainOn::kAssistant, both), "");
+    const std::string all = trained(TrainOn::kAll, first);
+    EXPECT_EQ(all.find("bad"), std::string::npos) << all;
+    EXPECT_NE(all.find("good"), std::string::npos) << all;
+    const auto none = *chat->encode_example(messages, Json(), {}, both);
+    EXPECT_EQ(none.no_target, NoTarget::kContext);
+  }
+}
+
 TEST(Chat, WhetherAnEndTokenIsTrainedOnIsKnown) {
   const Json messages = Json::array({message("user", "q"), message("assistant", "a")});
   EXPECT_TRUE(load()->encode_example(messages, Json())->trains_end);

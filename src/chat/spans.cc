@@ -44,17 +44,18 @@ class SpanFinder {
         found_(found == nullptr ? own_ : *found),
         turns_(messages, text, encoding, tokenizer, render) {}
 
-  std::vector<Span> run() {
+  std::vector<AssistantSpan> run() {
     if (std::none_of(messages_.begin(), messages_.end(), is_assistant)) return {};
     if (auto regions = words()) use(*std::move(regions));
-    std::vector<Span> out;
+    std::vector<AssistantSpan> out;
     size_t last_end = 0;
     for (size_t i = 0; i < messages_.size(); ++i) {
       if (!is_assistant(messages_[i])) continue;
       const auto span = turn(i, last_end);
       if (!span || span->first < last_end) continue;
       last_end = span->second;
-      out.push_back(on_tokens(i, *span));
+      const auto [begin, end] = on_tokens(i, *span);
+      out.push_back({begin, end, i});
     }
     return out;
   }
@@ -255,10 +256,11 @@ Span token_around(const tokenizer::Encoding& encoding, size_t byte) {
   return {byte, byte};
 }
 
-std::vector<Span> assistant_spans(const Json& messages, const std::string& text,
-                                  const tokenizer::Encoding& encoding,
-                                  const tokenizer::Tokenizer& tokenizer, const SpanRender& render,
-                                  const Seams& known, Seams* found) {
+std::vector<AssistantSpan> assistant_spans(const Json& messages, const std::string& text,
+                                           const tokenizer::Encoding& encoding,
+                                           const tokenizer::Tokenizer& tokenizer,
+                                           const SpanRender& render, const Seams& known,
+                                           Seams* found) {
   return SpanFinder(messages, text, encoding, tokenizer, render, known, found).run();
 }
 

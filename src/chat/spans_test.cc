@@ -46,7 +46,7 @@ class Counted {
     renderings = 0;
     std::vector<std::string> out;
     const auto encoding = tokenizer().encode_with_offsets(*text, false);
-    for (const auto& [begin, end] :
+    for (const auto& [begin, end, message] :
          assistant_spans(messages, *text, encoding, tokenizer(), render(), known, found))
       out.push_back(text->substr(begin, end - begin));
     return out;

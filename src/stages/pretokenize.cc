@@ -21,7 +21,7 @@ namespace lorry::stages {
 namespace {
 
 /// Raised when the same inputs come to give other bytes.
-constexpr int kFormat = 4;
+constexpr int kFormat = 5;
 /// Bytes of ids and masks for a byte of text: at most 5 a token, seldom fewer than 2 bytes a token.
 constexpr int kGrowth = 3;
 /// In the ledger: what became of rows that are longer than --max-length.

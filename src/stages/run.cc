@@ -138,6 +138,8 @@ std::string describe(const StandardizeReport& report) {
                                  format_count(report.rows_in), report.format);
   for (const auto& [reason, rows] : report.dropped)
     text += fmt::format("; {} dropped: {}", format_count(rows), reason);
+  for (const auto& [note, rows] : report.noted)
+    text += fmt::format("; {} kept with {}", format_count(rows), note);
   if (!report.complete) text += "; " + describe_missing(report.missing, report.shards);
   if (report.up_to_date) text += ", nothing to do";
   return text;
