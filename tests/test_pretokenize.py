@@ -173,6 +173,33 @@ def test_answers_that_are_marked_are_in_the_text_and_not_in_the_mask(lorry, tmp_
         assert trained(shown) == want
 
 
+SHOWS_CALLS = {
+    "nowhere": "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+               "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+    # DeepSeek R1's way
+    "where content is none": "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m['content'] is none %}"
+                             "{% for c in m.tool_calls %}{{ c.function|tojson }}{% endfor %}{% else %}{{ m.content }}"
+                             "{% endif %}<|im_end|>\n{% endfor %}"
+                             "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+}
+
+
+@pytest.mark.parametrize("where", SHOWS_CALLS)
+@pytest.mark.parametrize("content", [None, "", "I look."])
+def test_calls_are_trained_on_where_the_template_does_not_show_them(lorry, tmp_path, where, content):
+    call = {"type": "function", "function": {"name": "look_up", "arguments": {"city": "Bern"}}}
+    messages = [{"role": "user", "content": "weather?"}, {"role": "assistant", "content": content, "tool_calls": [call]},
+                {"role": "tool", "content": "sun"}, {"role": "assistant", "content": "Sunny"}]
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": messages}) + "\n")
+    (tmp_path / "t.jinja").write_text(SHOWS_CALLS[where])
+    bucket = ("--bucket", tmp_path / "b")
+    lorry("import-dataset", tmp_path / "rows.jsonl", *bucket, "--dataset", "talk")
+    lorry("import-model", EXAMPLE_MODEL, *bucket, "--model", "m", "--chat-template", tmp_path / "t.jinja")
+    shown = lorry.json("tokenize", *bucket, "--row", 0, "--json")
+    line = '{"name": "look_up", "arguments": {"city": "Bern"}}<|im_end|>'
+    assert trained(shown) == [f"{content}\n{line}" if content else line, "Sunny<|im_end|>"]
+
+
 def test_tokenize_shows_what_pretokenize_makes(lorry, filled, pretokenize):
     flags = ("--max-length", 64, "--train-on", "last")
     _, rows, _ = pretokenize(*flags)

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/digest.h"
+#include "chat/calls.h"
 #include "chat/samples.h"
 
 namespace lorry::chat {
@@ -167,13 +168,25 @@ Result<Chat::Rendering> Chat::render_as(const Format& format, const Json& messag
     fit = &out.changed;
   }
   auto text = render_prepared(*format.tmpl, *fit, tools, add_generation_prompt, extra);
-  if (!text.ok() && adapt != Adapt::kNever) {
-    LORRY_ASSIGN(Json adapted, adapt_messages(*fit, format.capabilities));
-    if (adapted == *fit) return std::move(text).error();
-    auto other = render_prepared(*format.tmpl, adapted, tools, add_generation_prompt, extra);
-    if (other.ok()) {
+  const auto lacks_calls = [&](const auto& rendered) {
+    return rendered.ok() && loses_calls(*fit, rendered->text);
+  };
+  if (adapt != Adapt::kNever && (!text.ok() || lacks_calls(text))) {
+    const auto take = [&](Json adapted) {
+      auto other = render_prepared(*format.tmpl, adapted, tools, add_generation_prompt, extra);
+      if (!other.ok() || (text.ok() && lacks_calls(other))) return false;
       text = std::move(other);
       out.changed = std::move(adapted);
+      return true;
+    };
+    LORRY_ASSIGN(Json adapted, adapt_messages(*fit, format.capabilities));
+    const bool taken = adapted != *fit && take(std::move(adapted));
+    Json folded = taken ? out.changed : *fit;
+    if (text.ok() && lacks_calls(text)) {
+      for (Json& message : folded) {
+        if (has_calls(message)) fold_calls(message);
+      }
+      take(std::move(folded));
     }
   }
   if (!text.ok()) return std::move(text).error();

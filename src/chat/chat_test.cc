@@ -152,6 +152,33 @@ TEST(Chat, FoldsCallsIntoTheContentWhereTheTemplateKnowsNone) {
             Strings{"{\"name\": \"f\", \"arguments\": {\"x\": 1}}<|im_end|>"});
 }
 
+TEST(Chat, CallsThatATemplateLeavesOutAreShownAllTheSame) {
+  const auto call = [](const char* content) {
+    Json out = message("assistant", content);
+    out["tool_calls"] =
+        Json::array({{{"function", {{"name", "f"}, {"arguments", {{"city", "Zürich \"x\""}}}}}}});
+    return out;
+  };
+  // As DeepSeek R1's: calls where the content is none, and only there.
+  const auto none_only = load(
+      "{% for m in messages %}{% if m.role == 'assistant' and m['content'] is none %}"
+      "{% for c in m.tool_calls %}<call>{{ c.function.name + c.function.arguments|tojson }}</call>"
+      "{% endfor %}{% else %}{{ m.content }}{% endif %}<|im_end|>{% endfor %}");
+  const auto text = [](const Chat& chat, const Json& message) {
+    const Json messages = Json::array({{{"role", "user"}, {"content", "f?"}}, message});
+    return *chat.render(messages, Json(), false, Json(), Adapt::kWhereItFails);
+  };
+  constexpr char kArguments[] = "{\"city\": \"Zürich \\\"x\\\"\"}";
+  EXPECT_EQ(text(*none_only, call("")),
+            std::string("f?<|im_end|><call>f") + kArguments + "</call><|im_end|>");
+  const std::string line = std::string("{\"name\": \"f\", \"arguments\": ") + kArguments + "}";
+  EXPECT_EQ(text(*none_only, call("I look.")), "f?<|im_end|>I look.\n" + line + "<|im_end|>");
+  const auto never = load("{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}");
+  EXPECT_EQ(text(*never, call("")), "f?<|im_end|>" + line + "<|im_end|>");
+  const Json messages = Json::array({message("user", "f?"), call("")});
+  EXPECT_EQ(*never->render(messages, Json(), false, Json()), "f?<|im_end|><|im_end|>");
+}
+
 TEST(Chat, JoinsPartsWhereTheTemplateTakesText) {
   Json parts = {{"role", "user"}};
   parts["content"] =
