@@ -221,12 +221,85 @@ def test_rows_without_an_answer_are_dropped_and_counted(tmp_path):
 
 
 def test_columns_that_are_left_out_are_said(tmp_path):
-    row = {"id": 7, "messages": [{**turn("user", "q"), "weight": 0}, turn("assistant", "a")], "lang": "en"}
+    row = {"id": 7, "messages": [{**turn("user", "q"), "score": 0}, turn("assistant", "a")], "lang": "en"}
     write_lines(tmp_path / "in.jsonl", [row])
     done = lorry("import-dataset", tmp_path / "in.jsonl", "--bucket", tmp_path / "b", "--dataset", "ds")
-    assert "id, messages[].weight, lang" in done.stderr
+    assert "id, messages[].score, lang" in done.stderr
     info = json.loads((tmp_path / "b/standardized/ds/info.json").read_text())
-    assert info["dropped_columns"] == ["id", "messages[].weight", "lang"]
+    assert info["dropped_columns"] == ["id", "messages[].score", "lang"]
+
+
+def info_of(tmp_path):
+    return json.loads((tmp_path / "b/standardized/ds/info.json").read_text())
+
+
+MARKS = [("weight", 0, 1), ("weight", 0.0, 1.0), ("weight", "0", "1"), ("train", False, True),
+         ("training", False, True), ("trainable", False, None), ("loss", False, True), ("loss_mask", 0, 1)]
+
+
+@pytest.mark.parametrize("key,no,yes", MARKS)
+def test_answers_that_are_marked_as_not_to_be_learned_are_context(tmp_path, key, no, yes):
+    chat = [turn("user", "q"), {**turn("assistant", "bad"), key: no}, turn("user", "r"),
+            {**turn("assistant", "good"), key: yes}]
+    rows = standard(tmp_path, [{"messages": chat}, {"messages": [turn("user", "q"), {**turn("assistant", "a"), key: no}]}])
+    assert [[m["weight"] for m in row["conversations"]] for row in rows] == [[None, "0", None, None]]
+    info = info_of(tmp_path)
+    assert info["ledger"]["noted"] == {"answers marked as not to be learned": 1}
+    assert info["dropped"] == {"every answer marked as not to be learned": 1}
+    assert info["dropped_columns"] == []
+
+
+def test_marks_of_sharegpt_turns_count_too(tmp_path):
+    turns = [{"from": "human", "value": "q"}, {"from": "function_call", "value": '{"name": "f"}', "weight": 0},
+             {"from": "observation", "value": "r"}, {"from": "gpt", "value": "a", "weight": None}]
+    (row,) = standard(tmp_path, [{"conversations": turns}])
+    assert [m["weight"] for m in row["conversations"]] == [None, "0", None, None]
+
+
+@pytest.mark.parametrize("mark", [{"weight": 0.5}, {"train": "perhaps"},
+                                  {"train_detail": [{"begin_offset": 0, "end_offset": 1, "train": False}]}])
+def test_marks_that_are_not_understood_stop_the_import(tmp_path, mark):
+    chat = [turn("user", "q"), {**turn("assistant", "a"), **mark}]
+    write_lines(tmp_path / "in.jsonl", [{"messages": chat}])
+    error = failure(tmp_path, tmp_path / "in.jsonl")
+    assert "row 0" in error and f"turn 1: {next(iter(mark))}: " in error
+
+
+@pytest.mark.parametrize("row", [{"prompt": "q", "completion": "a"},
+                                 {"messages": [turn("user", "q"), turn("assistant", "a")]},
+                                 {"instruction": "q", "output": "a"}])
+@pytest.mark.parametrize("column,no,yes,reason", [
+    ("label", False, True, "label false"), ("label", "False", "True", "label false"), ("weight", 0, 1, "weight 0")])
+def test_rows_that_are_marked_as_bad_are_left_out_and_counted(tmp_path, row, column, no, yes, reason):
+    rows = [{**row, column: yes}, {**row, column: no}, {**row, column: None}]
+    assert len(standard(tmp_path, rows)) == 2
+    assert info_of(tmp_path)["dropped"] == {reason: 1}
+
+
+def test_a_label_that_is_a_class_or_a_weight_of_parts_leaves_out_nothing(tmp_path):
+    rows = [{"prompt": "q", "completion": "a", "label": n, "weight": n + 0.5} for n in (0, 1)]
+    assert len(standard(tmp_path, rows)) == 2
+    assert info_of(tmp_path)["dropped_columns"] == ["label", "weight"]
+
+
+def test_an_empty_answer_is_not_learned_and_rows_of_nothing_else_are_dropped(tmp_path):
+    empty = [{"messages": [turn("user", "q"), turn("assistant", content)]} for content in ("", None, " \n")]
+    mixed = [turn("user", "q"), turn("assistant", ""), turn("user", "r"), turn("assistant", "a")]
+    thought = {"role": "assistant", "content": "", "reasoning_content": "hm"}
+    called = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
+    rows = standard(tmp_path, [*empty, {"messages": mixed}, {"messages": [turn("user", "q"), thought]},
+                               {"messages": [turn("user", "q"), called]}])
+    assert [[m["weight"] for m in row["conversations"]] for row in rows] == [
+        [None, "0", None, None], [None, None], [None, None]]
+    info = info_of(tmp_path)
+    assert info["dropped"] == {"empty answer": 3}
+    assert info["ledger"]["noted"] == {"empty answers, not learned": 1}
+
+
+def test_a_completion_of_spaces_is_empty(tmp_path):
+    rows = [{"prompt": "q", "completion": " \n"}, {"prompt": "q", "completion": "a"}]
+    assert len(standard(tmp_path, rows)) == 1
+    assert info_of(tmp_path)["dropped"] == {"empty completion": 1}
 
 
 def test_values_that_no_row_asks_for_are_said_for_many_shards_too(tmp_path):

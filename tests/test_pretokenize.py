@@ -113,6 +113,93 @@ def test_the_reason_of_an_empty_mask_is_said(lorry, filled, tmp_path):
     assert said.strip().endswith("0 trained on: no message of the assistant")
 
 
+def trained(shown):
+    """Runs of trained tokens, as text."""
+    runs, run = [], ""
+    for token, on in zip(shown["tokens"] + [""], shown["assistant_masks"] + [0]):
+        if on:
+            run += token
+        elif run:
+            runs.append(run)
+            run = ""
+    return runs
+
+
+ALPACA = ("{% for m in messages %}### {{ m.role }}:\n{{ m.content }}\n\n{% endfor %}"
+          "{% if add_generation_prompt %}### assistant:\n{% endif %}")
+
+
+def test_rows_that_train_on_no_end_token_are_counted_and_said(lorry, tmp_path):
+    (tmp_path / "alpaca.jinja").write_text(ALPACA)
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"messages": row}) + "\n" for row in ROWS))
+    bucket = ("--bucket", tmp_path / "b")
+    lorry("import-dataset", tmp_path / "rows.jsonl", *bucket, "--dataset", "talk")
+    lorry("import-model", EXAMPLE_MODEL, *bucket, "--model", "m", "--chat-template", tmp_path / "alpaca.jinja")
+    said = lorry("pretokenize", *bucket).stderr
+    assert "4 rows train on no end token: the model will not learn to stop" in said
+    assert "--chat-template" in said
+    assert "4 rows train on no end token" in lorry("pretokenize", *bucket).stderr  # nothing to do
+    info = json.loads((tmp_path / "b/model-ready/m/talk/info.json").read_text())
+    assert info["rows_without_end"] == 4 == info["ledger"]["noted"]["no end token is trained on"]
+    shown = lorry("tokenize", *bucket, "--row", 0).stdout
+    assert "no end token among them: the model will not learn to stop" in shown
+    runs = trained(lorry.json("tokenize", *bucket, "--row", 3, "--json"))
+    assert [run.rstrip() for run in runs] == ["A.", "B."]  # a token may hold the line break, too
+
+
+def test_the_end_token_of_the_example_is_trained_on(pretokenize, lorry, filled):
+    report, _, info = pretokenize("--fresh")
+    assert report["rows_without_end"] == 0 and info["ledger"]["noted"] == {}
+    assert "no end token" not in lorry("tokenize", "--bucket", filled, "--row", 0).stdout
+
+
+@pytest.mark.parametrize("train_on,want", [
+    ("assistant", ["good<|im_end|>"]), ("last", ["good<|im_end|>"]), ("all", None)])
+def test_answers_that_are_marked_are_in_the_text_and_not_in_the_mask(lorry, tmp_path, train_on, want):
+    messages = turns("q", "BAD", "r", "", "s", "good")
+    messages[1]["weight"] = 0
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": messages}) + "\n")
+    bucket = ("--bucket", tmp_path / "b")
+    lorry("import-dataset", tmp_path / "rows.jsonl", *bucket, "--dataset", "talk")
+    lorry("import-model", EXAMPLE_MODEL, *bucket, "--model", "m")
+    lorry("pretokenize", *bucket, "--train-on", train_on)
+    shown = lorry.json("tokenize", *bucket, "--row", 0, "--train-on", train_on, "--json")
+    (row,) = load_from_disk(str(tmp_path / "b/model-ready/m/talk/0"))
+    assert row["assistant_masks"] == shown["assistant_masks"] and row["input_ids"] == shown["input_ids"]
+    assert "BAD<|im_end|>" in shown["text"] and "weight" not in shown["text"]
+    if want is None:
+        assert "BAD" not in "".join(trained(shown)) and "<|im_start|>user" in "".join(trained(shown))
+    else:
+        assert trained(shown) == want
+
+
+SHOWS_CALLS = {
+    "nowhere": "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+               "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+    # DeepSeek R1's way
+    "where content is none": "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m['content'] is none %}"
+                             "{% for c in m.tool_calls %}{{ c.function|tojson }}{% endfor %}{% else %}{{ m.content }}"
+                             "{% endif %}<|im_end|>\n{% endfor %}"
+                             "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+}
+
+
+@pytest.mark.parametrize("where", SHOWS_CALLS)
+@pytest.mark.parametrize("content", [None, "", "I look."])
+def test_calls_are_trained_on_where_the_template_does_not_show_them(lorry, tmp_path, where, content):
+    call = {"type": "function", "function": {"name": "look_up", "arguments": {"city": "Bern"}}}
+    messages = [{"role": "user", "content": "weather?"}, {"role": "assistant", "content": content, "tool_calls": [call]},
+                {"role": "tool", "content": "sun"}, {"role": "assistant", "content": "Sunny"}]
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": messages}) + "\n")
+    (tmp_path / "t.jinja").write_text(SHOWS_CALLS[where])
+    bucket = ("--bucket", tmp_path / "b")
+    lorry("import-dataset", tmp_path / "rows.jsonl", *bucket, "--dataset", "talk")
+    lorry("import-model", EXAMPLE_MODEL, *bucket, "--model", "m", "--chat-template", tmp_path / "t.jinja")
+    shown = lorry.json("tokenize", *bucket, "--row", 0, "--json")
+    line = '{"name": "look_up", "arguments": {"city": "Bern"}}<|im_end|>'
+    assert trained(shown) == [f"{content}\n{line}" if content else line, "Sunny<|im_end|>"]
+
+
 def test_tokenize_shows_what_pretokenize_makes(lorry, filled, pretokenize):
     flags = ("--max-length", 64, "--train-on", "last")
     _, rows, _ = pretokenize(*flags)

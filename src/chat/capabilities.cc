@@ -6,6 +6,7 @@
 #include <array>
 #include <nlohmann/json.hpp>
 
+#include "chat/calls.h"
 #include "jinja/interp.h"
 
 namespace lorry::chat {
@@ -14,13 +15,6 @@ namespace {
 
 constexpr const char* kCallName = "lorry_probe_call";
 constexpr const char* kPartText = "lorry probe part";
-
-// json.dumps(value, ensure_ascii=False): what Python writes where arguments are a string.
-std::string python_json(const Json& value) {
-  std::string out;
-  jinja::append_json(jinja::from_json(value), {}, 0, out);
-  return out;
-}
 
 Json user_message() { return {{"role", "user"}, {"content", "lorry probe question"}}; }
 
@@ -199,11 +193,6 @@ void adapt_parts(Json& message, const ChatCapabilities& capabilities) {
   }
 }
 
-Json& function_of(Json& call) {
-  const auto function = call.find("function");
-  return function != call.end() && function->is_object() ? *function : call;
-}
-
 void adapt_arguments(Json& call, const ChatCapabilities& capabilities) {
   if (!call.is_object()) return;
   Json& function = function_of(call);
@@ -217,24 +206,10 @@ void adapt_arguments(Json& call, const ChatCapabilities& capabilities) {
   }
 }
 
-// Calls as lines of JSON behind the content, for templates that know nothing of calls.
-void fold_calls(Json& message) {
-  std::string text = message.contains("content") && message["content"].is_string()
-                         ? message["content"].get<std::string>()
-                         : std::string();
-  for (Json& call : message["tool_calls"]) {
-    if (!call.is_object()) continue;
-    Json& function = function_of(call);
-    Json arguments = function.value("arguments", Json::object());
-    if (arguments.is_string()) {
-      auto parsed = parse_json(arguments.get_ref<const std::string&>(), "arguments");
-      if (parsed.ok()) arguments = std::move(*parsed);
-    }
-    if (!text.empty()) text += '\n';
-    text += python_json(Json{{"name", function.value("name", Json())}, {"arguments", arguments}});
-  }
-  message["content"] = std::move(text);
-  message.erase("tool_calls");
+bool has_no_words(const Json& message) {
+  const auto content = message.find("content");
+  if (content == message.end() || content->is_null()) return true;
+  return content->is_string() && content->get_ref<const std::string&>().empty();
 }
 
 void adapt_calls(Json& message, const ChatCapabilities& capabilities) {
@@ -242,11 +217,12 @@ void adapt_calls(Json& message, const ChatCapabilities& capabilities) {
   if (calls == message.end() || !calls->is_array() || calls->empty()) return;
   if (!capabilities.renders_tool_calls) return fold_calls(message);
   for (Json& call : *calls) adapt_arguments(call, capabilities);
+  if (!has_no_words(message)) return;
+  // A template may look for calls only where the content is null or missing, not where it is "".
   using NoContent = ChatCapabilities::NoContent;
-  if (!message.contains("content")) {
-    if (capabilities.no_content == NoContent::kNull) message["content"] = nullptr;
-    if (capabilities.no_content == NoContent::kEmpty) message["content"] = "";
-  }
+  if (capabilities.no_content == NoContent::kAbsent) message.erase("content");
+  if (capabilities.no_content == NoContent::kNull) message["content"] = nullptr;
+  if (capabilities.no_content == NoContent::kEmpty) message["content"] = "";
 }
 
 }  // namespace

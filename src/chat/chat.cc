@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/digest.h"
+#include "chat/calls.h"
 #include "chat/samples.h"
 
 namespace lorry::chat {
@@ -167,13 +168,25 @@ Result<Chat::Rendering> Chat::render_as(const Format& format, const Json& messag
     fit = &out.changed;
   }
   auto text = render_prepared(*format.tmpl, *fit, tools, add_generation_prompt, extra);
-  if (!text.ok() && adapt != Adapt::kNever) {
-    LORRY_ASSIGN(Json adapted, adapt_messages(*fit, format.capabilities));
-    if (adapted == *fit) return std::move(text).error();
-    auto other = render_prepared(*format.tmpl, adapted, tools, add_generation_prompt, extra);
-    if (other.ok()) {
+  const auto lacks_calls = [&](const auto& rendered) {
+    return rendered.ok() && loses_calls(*fit, rendered->text);
+  };
+  if (adapt != Adapt::kNever && (!text.ok() || lacks_calls(text))) {
+    const auto take = [&](Json adapted) {
+      auto other = render_prepared(*format.tmpl, adapted, tools, add_generation_prompt, extra);
+      if (!other.ok() || (text.ok() && lacks_calls(other))) return false;
       text = std::move(other);
       out.changed = std::move(adapted);
+      return true;
+    };
+    LORRY_ASSIGN(Json adapted, adapt_messages(*fit, format.capabilities));
+    const bool taken = adapted != *fit && take(std::move(adapted));
+    Json folded = taken ? out.changed : *fit;
+    if (text.ok() && lacks_calls(text)) {
+      for (Json& message : folded) {
+        if (has_calls(message)) fold_calls(message);
+      }
+      take(std::move(folded));
     }
   }
   if (!text.ok()) return std::move(text).error();
@@ -197,10 +210,10 @@ Result<std::vector<int32_t>> Chat::encode_prompt(const Json& messages, const Jso
 namespace {
 
 // Sets the mask of the tokens that begin inside a span.
-void mark(const tokenizer::Encoding& encoding, const std::vector<Span>& spans,
+void mark(const tokenizer::Encoding& encoding, const std::vector<AssistantSpan>& spans,
           std::vector<int8_t>& mask) {
   size_t t = 0;
-  for (const auto& [begin, end] : spans) {
+  for (const auto& [begin, end, message] : spans) {
     while (t < encoding.ids.size() && encoding.offsets[t].first < begin) ++t;
     for (; t < encoding.ids.size() && encoding.offsets[t].first < end; ++t) {
       if (encoding.offsets[t].second > encoding.offsets[t].first) mask[t] = 1;
@@ -208,21 +221,70 @@ void mark(const tokenizer::Encoding& encoding, const std::vector<Span>& spans,
   }
 }
 
+// Of a `{% generation %}` block: whose message it is.
+constexpr size_t kUnknown = static_cast<size_t>(-1);
+
+// Clears the mask where an answer that is context is said, and in the blocks that hold a part of
+// one.
+void unmark(const tokenizer::Encoding& encoding, const std::vector<AssistantSpan>& turns,
+            const std::vector<AssistantSpan>& blocks, std::span<const size_t> context,
+            std::vector<int8_t>& mask) {
+  const auto clear = [&](const AssistantSpan& span) {
+    for (size_t t = 0; t < mask.size(); ++t) {
+      const size_t begin = encoding.offsets[t].first;
+      if (span.begin <= begin && begin < span.end) mask[t] = 0;
+    }
+  };
+  for (const auto& turn : turns) {
+    if (std::find(context.begin(), context.end(), turn.message) == context.end()) continue;
+    clear(turn);
+    for (const auto& block : blocks) {
+      if (block.begin < turn.end && turn.begin < block.end) clear(block);
+    }
+  }
+}
+
 // `{% generation %}` as `transformers` maps it: from the token that holds the first character to
 // the one that holds the last.
-std::vector<Span> whole_tokens(const tokenizer::Encoding& encoding,
-                               const std::vector<Span>& spans) {
-  std::vector<Span> out;
+std::vector<AssistantSpan> whole_tokens(const tokenizer::Encoding& encoding,
+                                        const std::vector<Span>& spans) {
+  std::vector<AssistantSpan> out;
   for (const auto& [begin, end] : spans) {
-    if (begin == end) continue;
-    size_t from = begin;
-    for (const auto& [b, e] : encoding.offsets) {
-      if (b <= begin && begin < e) from = b;
-      if (b > begin) break;
-    }
-    out.emplace_back(from, end);
+    if (begin != end) out.push_back({token_around(encoding, begin).first, end, kUnknown});
   }
   return out;
+}
+
+// The tokens that end a turn: special ones and EOS, which is looked up by name, once.
+class EndTokens {
+ public:
+  explicit EndTokens(const tokenizer::Tokenizer& tokenizer)
+      : tokenizer_(tokenizer), eos_(tokenizer.eos_id()) {}
+  bool has(int32_t id) const { return tokenizer_.is_special(id) || eos_ == id; }
+
+ private:
+  const tokenizer::Tokenizer& tokenizer_;
+  const std::optional<int32_t> eos_;
+};
+
+// Whether a run of trained tokens ends in one that ends a turn; white space may follow it.
+bool trains_an_end(const EncodedExample& example, const tokenizer::Encoding& encoding,
+                   const tokenizer::Tokenizer& tokenizer) {
+  const auto is_blank = [&](size_t t) {
+    const auto [begin, end] = encoding.offsets[t];
+    return std::string_view(example.text)
+               .substr(begin, end - begin)
+               .find_first_not_of(" \t\n\v\f\r") == std::string_view::npos;
+  };
+  const auto& mask = example.assistant_masks;
+  const EndTokens ends(tokenizer);
+  for (size_t t = 0; t < mask.size(); ++t) {
+    if (mask[t] == 0 || !ends.has(encoding.ids[t])) continue;
+    size_t next = t + 1;
+    while (next < mask.size() && mask[next] != 0 && is_blank(next)) ++next;
+    if (next == mask.size() || mask[next] == 0) return true;
+  }
+  return false;
 }
 
 }  // namespace
@@ -243,24 +305,28 @@ bool says_something(const Json& message) {
   return false;
 }
 
-NoTarget why_no_target(const Json& messages, const EncodedExample& example) {
+NoTarget why_no_target(const Json& messages, const EncodedExample& example,
+                       std::span<const size_t> context) {
   if (std::find(example.assistant_masks.begin(), example.assistant_masks.end(), 1) !=
       example.assistant_masks.end())
     return NoTarget::kNone;
   if (example.input_ids.empty()) return NoTarget::kNoText;
   bool assistant = false, says = false;
-  for (const Json& message : messages) {
-    if (message.value("role", Json()) != "assistant") continue;
+  for (size_t i = 0; i < messages.size(); ++i) {
+    if (messages[i].value("role", Json()) != "assistant") continue;
     assistant = true;
-    says |= says_something(message);
+    if (std::find(context.begin(), context.end(), i) != context.end()) continue;
+    says |= says_something(messages[i]);
   }
+  if (assistant && !says && !context.empty()) return NoTarget::kContext;
   return !assistant ? NoTarget::kNoAssistant : says ? NoTarget::kNotShown : NoTarget::kEmpty;
 }
 
 }  // namespace
 
 Result<EncodedExample> Chat::encode_example(const Json& messages, const Json& tools,
-                                            const ExampleOptions& options) const {
+                                            const ExampleOptions& options,
+                                            std::span<const size_t> context) const {
   LORRY_ASSIGN(const Format* format, format_for(tools));
   LORRY_ASSIGN(auto rendering,
                render_as(*format, messages, tools, false, null_json(), options.adapt));
@@ -268,29 +334,39 @@ Result<EncodedExample> Chat::encode_example(const Json& messages, const Json& to
   const auto& generation = rendering.rendered.generation;
   EncodedExample out;
   out.text = std::move(rendering.rendered.text);
-  if (options.train_on == TrainOn::kAll && !options.with_offsets) {
+  if (options.train_on == TrainOn::kAll && !options.with_offsets && context.empty()) {
     out.input_ids = tokenizer_->encode(out.text, false);
     out.assistant_masks.assign(out.input_ids.size(), 1);
     if (out.input_ids.empty()) out.no_target = NoTarget::kNoText;
+    const EndTokens ends(*tokenizer_);
+    // A line break may follow the end token.
+    for (size_t last = out.input_ids.size(), t = last - std::min<size_t>(last, 2); t < last; ++t)
+      out.trains_end |= ends.has(out.input_ids[t]);
     return out;
   }
   tokenizer::Encoding encoding = tokenizer_->encode_with_offsets(out.text, false);
   out.assistant_masks.assign(encoding.ids.size(), options.train_on == TrainOn::kAll);
+  const auto blocks = whole_tokens(encoding, generation);
+  std::vector<AssistantSpan> turns;
+  if (!context.empty() || (blocks.empty() && options.train_on != TrainOn::kAll))
+    turns = find_turns(*format, shown, tools, out.text, encoding, nullptr);
   if (options.train_on != TrainOn::kAll) {
-    auto spans = generation.empty() ? find_turns(*format, shown, tools, out.text, encoding, nullptr)
-                                    : whole_tokens(encoding, generation);
+    auto spans = blocks.empty() ? turns : blocks;
     if (options.train_on == TrainOn::kLast && spans.size() > 1) spans = {spans.back()};
     mark(encoding, spans, out.assistant_masks);
   }
+  if (!context.empty()) unmark(encoding, turns, blocks, context, out.assistant_masks);
+  out.trains_end = trains_an_end(out, encoding, *tokenizer_);
   out.input_ids = std::move(encoding.ids);
   if (options.with_offsets) out.offsets = std::move(encoding.offsets);
-  out.no_target = why_no_target(shown, out);
+  out.no_target = why_no_target(shown, out, context);
   return out;
 }
 
-std::vector<Span> Chat::find_turns(const Format& format, const Json& prepared, const Json& tools,
-                                   const std::string& text, const tokenizer::Encoding& encoding,
-                                   Seams* found) const {
+std::vector<AssistantSpan> Chat::find_turns(const Format& format, const Json& prepared,
+                                            const Json& tools, const std::string& text,
+                                            const tokenizer::Encoding& encoding,
+                                            Seams* found) const {
   const SpanRender again = [&](const Json& part, bool prompt) -> Result<std::string> {
     LORRY_ASSIGN(auto rendered, render_prepared(*format.tmpl, part, tools, prompt, null_json()));
     return std::move(rendered.text);
@@ -325,6 +401,7 @@ EncodedExample Chat::encode_text(std::string_view text, bool with_offsets) const
     if (with_offsets) out.offsets.emplace_back(text.size(), text.size());
   }
   out.assistant_masks.assign(out.input_ids.size(), 1);
+  out.trains_end = eos.has_value();
   if (out.input_ids.empty()) out.no_target = NoTarget::kNoText;
   return out;
 }

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -26,6 +27,7 @@ enum class NoTarget {
   kEmpty,        ///< the assistant's messages say nothing, and the template ends their turns with
                  ///< nothing
   kNotShown,     ///< the template leaves out what the assistant says
+  kContext,      ///< every answer is context alone
   kNoText,       ///< there are no tokens
 };
 
@@ -37,6 +39,9 @@ struct EncodedExample {
   /// Where each token lies in the text, as in Encoding; empty unless asked for.
   std::vector<std::pair<uint32_t, uint32_t>> offsets;
   NoTarget no_target = NoTarget::kNone;
+  /// A special token that ends a turn (or EOS) is trained on: where none is, the model does not
+  /// learn to stop.
+  bool trains_end = false;
 };
 
 /// What of a conversation is trained on: each assistant turn, the last of them, or the whole text.
@@ -79,10 +84,13 @@ class Chat {
                                              const Json& extra) const;
 
   /// Ids and mask of a whole conversation (training), adapted where the template fails. The mask
-  /// follows the messages' structure: each assistant message from behind its header up to and with
-  /// its end-of-turn token.
+  /// follows the messages' structure: each assistant message from behind its header (the generation
+  /// prompt; without one, all that the template writes before the words) up to and with its
+  /// end-of-turn token. The token that holds the answer's first character is trained on.
+  /// `context`: assistant messages (places in `messages`) that are not trained on.
   Result<EncodedExample> encode_example(const Json& messages, const Json& tools,
-                                        const ExampleOptions& options = {}) const;
+                                        const ExampleOptions& options = {},
+                                        std::span<const size_t> context = {}) const;
 
   /// Ids and mask of plain text with nothing but itself to learn: mask 1 everywhere, EOS appended
   /// if the tokenizer names one.
@@ -112,9 +120,9 @@ class Chat {
                                                  const Json& tools, bool add_generation_prompt,
                                                  const Json& extra) const;
   /// The turns of a rendered conversation whose template does not mark them.
-  std::vector<Span> find_turns(const Format& format, const Json& prepared, const Json& tools,
-                               const std::string& text, const tokenizer::Encoding& encoding,
-                               Seams* found) const;
+  std::vector<AssistantSpan> find_turns(const Format& format, const Json& prepared,
+                                        const Json& tools, const std::string& text,
+                                        const tokenizer::Encoding& encoding, Seams* found) const;
 
   std::shared_ptr<const tokenizer::Tokenizer> tokenizer_;
   Format format_;       ///< without a template: tmpl is null

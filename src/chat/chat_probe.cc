@@ -58,8 +58,10 @@ Json use_model(const Json& request) {
   if (request.value("example", false)) {
     const auto example = chat.encode_example(request["messages"], tools);
     if (!example.ok()) return failure(example.error());
-    return {
-        {"text", example->text}, {"ids", example->input_ids}, {"mask", example->assistant_masks}};
+    return {{"text", example->text},
+            {"ids", example->input_ids},
+            {"mask", example->assistant_masks},
+            {"trains_end", example->trains_end}};
   }
   const auto text =
       chat.render(request["messages"], tools, request.value("add_generation_prompt", false), extra);

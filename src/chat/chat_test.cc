@@ -152,6 +152,33 @@ TEST(Chat, FoldsCallsIntoTheContentWhereTheTemplateKnowsNone) {
             Strings{"{\"name\": \"f\", \"arguments\": {\"x\": 1}}<|im_end|>"});
 }
 
+TEST(Chat, CallsThatATemplateLeavesOutAreShownAllTheSame) {
+  const auto call = [](const char* content) {
+    Json out = message("assistant", content);
+    out["tool_calls"] =
+        Json::array({{{"function", {{"name", "f"}, {"arguments", {{"city", "Zürich \"x\""}}}}}}});
+    return out;
+  };
+  // As DeepSeek R1's: calls where the content is none, and only there.
+  const auto none_only = load(
+      "{% for m in messages %}{% if m.role == 'assistant' and m['content'] is none %}"
+      "{% for c in m.tool_calls %}<call>{{ c.function.name + c.function.arguments|tojson }}</call>"
+      "{% endfor %}{% else %}{{ m.content }}{% endif %}<|im_end|>{% endfor %}");
+  const auto text = [](const Chat& chat, const Json& message) {
+    const Json messages = Json::array({{{"role", "user"}, {"content", "f?"}}, message});
+    return *chat.render(messages, Json(), false, Json(), Adapt::kWhereItFails);
+  };
+  constexpr char kArguments[] = "{\"city\": \"Zürich \\\"x\\\"\"}";
+  EXPECT_EQ(text(*none_only, call("")),
+            std::string("f?<|im_end|><call>f") + kArguments + "</call><|im_end|>");
+  const std::string line = std::string("{\"name\": \"f\", \"arguments\": ") + kArguments + "}";
+  EXPECT_EQ(text(*none_only, call("I look.")), "f?<|im_end|>I look.\n" + line + "<|im_end|>");
+  const auto never = load("{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}");
+  EXPECT_EQ(text(*never, call("")), "f?<|im_end|>" + line + "<|im_end|>");
+  const Json messages = Json::array({message("user", "f?"), call("")});
+  EXPECT_EQ(*never->render(messages, Json(), false, Json()), "f?<|im_end|><|im_end|>");
+}
+
 TEST(Chat, JoinsPartsWhereTheTemplateTakesText) {
   Json parts = {{"role", "user"}};
   parts["content"] =
@@ -204,6 +231,47 @@ TEST(Chat, ChoosesTheToolTemplateWhenToolsAreGiven) {
   const Json messages = Json::array({message("user", "q")});
   EXPECT_EQ(*(*chat)->render(messages, Json(), false, Json()), "plain");
   EXPECT_EQ(*(*chat)->render(messages, Json::array(), false, Json()), "tools");
+}
+
+TEST(Chat, AnswersThatAreContextAreNotTrainedOn) {
+  constexpr char kBlocks[] =
+      "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
+      "{% generation %}{{ m.content + '<|im_end|>' }}{% endgeneration %}{% else %}"
+      "{{ m.content + '<|im_end|>' }}{% endif %}{% endfor %}";
+  const Json messages = Json::array({message("user", "q"), message("assistant", "bad"),
+                                     message("user", "r"), message("assistant", "good")});
+  const std::vector<size_t> first = {1}, both = {1, 3};
+  for (const char* source : {"", kBlocks}) {
+    const auto chat = load(source);
+    const auto trained = [&](TrainOn train_on, const std::vector<size_t>& context) {
+      const auto row = *chat->encode_example(messages, Json(), {.train_on = train_on}, context);
+      std::vector<int32_t> ids;
+      for (size_t i = 0; i < row.input_ids.size(); ++i) {
+        if (row.assistant_masks[i]) ids.push_back(row.input_ids[i]);
+      }
+      return chat->tokenizer()->decode(ids, false);
+    };
+    EXPECT_EQ(trained(TrainOn::kAssistant, first), "good<|im_end|>");
+    EXPECT_EQ(trained(TrainOn::kLast, first), "good<|im_end|>");
+    EXPECT_EQ(trained(TrainOn::kAssistant, both), "");
+    const std::string all = trained(TrainOn::kAll, first);
+    EXPECT_EQ(all.find("bad"), std::string::npos) << all;
+    EXPECT_NE(all.find("good"), std::string::npos) << all;
+    const auto none = *chat->encode_example(messages, Json(), {}, both);
+    EXPECT_EQ(none.no_target, NoTarget::kContext);
+  }
+}
+
+TEST(Chat, WhetherAnEndTokenIsTrainedOnIsKnown) {
+  const Json messages = Json::array({message("user", "q"), message("assistant", "a")});
+  EXPECT_TRUE(load()->encode_example(messages, Json())->trains_end);
+  const auto chat = load(
+      "{% for m in messages %}### {{ m.role }}\n{{ m.content }}\n\n{% endfor %}"
+      "{% if add_generation_prompt %}### assistant\n{% endif %}");
+  const auto example = *chat->encode_example(messages, Json());
+  EXPECT_EQ(example.no_target, NoTarget::kNone);
+  EXPECT_FALSE(example.trains_end);
+  EXPECT_TRUE(chat->encode_text("plain").trains_end);
 }
 
 TEST(Chat, TheLastTurnOrTheWholeTextCanBeLearned) {

@@ -38,27 +38,55 @@ class SpanFinder {
              Seams* found)
       : messages_(messages),
         text_(text),
+        encoding_(encoding),
         render_(render),
         known_(known),
         found_(found == nullptr ? own_ : *found),
         turns_(messages, text, encoding, tokenizer, render) {}
 
-  std::vector<Span> run() {
+  std::vector<AssistantSpan> run() {
     if (std::none_of(messages_.begin(), messages_.end(), is_assistant)) return {};
     if (auto regions = words()) use(*std::move(regions));
-    std::vector<Span> out;
+    std::vector<AssistantSpan> out;
     size_t last_end = 0;
     for (size_t i = 0; i < messages_.size(); ++i) {
       if (!is_assistant(messages_[i])) continue;
       const auto span = turn(i, last_end);
       if (!span || span->first < last_end) continue;
       last_end = span->second;
-      out.push_back(*span);
+      const auto [begin, end] = on_tokens(i, *span);
+      out.push_back({begin, end, i});
     }
     return out;
   }
 
  private:
+  /// A token is trained on as a whole. That of the turn's first character is, even if it begins in
+  /// the header (" Yes" after "assistant:"); one that holds a part of the end that the template
+  /// writes ("</turn>") and the beginning of what follows is not.
+  Span on_tokens(size_t i, Span span) const {
+    if (span.first == span.second) return span;
+    span.first = token_around(encoding_, span.first).first;
+    const Span last = token_around(encoding_, span.second - 1);
+    if (last.second > span.second && last.first >= said_end(i, span)) span.second = last.first;
+    return span;
+  }
+
+  /// Where the words of message i end in its turn, at the latest.
+  size_t said_end(size_t i, Span turn) const {
+    const auto content = messages_[i].find("content");
+    if (content == messages_[i].end() || !content->is_string()) return turn.second;
+    const std::string_view words = content->get_ref<const std::string&>();
+    const auto stripped = words.substr(0, words.find_last_not_of(" \t\n\v\f\r") + 1);
+    if (stripped.empty() || has_calls(messages_[i])) return turn.second;
+    const auto shown = std::string_view(text_).substr(turn.first, turn.second - turn.first);
+    for (const auto& said : {words, stripped}) {
+      if (const size_t at = shown.rfind(said); at != shown.npos)
+        return turn.first + at + said.size();
+    }
+    return turn.second;
+  }
+
   /// What lies around message i: the ends of its neighbours' words and its own.
   struct Place {
     size_t before = 0;  ///< where the words before end
@@ -202,6 +230,7 @@ class SpanFinder {
 
   const Json& messages_;
   const std::string& text_;
+  const tokenizer::Encoding& encoding_;
   const SpanRender& render_;
   const Seams& known_;
   Seams own_;
@@ -214,10 +243,24 @@ class SpanFinder {
 
 }  // namespace
 
-std::vector<Span> assistant_spans(const Json& messages, const std::string& text,
-                                  const tokenizer::Encoding& encoding,
-                                  const tokenizer::Tokenizer& tokenizer, const SpanRender& render,
-                                  const Seams& known, Seams* found) {
+Span token_around(const tokenizer::Encoding& encoding, size_t byte) {
+  const auto& offsets = encoding.offsets;
+  auto it = std::upper_bound(offsets.begin(), offsets.end(), byte,
+                             [](size_t b, const auto& range) { return b < range.first; });
+  while (it != offsets.begin()) {
+    --it;
+    if (it->first == it->second) continue;  // a token without text
+    if (it->second <= byte) break;
+    return {it->first, it->second};
+  }
+  return {byte, byte};
+}
+
+std::vector<AssistantSpan> assistant_spans(const Json& messages, const std::string& text,
+                                           const tokenizer::Encoding& encoding,
+                                           const tokenizer::Tokenizer& tokenizer,
+                                           const SpanRender& render, const Seams& known,
+                                           Seams* found) {
   return SpanFinder(messages, text, encoding, tokenizer, render, known, found).run();
 }
 

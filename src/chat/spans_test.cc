@@ -46,7 +46,7 @@ class Counted {
     renderings = 0;
     std::vector<std::string> out;
     const auto encoding = tokenizer().encode_with_offsets(*text, false);
-    for (const auto& [begin, end] :
+    for (const auto& [begin, end, message] :
          assistant_spans(messages, *text, encoding, tokenizer(), render(), known, found))
       out.push_back(text->substr(begin, end - begin));
     return out;
@@ -160,6 +160,51 @@ TEST(Spans, ATemplateThatLooksAtWhatIsSaidIsReadTurnByTurn) {
       "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}");
   EXPECT_EQ(counted.turns(conversation(2)),
             (Strings{"A: answer 0<|im_end|>", "A: answer 1<|im_end|>"}));
+}
+
+TEST(Spans, WithoutAGenerationPromptTheHeaderEndsWhereTheWordsBegin) {
+  Counted vicuna(
+      "{% for m in messages %}{{ 'USER: ' + m.content + ' ' if m.role == 'user' else 'ASSISTANT: ' "
+      "+ m.content + '<|im_end|>' }}{% endfor %}");
+  EXPECT_EQ(vicuna.turns(conversation(2)), (Strings{" answer 0<|im_end|>", " answer 1<|im_end|>"}));
+  Counted xml(
+      "{% for m in messages %}<turn role=\"{{ m.role }}\">{{ m.content }}</turn>{% endfor %}");
+  EXPECT_EQ(xml.turns(conversation(2)), (Strings{"answer 0</turn>", "answer 1</turn>"}));
+  Counted last_question(
+      "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{{ '[last]' if m.role == 'user' "
+      "and "
+      "loop.revindex < 3 }}{{ m.content + '<|im_end|>' }}{% endfor %}");
+  EXPECT_EQ(last_question.turns(conversation(2)),
+            (Strings{"answer 0<|im_end|>", "answer 1<|im_end|>"}));
+}
+
+TEST(Spans, AHeaderThatBelongsToTheQuestionLeavesItsSpaceToTheAnswer) {
+  Counted counted(
+      "{% for m in messages %}{{ '[INST] ' + m.content + ' [/INST]' if m.role == 'user' else ' ' + "
+      "m.content + ' <|im_end|>' }}{% endfor %}");
+  EXPECT_EQ(counted.turns(conversation(2)),
+            (Strings{" answer 0 <|im_end|>", " answer 1 <|im_end|>"}));
+}
+
+TEST(Spans, AHeaderThatEveryRenderingEndsWithIsNoPartOfTheAnswer) {
+  for (const std::string tail : {"<|im_start|>assistant", "<|im_start|>assistant\n"}) {
+    Counted counted(
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
+        "{% endfor %}{{ '" +
+        tail + "' }}");
+    for (int n : {1, 2, 3}) {
+      Strings want;
+      for (int i = 0; i < n; ++i) want.push_back("answer " + std::to_string(i) + "<|im_end|>");
+      EXPECT_EQ(counted.turns(conversation(n)), want) << tail;
+    }
+  }
+}
+
+TEST(Spans, WithoutAnEndTokenTheTurnEndsWithItsWords) {
+  Counted counted(
+      "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content }}{% endfor %}"
+      "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}");
+  EXPECT_EQ(counted.turns(conversation(2)), (Strings{"answer 0", "answer 1"}));
 }
 
 TEST(Spans, AnEndTokenThatIsSaidDoesNotEndTheTurn) {

@@ -30,12 +30,18 @@ class TurnFinder {
  private:
   std::optional<Span> by_prefix(size_t i);
   std::optional<Span> by_difference(size_t i);
-  std::optional<std::string> other_text(size_t i) const;
+  std::optional<Span> without_prompt(size_t i);
+  std::optional<Span> difference(const std::string& other) const;
+  std::optional<std::string> other_text(size_t i, size_t n) const;
   const std::string& generation_prompt(size_t i);
   size_t behind_header(size_t i, size_t said);
   size_t end_within(size_t i, size_t begin, Span words, size_t after) const;
   size_t end_of_turn(size_t i, size_t begin, size_t end) const;
-  size_t end_behind(size_t i, size_t start, size_t said) const;
+  size_t end_behind(size_t i, size_t start, size_t said, size_t limit) const;
+  size_t before_next_header(size_t i, size_t said) const;
+  bool opens(int32_t id) const;
+  size_t own_end(size_t i, size_t said) const;
+  bool ends_in_special(size_t end) const;
   size_t said_end(size_t i, size_t begin, size_t end) const;
   size_t closing(const std::vector<size_t>& run) const;
   size_t token_at(size_t byte) const;

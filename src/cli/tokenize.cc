@@ -74,8 +74,7 @@ class Tokenize final : public Command {
       all.push_back(to_json(rows[i]));
       text += table(rows[i], context.colour);
       text += fmt::format("{} tokens, {} trained on{}\n", format_count(tokens(rows[i])),
-                          format_count(targets(rows[i])),
-                          targets(rows[i]) > 0 ? "" : ": " + stages::why_no_target(rows[i]));
+                          format_count(targets(rows[i])), remark(rows[i]));
     }
     if (!example_.remark().empty()) text += example_.remark() + "\n";
     return Outcome{rows.size() == 1 ? Json(all[0]) : Json{{"rows", std::move(all)}}, text};
@@ -87,6 +86,11 @@ class Tokenize final : public Command {
   }
   static int64_t targets(const chat::EncodedExample& row) {
     return std::count(row.assistant_masks.begin(), row.assistant_masks.end(), 1);
+  }
+
+  static std::string remark(const chat::EncodedExample& row) {
+    if (targets(row) == 0) return ": " + stages::why_no_target(row);
+    return row.trains_end ? "" : ", no end token among them: the model will not learn to stop";
   }
 
   Json to_json(const chat::EncodedExample& row) const {

@@ -178,13 +178,57 @@ std::optional<Json> tool_calls(const Json& given) {
   return calls;
 }
 
+/// OpenAI, Mistral and Fireworks write `weight`, Axolotl `train` or `training`, ms-swift `loss`.
+constexpr const char* kMarkKeys[] = {"weight",       "loss_weight",    "loss_scale", "loss",
+                                     "loss_mask",    "train",          "training",   "trainable",
+                                     "train_detail", "training_detail"};
+
+/// Axolotl's keys for parts of a turn.
+bool is_detail(std::string_view key) { return key.ends_with("_detail"); }
+
+bool is_blank(std::string_view text) {
+  return text.find_first_not_of(" \t\n\v\f\r") == std::string_view::npos;
+}
+
+bool is_answer(const Turn& turn) { return turn.role == "assistant"; }
+
+bool says_nothing(const Turn& turn) {
+  return is_blank(turn.content) && !turn.tool_calls &&
+         is_blank(turn.reasoning_content.value_or(""));
+}
+
+/// Whether the turn is to be learned, as far as its marks say.
+Result<bool> learned_by_marks(const Json& turn) {
+  bool learned = true;
+  for (const char* key : kMarkKeys) {
+    const Json& mark = field(turn, key);
+    if (mark.is_null() || mark == "" || (mark.is_array() && mark.empty())) continue;
+    if (is_detail(key)) {
+      return invalid_input(fmt::format(
+          "{}: parts of a turn cannot be left out of what is learned, only whole turns (\"train\": "
+          "false)",
+          key));
+    }
+    const auto value = mark_value(mark);
+    if (!value) {
+      return invalid_input(
+          fmt::format("{}: {} is not understood; 0 or false is context that is not learned, 1 or "
+                      "true is learned",
+                      key, dump_json(mark)));
+    }
+    learned = learned && *value;
+  }
+  return learned;
+}
+
 class RowStandardizer {
  public:
   RowStandardizer(const RowRules& rules, const Json& row) : rules_(rules), row_(row) {}
 
   Result<StandardRow> run() {
     LORRY_TRY(check_format());
-    LORRY_TRY(read_row());
+    LORRY_TRY(read_marks());
+    if (out_.dropped.empty()) LORRY_TRY(read_row());
     if (out_.dropped.empty() && rules_.format != RowFormat::kText) {
       LORRY_TRY(add_system());
       LORRY_TRY(add_tools());
@@ -219,6 +263,21 @@ class RowStandardizer {
           "it has nothing in {}, but in {}: the source holds rows of two formats; import the files "
           "of each as a data set of its own",
           fmt::join(empty, ", "), fmt::join(columns, ", ")));
+    }
+    return {};
+  }
+
+  Result<> read_marks() {
+    for (const auto& column : rules_.marks) {
+      const Json& mark = field(row_, column);
+      if (mark.is_null()) continue;
+      const auto value = mark_value(mark);
+      if (!value) {
+        return invalid_input(
+            fmt::format("column {}: {} is not understood; rows with 0 or false are left out",
+                        column, dump_json(mark)));
+      }
+      if (!*value) out_.dropped = column + (column == "label" ? " false" : " 0");
     }
     return {};
   }
@@ -276,7 +335,7 @@ class RowStandardizer {
     if (value.is_array() || is_columns(value)) return add_turns(value, column);
     if (value.is_object()) return add_turns(Json::array({value}), column);
     LORRY_ASSIGN(std::string text, text_of(column));
-    if (text.empty() && out_.dropped.empty()) {
+    if (is_blank(text) && out_.dropped.empty()) {
       out_.dropped = role == std::string_view("user") ? "empty prompt" : "empty completion";
     }
     add(role, std::move(text));
@@ -343,8 +402,14 @@ class RowStandardizer {
     }
     LORRY_ASSIGN(const Json content,
                  rows_of_columns(content_field(turn)).with_context("the content"));
-    if (*known == Role::kCall) return add_call(content);
+    LORRY_ASSIGN(const bool learned, learned_by_marks(turn));
+    if (*known == Role::kCall) {
+      LORRY_TRY(add_call(content));
+      out_.turns.back().learned = learned;
+      return {};
+    }
     Turn& added = add(role_name(*known), "");
+    added.learned = learned || !is_answer(added);
     if (content.is_string()) {
       added.content = fill(content.get<std::string>());
     } else if (content.is_array()) {
@@ -474,10 +539,30 @@ class RowStandardizer {
   void judge() {
     if (out_.turns.empty()) {
       out_.dropped = "empty conversation";
-    } else if (std::none_of(out_.turns.begin(), out_.turns.end(),
-                            [](const Turn& turn) { return turn.role == "assistant"; })) {
+    } else if (std::none_of(out_.turns.begin(), out_.turns.end(), is_answer)) {
       out_.dropped = "no assistant turn";
+    } else {
+      judge_answers();
     }
+  }
+
+  /// An empty answer teaches to say nothing: it is context, as one that is marked so.
+  void judge_answers() {
+    bool marked = false, empty = false, learned = false;
+    for (Turn& turn : out_.turns) {
+      if (!is_answer(turn)) continue;
+      marked |= !turn.learned;
+      const bool silent = turn.learned && says_nothing(turn);
+      empty |= silent;
+      turn.learned = turn.learned && !silent;
+      learned |= turn.learned;
+    }
+    if (!learned) {
+      out_.dropped = marked ? "every answer marked as not to be learned" : "empty answer";
+      return;
+    }
+    if (marked) out_.notes.insert("answers marked as not to be learned");
+    if (empty) out_.notes.insert("empty answers, not learned");
   }
 
   /// Replaces {{name}}, spaces inside the braces allowed.
@@ -525,6 +610,23 @@ class RowStandardizer {
 std::string_view turn_role(std::string_view name) {
   const auto role = role_of(std::string(name));
   return !role || *role == Role::kCall ? std::string_view() : role_name(*role);
+}
+
+bool is_mark(std::string_view key) {
+  return std::find(std::begin(kMarkKeys), std::end(kMarkKeys), key) != std::end(kMarkKeys);
+}
+
+std::span<const char* const> mark_keys() { return kMarkKeys; }
+
+std::optional<bool> mark_value(const Json& value) {
+  if (value.is_boolean()) return value.get<bool>();
+  if (value.is_number() && (value == 0 || value == 1)) return value == 1;
+  if (!value.is_string()) return std::nullopt;
+  std::string text = value.get<std::string>();
+  for (char& c : text) c = char(std::tolower(static_cast<unsigned char>(c)));
+  if (text == "0" || text == "false") return false;
+  if (text == "1" || text == "true") return true;
+  return std::nullopt;
 }
 
 Result<StandardRow> standardize_row(const RowRules& rules, const Json& row) {

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -35,6 +36,8 @@ struct RowRules {
   /// Columns that would be a format by themselves, each with what goes with it. Rows that have
   /// nothing where `format` looks, but one of these, are of another format than the rest.
   std::vector<std::vector<std::string>> other_formats;
+  /// Columns by which a row says whether it is to be learned: `label`, `weight`.
+  std::vector<std::string> marks;
   /// Nulls inside tool calls and tools are absent keys (columns of structs have no other way).
   bool nulls_are_absent = false;
   NamedValues placeholders;
@@ -63,6 +66,8 @@ struct Turn {
   std::optional<std::string> tool_call_id;
   std::optional<std::string> name;
   std::optional<std::string> reasoning_content;
+  /// False for an answer that is context alone: the data says so, or it is empty.
+  bool learned = true;
 };
 
 struct StandardRow {
@@ -70,9 +75,20 @@ struct StandardRow {
   std::optional<std::string> tools;  ///< JSON list
   std::string text;
   std::string dropped;                 ///< why the row is left out; empty if it is not
+  std::set<std::string> notes;         ///< what is to be known about a row that is kept
   std::set<std::string> placeholders;  ///< names that were left unfilled
   std::set<std::string> filled;
 };
+
+/// Keys of a turn that say whether it is to be learned (`weight`, `train`, ...), or which part of
+/// it.
+bool is_mark(std::string_view key);
+/// The keys for which is_mark holds.
+std::span<const char* const> mark_keys();
+
+/// What a mark says: false for 0 and false, true for 1 and true, as a value or as text. Nullopt if
+/// it is anything else.
+std::optional<bool> mark_value(const Json& value);
 
 /// Fails with invalid input, saying what is wrong (an unknown role, a part that is no text), if the
 /// row is malformed. Thread-safe.

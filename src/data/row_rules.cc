@@ -43,6 +43,7 @@ class Finder {
     rules_.tools = optional("tools");
     if (rules_.tools.empty()) rules_.tools = optional("functions");
     if (!is_told && columns_.empty()) find_other_formats();
+    find_marks();
     return rules_;
   }
 
@@ -81,6 +82,24 @@ class Finder {
 
   std::string column_names() const {
     return fmt::format("{}", fmt::join(schema_.field_names(), ", "));
+  }
+
+  /// `label` where it is true or false (KTO and its like; numbers are classes), `weight` where it
+  /// is 0 or 1.
+  void find_marks() {
+    if (rules_.format == RowFormat::kText) return;
+    for (const char* column : {"label", "weight"}) {
+      const bool numbers = column == std::string_view("weight");
+      bool all = false;
+      for (const Json& row : sample_) {
+        const auto value = row.find(column);
+        if (value == row.end() || value->is_null()) continue;
+        const bool number = value->is_number() || *value == "0" || *value == "1";
+        all = mark_value(*value).has_value() && (numbers || !number);
+        if (!all) break;
+      }
+      if (all) rules_.marks.emplace_back(column);
+    }
   }
 
   std::string conversation_column() const {
@@ -231,7 +250,7 @@ bool is_turn_key(const RowRules& rules, const std::string& key) {
   if (rules.content_key.empty() ? key == "content" || key == "value" : key == rules.content_key) {
     return true;
   }
-  return std::find(kExtras.begin(), kExtras.end(), key) != kExtras.end();
+  return is_mark(key) || std::find(kExtras.begin(), kExtras.end(), key) != kExtras.end();
 }
 
 /// The keys that turns of a column have: by its type, or by the sample if they are JSON.
@@ -274,6 +293,8 @@ std::vector<std::string> unused_columns(const arrow::Schema& schema,
                                 is_text ? nullptr : &rules.tools};
   std::vector<std::string> unused;
   for (const auto& field : schema.fields()) {
+    if (std::find(rules.marks.begin(), rules.marks.end(), field->name()) != rules.marks.end())
+      continue;
     const bool used = std::any_of(std::begin(parts), std::end(parts),
                                   [&](const auto* part) { return part && *part == field->name(); });
     if (!used) unused.push_back(field->name());

@@ -20,6 +20,7 @@ constexpr std::pair<const char*, bool OptionalColumns::*> kOptional[] = {
     {"tool_calls", &OptionalColumns::tool_calls},
     {"tool_call_id", &OptionalColumns::tool_call_id},
     {"name", &OptionalColumns::name},
+    {"weight", &OptionalColumns::weight},
     {"tools", &OptionalColumns::tools}};
 
 /// The columns that the rules name: a JSON value of the others would be made in vain.
@@ -37,9 +38,10 @@ arrow::Result<std::shared_ptr<arrow::RecordBatch>> needed_columns(const RowRules
   std::vector<int> keep;
   for (int i = 0; i < batch.num_columns(); ++i) {
     const auto& name = batch.column_name(i);
-    if (std::any_of(std::begin(parts), std::end(parts),
-                    [&](const auto* part) { return *part == name; }) ||
-        is_of_other_format(name)) {
+    const bool is_part = std::any_of(std::begin(parts), std::end(parts),
+                                     [&](const auto* part) { return *part == name; });
+    if (is_part || is_of_other_format(name) ||
+        std::find(rules.marks.begin(), rules.marks.end(), name) != rules.marks.end()) {
       keep.push_back(i);
     }
   }
@@ -84,6 +86,7 @@ class Batch {
       out_.left_out.push_back({row, done->dropped, ""});
       return arrow::Status::OK();
     }
+    for (const auto& note : done->notes) out_.noted.push_back({row, note, ""});
     out_.needed.add(*done);
     return builder_.append(*done);
   }
@@ -109,6 +112,7 @@ void OptionalColumns::add(const StandardRow& row) {
     tool_call_id |= turn.tool_call_id.has_value();
     name |= turn.name.has_value();
     reasoning_content |= turn.reasoning_content.has_value();
+    weight |= !turn.learned;
   }
 }
 

@@ -22,6 +22,7 @@ namespace lorry::data {
 /// The columns that a standardized data set has only where some row needs them.
 struct OptionalColumns {
   bool reasoning_content = false, tool_calls = false, tool_call_id = false, name = false;
+  bool weight = false;
   bool tools = false;
 
   void add(const OptionalColumns& other);
@@ -37,7 +38,7 @@ struct OptionalColumns {
 /// `conversations`: list of {role, content, ...}, and `tools`; or `text`.
 std::shared_ptr<arrow::Schema> standard_schema(RowFormat format, const OptionalColumns& columns);
 
-/// A row that is left out.
+/// A row that is left out, or kept with a note.
 struct LeftOutRow {
   int64_t row = 0;  ///< of the raw batch
   std::string reason;
@@ -49,6 +50,7 @@ struct StandardBatch {
   /// The rows that are kept, in order. Null if `needed` has a column that was not asked for.
   std::shared_ptr<arrow::RecordBatch> rows;
   std::vector<LeftOutRow> left_out;
+  std::vector<LeftOutRow> noted;       ///< rows that are kept; one entry a note
   OptionalColumns needed;              ///< by the rows that are kept
   std::set<std::string> placeholders;  ///< names of {{name}} that were left unfilled
   std::set<std::string> filled;

@@ -38,6 +38,7 @@ arrow::Status StandardBuilder::append_turn(const TurnView& turn) {
   if (columns_.tool_calls) ARROW_RETURN_NOT_OK(append_optional(tool_calls_, turn.tool_calls));
   if (columns_.tool_call_id) ARROW_RETURN_NOT_OK(append_optional(tool_call_id_, turn.tool_call_id));
   if (columns_.name) ARROW_RETURN_NOT_OK(append_optional(name_, turn.name));
+  if (columns_.weight) ARROW_RETURN_NOT_OK(append_optional(weight_, turn.weight));
   return arrow::Status::OK();
 }
 
@@ -58,7 +59,8 @@ arrow::Status StandardBuilder::append(const StandardRow& row) {
   for (const Turn& turn : row.turns) {
     ARROW_RETURN_NOT_OK(
         append_turn({turn.role, turn.content, view(turn.reasoning_content), view(turn.tool_calls),
-                     view(turn.tool_call_id), view(turn.name)}));
+                     view(turn.tool_call_id), view(turn.name),
+                     turn.learned ? std::string_view() : std::string_view("0")}));
   }
   return end_row(view(row.tools));
 }
@@ -79,6 +81,7 @@ arrow::Result<std::shared_ptr<arrow::Array>> StandardBuilder::finish_conversatio
   ARROW_RETURN_NOT_OK(add(columns_.tool_calls, tool_calls_));
   ARROW_RETURN_NOT_OK(add(columns_.tool_call_id, tool_call_id_));
   ARROW_RETURN_NOT_OK(add(columns_.name, name_));
+  ARROW_RETURN_NOT_OK(add(columns_.weight, weight_));
   const auto& list = schema_->field(0)->type();
   auto turn = std::make_shared<arrow::StructArray>(list->field(0)->type(), turns, fields);
   ARROW_ASSIGN_OR_RAISE(auto offsets, row_ends_.Finish());

@@ -15,6 +15,7 @@ namespace lorry::data {
 struct TurnView {
   std::string_view role, content;
   std::string_view reasoning_content, tool_calls, tool_call_id, name;
+  std::string_view weight = {};  ///< "0": not learned
 };
 
 /// Not thread-safe. Turns are appended first, then the row that they are of.
@@ -40,7 +41,7 @@ class StandardBuilder {
   int64_t rows_ = 0;
   arrow::TypedBufferBuilder<int32_t> row_ends_;  ///< offsets of `conversations`
   arrow::StringBuilder text_, role_, content_, reasoning_content_, tool_calls_, tool_call_id_,
-      name_, tools_;
+      name_, weight_, tools_;
 };
 
 }  // namespace lorry::data

@@ -37,6 +37,30 @@ bool is_nothing(const arrow::Array& array, int64_t i) {
   return false;
 }
 
+/// Whether a mark leaves what it marks to be learned: null, true or 1.
+bool says_learned(const arrow::Array& array, int64_t i) {
+  if (is_nothing(array, i)) return true;
+  switch (array.type_id()) {
+    case arrow::Type::BOOL:
+      return static_cast<const arrow::BooleanArray&>(array).Value(i);
+    case arrow::Type::INT64:
+      return static_cast<const arrow::Int64Array&>(array).Value(i) == 1;
+    case arrow::Type::DOUBLE:
+      return static_cast<const arrow::DoubleArray&>(array).Value(i) == 1;
+    default:
+      return false;  // standardize_row looks
+  }
+}
+
+bool all_say_learned(const std::vector<const arrow::Array*>& marks, int64_t i) {
+  return std::all_of(marks.begin(), marks.end(),
+                     [&](const auto* mark) { return says_learned(*mark, i); });
+}
+
+bool is_blank(std::string_view text) {
+  return text.find_first_not_of(" \t\n\v\f\r") == std::string_view::npos;
+}
+
 /// The first of the columns that is not null there.
 std::string_view first_at(const std::vector<StringColumn>& columns, int64_t i) {
   for (const auto& column : columns) {
@@ -157,12 +181,14 @@ std::optional<TurnColumn> TurnColumn::of(const RowRules& rules, const arrow::Arr
       !add("tool_call_id", column.tool_call_ids_) || !add("name", column.names_)) {
     return std::nullopt;
   }
-  for (const char* key : {"tool_calls", "function_call"}) {
+  const auto watch = [&](const char* key, std::vector<const arrow::Array*>& to) {
     for (const int index : type.GetAllFieldIndices(key)) {
       column.fields_.push_back(turns.field(index));
-      column.calls_.push_back(column.fields_.back().get());
+      to.push_back(column.fields_.back().get());
     }
-  }
+  };
+  for (const char* key : {"tool_calls", "function_call"}) watch(key, column.calls_);
+  for (const char* key : mark_keys()) watch(key, column.marks_);
   return column;
 }
 
@@ -183,6 +209,7 @@ bool TurnColumn::read_turn(int64_t i, TurnView& turn) const {
   for (const auto* calls : calls_) {
     if (!is_nothing(*calls, i)) return false;
   }
+  if (!all_say_learned(marks_, i)) return false;
   turn.content = first_at(contents_, i);
   turn.reasoning_content = first_text_at(reasonings_, i);
   turn.tool_call_id = first_text_at(tool_call_ids_, i);
@@ -230,6 +257,12 @@ std::optional<FastRows> FastRows::of(const RowRules& rules, const arrow::RecordB
     if (found == Columns::kSeveral) return std::nullopt;
     if (found == Columns::kOne) rows.others_.push_back(array);
   }
+  for (const auto& name : rules.marks) {
+    const arrow::Array* array = nullptr;
+    const auto found = find_column(batch, name, &array);
+    if (found == Columns::kSeveral) return std::nullopt;
+    if (found == Columns::kOne) rows.marks_.push_back(array);
+  }
   return rows;
 }
 
@@ -240,7 +273,7 @@ bool FastRows::read(int64_t row) {
       continue;
     }
     const auto text = side.text->at(row);
-    if (text.empty() || has_double_brace(text)) return false;
+    if (is_blank(text) || has_double_brace(text)) return false;
     turns_.push_back({.role = side.role, .content = text});
   }
   return true;
@@ -250,7 +283,7 @@ bool FastRows::read_alpaca(int64_t row) {
   std::string_view user = instruction_->at(row);
   const auto input = input_ ? input_->at(row) : std::string_view();
   const auto output = output_->at(row);
-  if (user.empty() || output.empty()) return false;
+  if (user.empty() || is_blank(output)) return false;
   if (!input.empty()) {
     joined_.assign(user).append("\n").append(input);
     user = joined_;
@@ -280,11 +313,16 @@ arrow::Result<bool> FastRows::append(int64_t row, StandardBuilder& builder,
   for (const auto* other : others_) {
     if (!is_nothing(*other, row)) return false;
   }
+  if (!all_say_learned(marks_, row)) return false;
   const bool plain = format_ == RowFormat::kAlpaca ? read_alpaca(row) : read(row);
   if (!plain || !add_system(row)) return false;
   const bool answered = std::any_of(turns_.begin(), turns_.end(),
                                     [](const auto& turn) { return turn.role == "assistant"; });
   if (!answered) return false;
+  const bool silent = std::any_of(turns_.begin(), turns_.end(), [](const auto& turn) {
+    return turn.role == "assistant" && is_blank(turn.content);
+  });
+  if (silent) return false;
   for (auto& turn : turns_) {
     if (turn.content.data() == nullptr) turn.content = "";
     needed.reasoning_content |= turn.reasoning_content.data() != nullptr;

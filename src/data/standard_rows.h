@@ -52,6 +52,7 @@ class TurnColumn {
   std::vector<StringColumn> roles_, contents_;         ///< the first that is not null counts
   std::vector<StringColumn> reasonings_, tool_call_ids_, names_;
   std::vector<const arrow::Array*> calls_;  ///< make a turn unusual where they hold anything
+  std::vector<const arrow::Array*> marks_;  ///< where they hold anything but "learned"
 };
 
 /// The rows of one batch. Not thread-safe; the batch must outlive it.
@@ -78,6 +79,7 @@ class FastRows {
   std::vector<Side> sides_;
   std::optional<StringColumn> text_, instruction_, input_, output_, system_;
   std::vector<const arrow::Array*> others_;  ///< tools, history
+  std::vector<const arrow::Array*> marks_;   ///< label, weight
   std::vector<TurnView> turns_;
   std::string joined_;
 };

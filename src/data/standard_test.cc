@@ -72,6 +72,11 @@ void expect_same(const RowRules& rules, const arrow::RecordBatch& batch) {
   EXPECT_EQ(fast.needed, slow.needed);
   EXPECT_EQ(fast.placeholders, slow.placeholders);
   EXPECT_EQ(fast.filled, slow.filled);
+  ASSERT_EQ(fast.noted.size(), slow.noted.size());
+  for (size_t i = 0; i < fast.noted.size(); ++i) {
+    EXPECT_EQ(fast.noted[i].row, slow.noted[i].row);
+    EXPECT_EQ(fast.noted[i].reason, slow.noted[i].reason);
+  }
   ASSERT_EQ(fast.left_out.size(), slow.left_out.size());
   for (size_t i = 0; i < fast.left_out.size(); ++i) {
     EXPECT_EQ(fast.left_out[i].row, slow.left_out[i].row);
@@ -97,7 +102,7 @@ TEST(StandardizeBatch, MapsRolesOfShareGptWithoutAJsonValue) {
   const auto batch =
       batch_of(turns_schema(strings({"from", "value"}), "conversations"), *parse_json(R"([
       {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
-      {"conversations": [{"from": "System", "value": ""}, {"from": "Bot", "value": null}]}])",
+      {"conversations": [{"from": "System", "value": null}, {"from": "Bot", "value": "c"}]}])",
                                                                                       ""));
   const auto rules = rules_for(*batch);
   EXPECT_EQ(slow_rows(rules, *batch), 0);
@@ -107,7 +112,7 @@ TEST(StandardizeBatch, MapsRolesOfShareGptWithoutAJsonValue) {
             R"({"role":"assistant","content":"b"}]})");
   EXPECT_EQ(dump_json(row_to_json(*done.rows, 1)),
             R"({"conversations":[{"role":"system","content":""},)"
-            R"({"role":"assistant","content":""}]})");
+            R"({"role":"assistant","content":"c"}]})");
 }
 
 TEST(StandardizeBatch, UnusualRowsTakeTheSlowWayAndOthersDoNot) {
@@ -234,7 +239,7 @@ TEST(StandardizeBatch, IsTheSlowWayOnRandomConversations) {
       {"role", "content"},
       {"from", "value"},
       {"role", "content", "from", "value"},
-      {"role", "content", "weight", "name", "tool_call_id"},
+      {"role", "content", "lang", "name", "tool_call_id"},
       {"role", "content", "reasoning_content", "thinking"}};
   for (const auto& keys : shapes) {
     arrow::FieldVector fields;
@@ -243,6 +248,59 @@ TEST(StandardizeBatch, IsTheSlowWayOnRandomConversations) {
       return Json{{"messages", random.turns(keys, nullptr)}};
     });
   }
+}
+
+TEST(StandardizeBatch, IsTheSlowWayWithMarksOfEveryType) {
+  const std::vector<std::pair<std::shared_ptr<arrow::DataType>, std::vector<Json>>> types = {
+      {arrow::boolean(), {true, false}},
+      {arrow::int64(), {0, 1, 2}},
+      {arrow::int32(), {0, 1}},
+      {arrow::float64(), {0.0, 1.0, 0.5}},
+      {arrow::utf8(), {"0", "true", "False", "maybe"}}};
+  for (const auto& [type, values] : types) {
+    auto turn = strings({"role", "content"});
+    turn.push_back(arrow::field("weight", type));
+    turn.push_back(arrow::field("train", arrow::boolean()));
+    const auto schema = arrow::schema({arrow::field("messages", arrow::list(arrow::struct_(turn))),
+                                       arrow::field("label", arrow::boolean())});
+    expect_same_on_random_rows(schema, [&](RandomRows& random) {
+      Json turns = random.turns({"role", "content"}, nullptr);
+      for (auto& each : turns) {
+        if (!each.is_object()) continue;
+        if (random.below(3) == 0) each["weight"] = values[size_t(random.below(int(values.size())))];
+        if (random.below(6) == 0) each["train"] = random.below(2) == 0;
+      }
+      return Json{{"messages", turns}, {"label", random.below(8) != 0}};
+    });
+  }
+}
+
+TEST(StandardizeRow, AMarkedAnswerAndAnEmptyOneAreContext) {
+  const auto batch = batch_of(
+      turns_schema({arrow::field("role", arrow::utf8()), arrow::field("content", arrow::utf8()),
+                    arrow::field("weight", arrow::int64())}),
+      Json::parse(R"([{"messages": [{"role": "user", "content": "q", "weight": 0},
+                                    {"role": "assistant", "content": "bad", "weight": 0},
+                                    {"role": "assistant", "content": " "},
+                                    {"role": "assistant", "content": "good", "weight": 1}]},
+                      {"messages": [{"role": "assistant", "content": "bad", "weight": 0}]},
+                      {"messages": [{"role": "assistant", "content": ""}]},
+                      {"messages": [{"role": "assistant", "content": "a", "weight": 2}]}])"));
+  const auto rules = rules_for(*batch);
+  std::vector<bool> learned;
+  const auto row = *standardize_row(rules, row_to_json(*batch, 0));
+  for (const Turn& turn : row.turns) learned.push_back(turn.learned);
+  EXPECT_EQ(learned, (std::vector<bool>{true, false, false, true}));
+  EXPECT_EQ(row.notes, (std::set<std::string>{"answers marked as not to be learned",
+                                              "empty answers, not learned"}));
+  EXPECT_EQ(standardize_row(rules, row_to_json(*batch, 1))->dropped,
+            "every answer marked as not to be learned");
+  EXPECT_EQ(standardize_row(rules, row_to_json(*batch, 2))->dropped, "empty answer");
+  const auto unclear = standardize_row(rules, row_to_json(*batch, 3));
+  ASSERT_FALSE(unclear.ok());
+  EXPECT_NE(unclear.error().message.find("turn 0: weight: 2 is not understood"), std::string::npos)
+      << unclear.error().message;
+  expect_same(rules, *batch);
 }
 
 TEST(StandardizeBatch, IsTheSlowWayWithCallsSystemAndTools) {

@@ -30,6 +30,7 @@ EncodedExample piece_of(const EncodedExample& example, size_t begin, size_t end)
   piece.input_ids = slice(example.input_ids);
   piece.assistant_masks = slice(example.assistant_masks);
   piece.no_target = example.no_target;
+  piece.trains_end = example.trains_end;
   if (example.offsets.empty()) return piece;
   const size_t from = text_start(example, begin);
   piece.text = example.text.substr(from, text_start(example, end) - from);

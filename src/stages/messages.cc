@@ -14,6 +14,9 @@
 namespace lorry::stages {
 namespace {
 
+/// The key of a stored message by which it is not trained on; no key of a message.
+constexpr char kWeight[] = "weight", kNoWeight[] = "0";
+
 /// A field that is stored as a JSON string; other values are taken as they are.
 Result<Json> stored_json(const Json& value, std::string_view what) {
   if (!value.is_string()) return value;
@@ -25,7 +28,7 @@ Result<Json> stored_json(const Json& value, std::string_view what) {
 Result<Json> message_from(const Json& stored) {
   Json message = Json::object();
   for (const auto& [name, value] : stored.items()) {
-    if (value.is_null()) continue;
+    if (value.is_null() || name == kWeight) continue;
     if (name == "tool_calls") {
       LORRY_ASSIGN(Json calls, stored_json(value, "tool_calls"));
       if (!calls.is_null() && !calls.empty()) message[name] = std::move(calls);
@@ -89,7 +92,7 @@ struct ExampleReader::Turns {
   }
 
   /// Null if something about the row is unusual.
-  Json messages(int64_t row) const {
+  Json messages(int64_t row, std::vector<size_t>& context) const {
     if (list->IsNull(row) || (tools && !tools->IsNull(row))) return nullptr;
     Json all = Json::array();
     const int64_t end = list->value_offset(row) + list->value_length(row);
@@ -100,6 +103,10 @@ struct ExampleReader::Turns {
       for (size_t f = 0; f < fields.size(); ++f) {
         if (fields[f]->IsNull(i)) continue;
         if (names[f] == "tool_calls") return nullptr;
+        if (names[f] == kWeight) {
+          if (fields[f]->GetView(i) == kNoWeight) context.push_back(all.size());
+          continue;
+        }
         role |= names[f] == "role";
         content |= names[f] == "content";
         message.push_back({names[f], std::string(fields[f]->GetView(i))});
@@ -117,7 +124,7 @@ ExampleReader::~ExampleReader() = default;
 
 Result<Example> ExampleReader::at(int64_t row) const {
   Example example;
-  if (turns_) example.messages = turns_->messages(row);
+  if (turns_) example.messages = turns_->messages(row, example.context);
   if (example.messages.is_array()) return example;
   return example_from_row(data::row_to_json(*example_columns(batch_), row));
 }
@@ -129,6 +136,8 @@ Result<Example> example_from_row(const Json& row) {
     example.messages = Json::array();
     for (const auto& stored : *conversations) {
       LORRY_ASSIGN(Json message, message_from(stored));
+      if (stored.value(kWeight, Json()) == kNoWeight)
+        example.context.push_back(example.messages.size());
       example.messages.push_back(std::move(message));
     }
     if (const auto tools = row.find("tools"); tools != row.end()) {
@@ -147,7 +156,8 @@ Result<Example> example_from_row(const Json& row) {
 
 Result<chat::EncodedExample> encode(const chat::Chat& chat, const Example& example,
                                     const chat::ExampleOptions& options) {
-  if (!example.is_text) return chat.encode_example(example.messages, example.tools, options);
+  if (!example.is_text)
+    return chat.encode_example(example.messages, example.tools, options, example.context);
   return chat.encode_text(example.text, options.with_offsets);
 }
 
@@ -161,6 +171,8 @@ std::string why_no_target(const chat::EncodedExample& example) {
       return "the assistant says nothing";
     case chat::NoTarget::kNotShown:
       return "the chat template does not show what the assistant says";
+    case chat::NoTarget::kContext:
+      return "every answer is marked as not to be learned";
     case chat::NoTarget::kNoText:
       return "no text";
   }

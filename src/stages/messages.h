@@ -7,6 +7,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "base/json.h"
 #include "base/result.h"
@@ -17,15 +18,17 @@ namespace lorry::stages {
 
 /// What there is to encode: a conversation, or text on its own.
 struct Example {
-  Json messages;  ///< array of {role, content, ...}; null for plain text
-  Json tools;     ///< array or null
+  Json messages;                ///< array of {role, content, ...}; null for plain text
+  Json tools;                   ///< array or null
+  std::vector<size_t> context;  ///< assistant messages that are not trained on
   std::string text;
   bool is_text = false;
 };
 
 /// From a row as data::row_to_json gives it: columns `conversations` (and `tools`, a JSON string)
 /// or `text`. Absent fields (null) leave the message; `tool_calls`, stored as a JSON string, is
-/// parsed; a null `content` stays null where there are tool calls.
+/// parsed; a null `content` stays null where there are tool calls. `weight` "0" puts a message into
+/// `context`.
 Result<Example> example_from_row(const Json& row);
 
 /// The rows of a batch as example_from_row gives them; those that are nothing but strings, which

@@ -21,12 +21,13 @@ namespace lorry::stages {
 namespace {
 
 /// Raised when the same inputs come to give other bytes.
-constexpr int kFormat = 3;
+constexpr int kFormat = 5;
 /// Bytes of ids and masks for a byte of text: at most 5 a token, seldom fewer than 2 bytes a token.
 constexpr int kGrowth = 3;
 /// In the ledger: what became of rows that are longer than --max-length.
 constexpr char kTooLong[] = "longer than --max-length", kCut[] = "cut at --max-length",
                kSplit[] = "split at --max-length";
+constexpr char kNoEnd[] = "no end token is trained on";
 
 /// Encoded rows into one record batch.
 class TokenBatch {
@@ -166,6 +167,7 @@ class Pretokenization {
   void append(chat::EncodedExample example, Ledger::Named row, TokenBatch& batch,
               Piece& piece) const {
     const auto tokens = int64_t(example.input_ids.size());
+    const bool trains_end = example.trains_end;
     const auto fitted = fit(std::move(example), options_.length, piece.counts.excess);
     if (options_.length.is_set() && tokens > options_.length.max_length) {
       Ledger::Named named = row;
@@ -179,6 +181,10 @@ class Pretokenization {
       teaches |= piece.counts.count(part);
       batch.append(part);
       if (options_.with_text) batch.append_text(part.text);
+    }
+    if (teaches && !trains_end) {
+      ++piece.counts.rows_without_end;
+      piece.notes.note(kNoEnd, row);
     }
     if (!teaches)
       piece.notes.note("nothing to train on: " + why_no_target(fitted.front()), std::move(row));

@@ -363,6 +363,16 @@ TEST(ExampleReader, GivesWhatTheRowGives) {
   }
 }
 
+TEST(ExampleFromRow, AWeightOfZeroMakesAMessageContext) {
+  const Json turns =
+      Json::array({{{"role", "user"}, {"content", "q"}, {"weight", nullptr}},
+                   {{"role", "assistant"}, {"content", "bad"}, {"weight", "0"}},
+                   {{"role", "assistant"}, {"content", "good"}, {"weight", nullptr}}});
+  const auto example = *example_from_row({{"conversations", turns}});
+  EXPECT_EQ(example.context, std::vector<size_t>{1});
+  for (const Json& message : example.messages) EXPECT_FALSE(message.contains("weight"));
+}
+
 TEST(ExampleFromRow, PlainTextIsNoConversation) {
   const auto example = example_from_row(*parse_json(R"({"text": "abc"})", "row"));
   ASSERT_TRUE(example.ok());

@@ -138,6 +138,8 @@ std::string describe(const StandardizeReport& report) {
                                  format_count(report.rows_in), report.format);
   for (const auto& [reason, rows] : report.dropped)
     text += fmt::format("; {} dropped: {}", format_count(rows), reason);
+  for (const auto& [note, rows] : report.noted)
+    text += fmt::format("; {} kept with {}", format_count(rows), note);
   if (!report.complete) text += "; " + describe_missing(report.missing, report.shards);
   if (report.up_to_date) text += ", nothing to do";
   return text;
@@ -173,6 +175,7 @@ std::string describe(const PretokenizeReport& report) {
   if (counts.rows_without_target > 0)
     text +=
         fmt::format("; {} nothing to learn", rows_that(counts.rows_without_target, "has", "have"));
+  if (counts.rows_without_end > 0) text += "; " + describe_no_end(counts);
   if (counts.longer_than_4096() > 0)
     text += fmt::format("; {} longer than 4,096 tokens, the longest {}",
                         rows_that(counts.longer_than_4096(), "is", "are"),

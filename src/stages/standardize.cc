@@ -120,6 +120,8 @@ class Standardization {
     report_.shards = info->value("count", int64_t(-1)) + 1;
     report_.format = info->value("format", "");
     report_.dropped = info->value("dropped", std::map<std::string, int64_t>());
+    report_.noted =
+        info->value("ledger", Json::object()).value("noted", std::map<std::string, int64_t>());
     report_.digest = digest_of_info(*info);
     report_.complete = report_.up_to_date = true;
     return true;
@@ -193,6 +195,8 @@ class Standardization {
           LORRY_TRY(work.refuse(ledger, std::move(named)));
         }
       }
+      for (const auto& row : done.noted)
+        ledger.note(row.reason, {from, piece.first_row + row.row, ""});
       rows_done_ += piece.rows;
       if (options_.progress) options_.progress(rows_done_, rows_total_);
       LORRY_TRY(writer->write(*done.rows));
@@ -235,6 +239,7 @@ class Standardization {
       report_.rows_in = work.ledger().read();
       report_.rows = work.ledger().kept();
       report_.dropped = work.ledger().summary()["dropped"].get<std::map<std::string, int64_t>>();
+      report_.noted = work.ledger().summary()["noted"].get<std::map<std::string, int64_t>>();
       report_.missing = int64_t(missing.size());
       const bool others_are_at_it = options_.wait && options_.world_size > 1;
       if (!missing.empty() && !others_are_at_it) return {};

@@ -38,6 +38,7 @@ struct StandardizeReport {
   bool complete = false;                   ///< every shard is there, and info.json
   std::string format;                      ///< what the rows were understood as
   std::map<std::string, int64_t> dropped;  ///< reason -> rows
+  std::map<std::string, int64_t> noted;    ///< of rows that were kept
   bool up_to_date = false;
   double seconds = 0;
   std::string digest;          ///< digest_of_info of the output

@@ -91,6 +91,7 @@ void TokenCounts::add(const TokenCounts& other) {
   tokens += other.tokens;
   target_tokens += other.target_tokens;
   rows_without_target += other.rows_without_target;
+  rows_without_end += other.rows_without_end;
   longest = std::max(longest, other.longest);
   for (size_t i = 0; i < std::size(kLengths); ++i) longer[i] += other.longer[i];
   lengths.add(other.lengths);
@@ -106,6 +107,7 @@ Json TokenCounts::to_json() const {
                {"tokens", tokens},
                {"target_tokens", target_tokens},
                {"rows_without_target", rows_without_target},
+               {"rows_without_end", rows_without_end},
                {"longest", longest},
                {"rows_longer_than", std::move(by_length)}};
   if (has_lengths()) {
@@ -126,6 +128,7 @@ TokenCounts TokenCounts::from_json(const Json& json) {
   counts.tokens = number("tokens");
   counts.target_tokens = number("target_tokens");
   counts.rows_without_target = number("rows_without_target");
+  counts.rows_without_end = number("rows_without_end");
   counts.longest = number("longest");
   const Json by_length = json.value("rows_longer_than", Json::object());
   for (size_t i = 0; i < std::size(kLengths); ++i) {
@@ -159,6 +162,15 @@ std::string describe_cut(const TokenCounts& counts, int64_t max_length) {
       "at the end; lorry pretokenize --max-length {} --excess-length drop or split does otherwise",
       rows_longer_than(counts, max_length), format_count(counts.rows), format_count(max_length),
       format_count(counts.longest), max_length);
+}
+
+std::string describe_no_end(const TokenCounts& counts) {
+  if (counts.rows_without_end == 0) return "";
+  const bool one = counts.rows_without_end == 1;
+  return fmt::format(
+      "{} row{} on no end token: the model will not learn to stop; take a chat template that "
+      "writes the model's end token after each answer (lorry import-model --chat-template FILE)",
+      format_count(counts.rows_without_end), one ? " trains" : "s train");
 }
 
 std::string describe_lengths(const TokenCounts& counts) {

@@ -39,6 +39,7 @@ struct TokenCounts {
   int64_t rows = 0, tokens = 0;
   int64_t target_tokens = 0;        ///< whose mask is 1
   int64_t rows_without_target = 0;  ///< written, with nothing to train on
+  int64_t rows_without_end = 0;     ///< that train on something, but on no end token
   int64_t longest = 0;
   int64_t longer[std::size(kLengths)] = {};
   LengthHistogram lengths;
@@ -59,6 +60,9 @@ struct TokenCounts {
 /// For people, before the hours of training: how many rows a --max-length of training will cut, and
 /// what else could be done. Empty if none.
 std::string describe_cut(const TokenCounts& counts, int64_t max_length);
+
+/// For people: that rows train on no end token, and what to do. Empty if all do.
+std::string describe_no_end(const TokenCounts& counts);
 
 /// A few lines for people: quantiles, and a bar for each power of two. Empty without lengths.
 std::string describe_lengths(const TokenCounts& counts);

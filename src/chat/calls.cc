@@ -1,0 +1,120 @@
+#include "chat/calls.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <vector>
+
+#include "base/result.h"
+#include "jinja/interp.h"
+
+namespace lorry::chat {
+
+std::string python_json(const Json& value) {
+  std::string out;
+  jinja::append_json(jinja::from_json(value), {}, 0, out);
+  return out;
+}
+
+bool has_calls(const Json& message) {
+  const auto calls = message.find("tool_calls");
+  return calls != message.end() && calls->is_array() && !calls->empty();
+}
+
+Json& function_of(Json& call) {
+  const auto function = call.find("function");
+  return function != call.end() && function->is_object() ? *function : call;
+}
+
+void fold_calls(Json& message) {
+  std::string text = message.contains("content") && message["content"].is_string()
+                         ? message["content"].get<std::string>()
+                         : std::string();
+  for (Json& call : message["tool_calls"]) {
+    if (!call.is_object()) continue;
+    Json& function = function_of(call);
+    Json arguments = function.value("arguments", Json::object());
+    if (arguments.is_string()) {
+      auto parsed = parse_json(arguments.get_ref<const std::string&>(), "arguments");
+      if (parsed.ok()) arguments = std::move(*parsed);
+    }
+    if (!text.empty()) text += '\n';
+    text += python_json(Json{{"name", function.value("name", Json())}, {"arguments", arguments}});
+  }
+  message["content"] = std::move(text);
+  message.erase("tool_calls");
+}
+
+namespace {
+
+void collect_texts(const Json& value, std::vector<std::string>& texts) {
+  if (value.is_string()) {
+    if (!value.get_ref<const std::string&>().empty()) texts.push_back(value.get<std::string>());
+  } else if (value.is_structured()) {
+    for (const Json& inner : value) collect_texts(inner, texts);
+  }
+}
+
+// Whether the text has it as it is, or as it stands in JSON.
+bool shows(std::string_view text, const std::string& words) {
+  if (text.find(words) != text.npos) return true;
+  const std::string quoted = python_json(words);
+  return text.find(std::string_view(quoted).substr(1, quoted.size() - 2)) != text.npos;
+}
+
+bool shows_arguments(std::string_view text, const Json& function) {
+  Json arguments = function.value("arguments", Json());
+  if (arguments.is_string()) {
+    auto parsed = parse_json(arguments.get_ref<const std::string&>(), "arguments");
+    if (parsed.ok()) arguments = std::move(*parsed);
+  }
+  std::vector<std::string> texts;
+  collect_texts(arguments, texts);
+  return texts.empty() || std::any_of(texts.begin(), texts.end(),
+                                      [&](const std::string& words) { return shows(text, words); });
+}
+
+// What of the text follows the words of a message; all of it if they are not found.
+std::string_view after_words(const Json& message, std::string_view text) {
+  const auto content = message.find("content");
+  if (content == message.end() || !content->is_string()) return text;
+  std::string_view words = content->get_ref<const std::string&>();
+  const size_t first = words.find_first_not_of(" \t\n\v\f\r");
+  if (first == words.npos) return text;
+  words = words.substr(first, words.find_last_not_of(" \t\n\v\f\r") + 1 - first);
+  const size_t at = text.find(words);
+  return at == text.npos ? text : text.substr(at + words.size());
+}
+
+// What follows the call's name; nullopt if the text does not show the call.
+std::optional<std::string_view> after_call(const Json& call, std::string_view text) {
+  if (!call.is_object()) return text;
+  Json copy = call;
+  const Json& function = function_of(copy);
+  const auto name = function.find("name");
+  if (name == function.end() || !name->is_string()) return text;
+  const auto& words = name->get_ref<const std::string&>();
+  const size_t at = text.find(words);
+  if (at == text.npos || !shows_arguments(text, function)) return std::nullopt;
+  return text.substr(at + words.size());
+}
+
+}  // namespace
+
+bool loses_calls(const Json& messages, std::string_view text) {
+  if (std::none_of(messages.begin(), messages.end(), has_calls)) return false;
+  for (const Json& message : messages) {
+    if (!has_calls(message)) {
+      text = after_words(message, text);
+      continue;
+    }
+    for (const Json& call : message["tool_calls"]) {
+      const auto rest = after_call(call, text);
+      if (!rest) return true;
+      text = *rest;
+    }
+  }
+  return false;
+}
+
+}  // namespace lorry::chat

@@ -1,0 +1,28 @@
+// The tool calls of messages: whether a text shows them, and how they are written into the content.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "base/json.h"
+
+namespace lorry::chat {
+
+/// Whether a message has a list of tool calls with something in it.
+bool has_calls(const Json& message);
+
+/// What holds a call's name and arguments: its "function", or the call itself.
+Json& function_of(Json& call);
+
+/// json.dumps(value, ensure_ascii=False): what Python writes where arguments are a string.
+std::string python_json(const Json& value);
+
+/// Whether a call of the messages is missing in the text that a template made of them: its name, or
+/// all of the texts among its arguments, do not stand after the words before it. Costs a search of
+/// the text where messages have calls, and nothing where none has.
+bool loses_calls(const Json& messages, std::string_view text);
+
+/// Calls as lines of JSON behind the content, for templates that do not show them.
+void fold_calls(Json& message);
+
+}  // namespace lorry::chat
