@@ -47,7 +47,8 @@ target_include_directories(wheel_curl PRIVATE ${PROJECT_SOURCE_DIR}/src)
 target_link_libraries(wheel_curl PRIVATE lorry::curl)
 
 lorry_wheel_objects(objects lorry lorry_base lorry_net lorry_store lorry_hub lorry_data
-  lorry_jinja lorry_tokenizer lorry_chat lorry_engine_loader lorry_sources lorry_stages lorry_inspect
+  lorry_jinja lorry_tokenizer lorry_chat lorry_engine_loader lorry_train_options lorry_sources lorry_stages
+  lorry_inspect
   wheel_compat wheel_curl)
 add_executable(wheel_program ${GLIBC}/Scrt1.o ${GCC_crtbeginS.o} ${objects})
 set_target_properties(wheel_program PROPERTIES OUTPUT_NAME lorry ENABLE_EXPORTS ON)
