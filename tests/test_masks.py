@@ -17,6 +17,7 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 transformers = pytest.importorskip("transformers")
 import tokenizers  # noqa: E402
+from test_chat import masked_runs  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROBE = pathlib.Path(os.environ.get("LORRY_BUILD", ROOT / "build/release")) / "lorry_chat_probe"
@@ -74,17 +75,6 @@ def conversation(*answers):
     return messages
 
 
-def runs(tokenizer, example):
-    out, current = [], []
-    for token, on in zip(example["ids"] + [0], example["mask"] + [0]):
-        if on:
-            current.append(token)
-        elif current:
-            out.append(tokenizer.decode(current, skip_special_tokens=False))
-            current = []
-    return out
-
-
 HEADERS = {
     "chatml": "<|im_start|>{{ m.role }}\n",
     "role and a space": "{{ m.role }}: ",
@@ -139,6 +129,6 @@ def test_the_answer_and_its_end_are_trained_on_and_no_header(encode, reference, 
         assert got["ids"] == list(want["input_ids"])
         want = {"ids": got["ids"], "mask": list(want["assistant_masks"])}
         # A token that holds the end of `</turn>` and the beginning of the next header is a header's.
-        right = [run.removesuffix("><") if "</turn>" in end else run for run in runs(reference, want)]
-        assert runs(reference, got) == right, (template, got["text"])
+        right = [run.removesuffix("><") if "</turn>" in end else run for run in masked_runs(reference, want)]
+        assert masked_runs(reference, got) == right, (template, got["text"])
         assert got["trains_end"] == ("im_end" in end or "</s>" in end)

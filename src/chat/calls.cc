@@ -9,43 +9,15 @@
 #include "jinja/interp.h"
 
 namespace lorry::chat {
-
-std::string python_json(const Json& value) {
-  std::string out;
-  jinja::append_json(jinja::from_json(value), {}, 0, out);
-  return out;
-}
-
-bool has_calls(const Json& message) {
-  const auto calls = message.find("tool_calls");
-  return calls != message.end() && calls->is_array() && !calls->empty();
-}
-
-Json& function_of(Json& call) {
-  const auto function = call.find("function");
-  return function != call.end() && function->is_object() ? *function : call;
-}
-
-void fold_calls(Json& message) {
-  std::string text = message.contains("content") && message["content"].is_string()
-                         ? message["content"].get<std::string>()
-                         : std::string();
-  for (Json& call : message["tool_calls"]) {
-    if (!call.is_object()) continue;
-    Json& function = function_of(call);
-    Json arguments = function.value("arguments", Json::object());
-    if (arguments.is_string()) {
-      auto parsed = parse_json(arguments.get_ref<const std::string&>(), "arguments");
-      if (parsed.ok()) arguments = std::move(*parsed);
-    }
-    if (!text.empty()) text += '\n';
-    text += python_json(Json{{"name", function.value("name", Json())}, {"arguments", arguments}});
-  }
-  message["content"] = std::move(text);
-  message.erase("tool_calls");
-}
-
 namespace {
+
+/// The arguments of a function, null if it has none. Text that is JSON is parsed.
+Json arguments_of(const Json& function) {
+  Json arguments = function.value("arguments", Json());
+  if (!arguments.is_string()) return arguments;
+  auto parsed = parse_json(arguments.get_ref<const std::string&>(), "arguments");
+  return parsed.ok() ? std::move(*parsed) : arguments;
+}
 
 void collect_texts(const Json& value, std::vector<std::string>& texts) {
   if (value.is_string()) {
@@ -55,7 +27,7 @@ void collect_texts(const Json& value, std::vector<std::string>& texts) {
   }
 }
 
-// Whether the text has it as it is, or as it stands in JSON.
+// Whether the text holds the words, plain or escaped as in a JSON string.
 bool shows(std::string_view text, const std::string& words) {
   if (text.find(words) != text.npos) return true;
   const std::string quoted = python_json(words);
@@ -63,13 +35,8 @@ bool shows(std::string_view text, const std::string& words) {
 }
 
 bool shows_arguments(std::string_view text, const Json& function) {
-  Json arguments = function.value("arguments", Json());
-  if (arguments.is_string()) {
-    auto parsed = parse_json(arguments.get_ref<const std::string&>(), "arguments");
-    if (parsed.ok()) arguments = std::move(*parsed);
-  }
   std::vector<std::string> texts;
-  collect_texts(arguments, texts);
+  collect_texts(arguments_of(function), texts);
   return texts.empty() || std::any_of(texts.begin(), texts.end(),
                                       [&](const std::string& words) { return shows(text, words); });
 }
@@ -100,6 +67,37 @@ std::optional<std::string_view> after_call(const Json& call, std::string_view te
 }
 
 }  // namespace
+
+std::string python_json(const Json& value) {
+  std::string out;
+  jinja::append_json(jinja::from_json(value), {}, 0, out);
+  return out;
+}
+
+bool has_calls(const Json& message) {
+  const auto calls = message.find("tool_calls");
+  return calls != message.end() && calls->is_array() && !calls->empty();
+}
+
+Json& function_of(Json& call) {
+  const auto function = call.find("function");
+  return function != call.end() && function->is_object() ? *function : call;
+}
+
+void fold_calls(Json& message) {
+  std::string text = message.contains("content") && message["content"].is_string()
+                         ? message["content"].get<std::string>()
+                         : std::string();
+  for (Json& call : message["tool_calls"]) {
+    if (!call.is_object()) continue;
+    Json& function = function_of(call);
+    const Json arguments = function.contains("arguments") ? arguments_of(function) : Json::object();
+    if (!text.empty()) text += '\n';
+    text += python_json(Json{{"name", function.value("name", Json())}, {"arguments", arguments}});
+  }
+  message["content"] = std::move(text);
+  message.erase("tool_calls");
+}
 
 bool loses_calls(const Json& messages, std::string_view text) {
   if (std::none_of(messages.begin(), messages.end(), has_calls)) return false;

@@ -22,7 +22,7 @@ std::string python_json(const Json& value);
 /// the text where messages have calls, and nothing where none has.
 bool loses_calls(const Json& messages, std::string_view text);
 
-/// Calls as lines of JSON behind the content, for templates that do not show them.
+/// Appends the calls to the content, a line of JSON each, for templates that do not show them.
 void fold_calls(Json& message);
 
 }  // namespace lorry::chat

@@ -213,10 +213,9 @@ bool has_no_words(const Json& message) {
 }
 
 void adapt_calls(Json& message, const ChatCapabilities& capabilities) {
-  const auto calls = message.find("tool_calls");
-  if (calls == message.end() || !calls->is_array() || calls->empty()) return;
+  if (!has_calls(message)) return;
   if (!capabilities.renders_tool_calls) return fold_calls(message);
-  for (Json& call : *calls) adapt_arguments(call, capabilities);
+  for (Json& call : message["tool_calls"]) adapt_arguments(call, capabilities);
   if (!has_no_words(message)) return;
   // A template may look for calls only where the content is null or missing, not where it is "".
   using NoContent = ChatCapabilities::NoContent;

@@ -84,7 +84,7 @@ class Chat {
                                              const Json& extra) const;
 
   /// Ids and mask of a whole conversation (training), adapted where the template fails. The mask
-  /// follows the messages' structure: each assistant message from behind its header (the generation
+  /// follows the messages' structure: each assistant message after its header (the generation
   /// prompt; without one, all that the template writes before the words) up to and with its
   /// end-of-turn token. The token that holds the answer's first character is trained on.
   /// `context`: assistant messages (places in `messages`) that are not trained on.

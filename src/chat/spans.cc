@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "chat/calls.h"
 #include "chat/regions.h"
 #include "chat/turn_finder.h"
 
@@ -24,11 +25,6 @@ std::string role_of(const Json& message) {
   const auto role = message.find("role");
   if (role == message.end() || !role->is_string()) return "?";
   return role->get_ref<const std::string&>();
-}
-
-bool has_calls(const Json& message) {
-  const auto it = message.find("tool_calls");
-  return it != message.end() && it->is_array() && !it->empty();
 }
 
 class SpanFinder {

@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "chat/calls.h"
+
 namespace lorry::chat {
 
 namespace {
@@ -38,11 +40,6 @@ std::string_view content_of(const Json& message) {
   const auto it = message.find("content");
   if (it == message.end() || !it->is_string()) return {};
   return it->get_ref<const std::string&>();
-}
-
-bool has_calls(const Json& message) {
-  const auto it = message.find("tool_calls");
-  return it != message.end() && it->is_array() && !it->empty();
 }
 
 }  // namespace
@@ -308,7 +305,7 @@ bool TurnFinder::opens(int32_t id) const {
 }
 
 // The end of a turn whose words end at `said`: behind the end-of-turn token, if only blanks lie
-// between. What begins at `limit` or behind it is another's header, but for EOS.
+// between. What begins at or after `limit` is another's header, but for EOS.
 size_t TurnFinder::end_behind(size_t i, size_t start, size_t said, size_t limit) const {
   const std::string_view all(text_);
   std::vector<size_t> run;

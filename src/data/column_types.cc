@@ -14,8 +14,7 @@ namespace {
 
 using Type = std::shared_ptr<arrow::DataType>;
 
-// ---- types of files as types of shards
-// -----------------------------------------------------------
+// ---- types of files as types of shards ----
 
 Result<Type> shard_type(const Type& type, const std::string& name);
 
@@ -104,8 +103,7 @@ Result<Type> shard_type(const Type& type, const std::string& name) {
   }
 }
 
-// ---- one type for two
-// ----------------------------------------------------------------------------
+// ---- one type for two ----
 
 Result<Type> merge_types(const Type& first, const Type& second, const std::string& name);
 

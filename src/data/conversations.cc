@@ -186,10 +186,6 @@ constexpr const char* kMarkKeys[] = {"weight",       "loss_weight",    "loss_sca
 /// Axolotl's keys for parts of a turn.
 bool is_detail(std::string_view key) { return key.ends_with("_detail"); }
 
-bool is_blank(std::string_view text) {
-  return text.find_first_not_of(" \t\n\v\f\r") == std::string_view::npos;
-}
-
 bool is_answer(const Turn& turn) { return turn.role == "assistant"; }
 
 bool says_nothing(const Turn& turn) {
@@ -610,6 +606,10 @@ class RowStandardizer {
 std::string_view turn_role(std::string_view name) {
   const auto role = role_of(std::string(name));
   return !role || *role == Role::kCall ? std::string_view() : role_name(*role);
+}
+
+bool is_blank(std::string_view text) {
+  return text.find_first_not_of(" \t\n\v\f\r") == std::string_view::npos;
 }
 
 bool is_mark(std::string_view key) {

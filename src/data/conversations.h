@@ -2,6 +2,8 @@
 #pragma once
 
 #include <arrow/type_fwd.h>
+#include <algorithm>
+#include <array>
 
 #include <memory>
 #include <optional>
@@ -38,6 +40,17 @@ struct RowRules {
   std::vector<std::vector<std::string>> other_formats;
   /// Columns by which a row says whether it is to be learned: `label`, `weight`.
   std::vector<std::string> marks;
+  /// All of the columns that have a part in a row, unfilled ones as "".
+  std::array<const std::string*, 10> parts() const {
+    return {&conversation, &instruction, &input, &output, &history,
+            &prompt,       &completion,  &text,  &system, &tools};
+  }
+  /// Whether one of them is `column`.
+  bool uses(const std::string& column) const {
+    const auto all = parts();
+    return std::any_of(all.begin(), all.end(), [&](const auto* part) { return *part == column; });
+  }
+
   /// Nulls inside tool calls and tools are absent keys (columns of structs have no other way).
   bool nulls_are_absent = false;
   NamedValues placeholders;
@@ -85,6 +98,9 @@ struct StandardRow {
 bool is_mark(std::string_view key);
 /// The keys for which is_mark holds.
 std::span<const char* const> mark_keys();
+
+/// Whether a text is white space, or nothing: such an answer is none.
+bool is_blank(std::string_view text);
 
 /// What a mark says: false for 0 and false, true for 1 and true, as a value or as text. Nullopt if
 /// it is anything else.

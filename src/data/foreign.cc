@@ -57,8 +57,7 @@ std::optional<std::string> foreign_layout(const std::vector<std::string>& names)
   });
   if (is_hub_cache && any_part(names, "blobs")) {
     return "a cache of the Hugging Face Hub, which may hold several revisions; name the directory "
-           "of "
-           "one, below snapshots/";
+           "of one, below snapshots/";
   }
   return std::nullopt;
 }

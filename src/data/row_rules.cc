@@ -198,18 +198,10 @@ class Finder {
     return {};
   }
 
-  bool is_used(const std::string& column) const {
-    const std::string* parts[] = {&rules_.conversation, &rules_.instruction, &rules_.input,
-                                  &rules_.output,       &rules_.history,     &rules_.prompt,
-                                  &rules_.completion,   &rules_.text,        &rules_.system};
-    return std::any_of(std::begin(parts), std::end(parts),
-                       [&](const auto* part) { return *part == column; });
-  }
-
   void find_other_formats() {
     const auto add = [this](std::vector<std::string> columns) {
       const bool whole = std::all_of(columns.begin(), columns.end(), [this](const auto& column) {
-        return has(column) && !is_used(column);
+        return has(column) && !rules_.uses(column);
       });
       if (whole) rules_.other_formats.push_back(std::move(columns));
     };
@@ -281,22 +273,13 @@ std::vector<std::string> turn_keys(const arrow::Field& field, const std::vector<
 std::vector<std::string> unused_columns(const arrow::Schema& schema,
                                         const std::vector<Json>& sample, const RowRules& rules) {
   const bool is_text = rules.format == RowFormat::kText;
-  const std::string* parts[] = {&rules.conversation,
-                                &rules.instruction,
-                                &rules.input,
-                                &rules.output,
-                                &rules.history,
-                                &rules.prompt,
-                                &rules.completion,
-                                &rules.text,
-                                is_text ? nullptr : &rules.system,
-                                is_text ? nullptr : &rules.tools};
   std::vector<std::string> unused;
   for (const auto& field : schema.fields()) {
     if (std::find(rules.marks.begin(), rules.marks.end(), field->name()) != rules.marks.end())
       continue;
-    const bool used = std::any_of(std::begin(parts), std::end(parts),
-                                  [&](const auto* part) { return part && *part == field->name(); });
+    const bool left_out_of_text = is_text && field->name() != rules.text &&
+                                  (field->name() == rules.system || field->name() == rules.tools);
+    const bool used = rules.uses(field->name()) && !left_out_of_text;
     if (!used) unused.push_back(field->name());
     if (!used || field->name() == rules.tools || field->name() == rules.history) continue;
     for (const auto& key : turn_keys(*field, sample)) {

@@ -26,9 +26,6 @@ constexpr std::pair<const char*, bool OptionalColumns::*> kOptional[] = {
 /// The columns that the rules name: a JSON value of the others would be made in vain.
 arrow::Result<std::shared_ptr<arrow::RecordBatch>> needed_columns(const RowRules& rules,
                                                                   const arrow::RecordBatch& batch) {
-  const std::string* parts[] = {
-      &rules.conversation, &rules.instruction, &rules.input, &rules.output, &rules.history,
-      &rules.prompt,       &rules.completion,  &rules.text,  &rules.system, &rules.tools};
   const auto is_of_other_format = [&](const std::string& name) {
     return std::any_of(rules.other_formats.begin(), rules.other_formats.end(),
                        [&](const auto& columns) {
@@ -38,9 +35,7 @@ arrow::Result<std::shared_ptr<arrow::RecordBatch>> needed_columns(const RowRules
   std::vector<int> keep;
   for (int i = 0; i < batch.num_columns(); ++i) {
     const auto& name = batch.column_name(i);
-    const bool is_part = std::any_of(std::begin(parts), std::end(parts),
-                                     [&](const auto* part) { return *part == name; });
-    if (is_part || is_of_other_format(name) ||
+    if (rules.uses(name) || is_of_other_format(name) ||
         std::find(rules.marks.begin(), rules.marks.end(), name) != rules.marks.end()) {
       keep.push_back(i);
     }

@@ -57,10 +57,6 @@ bool all_say_learned(const std::vector<const arrow::Array*>& marks, int64_t i) {
                      [&](const auto* mark) { return says_learned(*mark, i); });
 }
 
-bool is_blank(std::string_view text) {
-  return text.find_first_not_of(" \t\n\v\f\r") == std::string_view::npos;
-}
-
 /// The first of the columns that is not null there.
 std::string_view first_at(const std::vector<StringColumn>& columns, int64_t i) {
   for (const auto& column : columns) {

@@ -16,9 +16,10 @@ namespace {
 constexpr int64_t kVocab = 64;
 
 /// After token t comes t + 1; counts what it was given.
-class CountingModel final : public StepModel {
+class CountingModel : public StepModel {
  public:
-  CountingModel(int64_t capacity, std::vector<size_t>* batch_sizes)
+  /// Sizes of the steps go to `batch_sizes`, if it is not null.
+  explicit CountingModel(int64_t capacity = 1000, std::vector<size_t>* batch_sizes = nullptr)
       : capacity_(capacity), free_(capacity), batch_sizes_(batch_sizes) {}
   int64_t capacity_tokens() const override { return capacity_; }
   int64_t step_tokens() const override { return 512; }
@@ -36,7 +37,7 @@ class CountingModel final : public StepModel {
     sequence = {};
   }
   at::Tensor step(std::span<const SequenceStep> steps) override {
-    batch_sizes_->push_back(steps.size());
+    if (batch_sizes_) batch_sizes_->push_back(steps.size());
     std::vector<at::Tensor> logits;
     for (const SequenceStep& step : steps) {
       EXPECT_FALSE(step.tokens.empty());
@@ -201,26 +202,16 @@ TEST(Scheduler, TheSameSeedGivesTheSameTokens) {
 
 /// Counting, and notes which adapter each sequence, known by its first token, was stepped with.
 /// Fails whenever a step holds the token 13, as an embedding without a row for it does.
-class FailingModel final : public StepModel {
+class FailingModel final : public CountingModel {
  public:
-  int64_t capacity_tokens() const override { return counting_.capacity_tokens(); }
-  int64_t step_tokens() const override { return counting_.step_tokens(); }
-  bool reserve(KvCache::Sequence& sequence, int64_t tokens) override {
-    return counting_.reserve(sequence, tokens);
-  }
-  void release(KvCache::Sequence& sequence) override { counting_.release(sequence); }
   at::Tensor step(std::span<const SequenceStep> steps) override {
     for (const SequenceStep& step : steps) {
       if (std::count(step.tokens.begin(), step.tokens.end(), 13) > 0) {
         throw std::runtime_error("index out of range");
       }
     }
-    return counting_.step(steps);
+    return CountingModel::step(steps);
   }
-
- private:
-  std::vector<size_t> batch_sizes_;
-  CountingModel counting_{1000, &batch_sizes_};
 };
 
 TEST(Scheduler, ASequenceThatFailsTheModelEndsAlone) {
@@ -240,29 +231,21 @@ TEST(Scheduler, ASequenceThatFailsTheModelEndsAlone) {
 }
 
 /// Notes what each step brings: tokens in the cache, new ones, and those known in all.
-class LengthNotingModel final : public StepModel {
+class LengthNotingModel final : public CountingModel {
  public:
   using Step = std::array<int64_t, 3>;
-  explicit LengthNotingModel(std::vector<Step>* seen)
-      : counting_(1000, &batch_sizes_), seen_(seen) {}
-  int64_t capacity_tokens() const override { return counting_.capacity_tokens(); }
+  explicit LengthNotingModel(std::vector<Step>* seen) : seen_(seen) {}
   int64_t step_tokens() const override { return 3; }
   int64_t keys_change_after() const override { return 6; }
-  bool reserve(KvCache::Sequence& sequence, int64_t tokens) override {
-    return counting_.reserve(sequence, tokens);
-  }
-  void release(KvCache::Sequence& sequence) override { counting_.release(sequence); }
   at::Tensor step(std::span<const SequenceStep> steps) override {
     for (const SequenceStep& step : steps) {
       seen_->push_back(
           {step.cache->length, static_cast<int64_t>(step.tokens.size()), step.known_tokens});
     }
-    return counting_.step(steps);
+    return CountingModel::step(steps);
   }
 
  private:
-  std::vector<size_t> batch_sizes_;
-  CountingModel counting_;
   std::vector<Step>* seen_;
 };
 
@@ -282,27 +265,19 @@ TEST(Scheduler, ASequenceWhoseKeysChangeWithItsLengthIsComputedAnew) {
   EXPECT_EQ(seen, expected);
 }
 
-class AdapterNotingModel final : public StepModel {
+class AdapterNotingModel final : public CountingModel {
  public:
   explicit AdapterNotingModel(std::map<int32_t, std::vector<const model::LoraAdapter*>>* seen)
-      : counting_(1000, &batch_sizes_), seen_(seen) {}
-  int64_t capacity_tokens() const override { return counting_.capacity_tokens(); }
-  int64_t step_tokens() const override { return counting_.step_tokens(); }
-  bool reserve(KvCache::Sequence& sequence, int64_t tokens) override {
-    return counting_.reserve(sequence, tokens);
-  }
-  void release(KvCache::Sequence& sequence) override { counting_.release(sequence); }
+      : seen_(seen) {}
   at::Tensor step(std::span<const SequenceStep> steps) override {
     for (const SequenceStep& step : steps) {
       const auto first = static_cast<int32_t>(step.tokens.back() - step.cache->length);
       (*seen_)[first].push_back(step.adapter.get());
     }
-    return counting_.step(steps);
+    return CountingModel::step(steps);
   }
 
  private:
-  std::vector<size_t> batch_sizes_;
-  CountingModel counting_;
   std::map<int32_t, std::vector<const model::LoraAdapter*>>* seen_;
 };
 

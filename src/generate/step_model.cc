@@ -10,24 +10,25 @@
 namespace lorry::generate {
 namespace {
 
+int64_t longrope_length(const model::ModelSpec& spec) {
+  for (const model::RopeSpec& rope : spec.ropes) {
+    if (rope.type == model::RopeSpec::Type::kLongRope) return rope.original_max_position_embeddings;
+  }
+  return 0;
+}
+
 class TransformerStepModel final : public StepModel {
  public:
   TransformerStepModel(std::shared_ptr<model::Transformer> transformer, int64_t kv_cache_tokens)
       : transformer_(std::move(transformer)),
         cache_(transformer_->spec().cache_layout(), kv_cache_tokens, transformer_->dtype(),
                transformer_->device()),
-        capacity_tokens_(cache_.free_tokens()) {}
+        capacity_tokens_(cache_.free_tokens()),
+        keys_change_after_(longrope_length(transformer_->spec())) {}
 
   int64_t capacity_tokens() const override { return capacity_tokens_; }
   int64_t step_tokens() const override { return transformer_->device().is_cpu() ? 512 : 4096; }
-  int64_t keys_change_after() const override {
-    for (const model::RopeSpec& rope : transformer_->spec().ropes) {
-      if (rope.type == model::RopeSpec::Type::kLongRope) {
-        return rope.original_max_position_embeddings;
-      }
-    }
-    return 0;
-  }
+  int64_t keys_change_after() const override { return keys_change_after_; }
   bool reserve(KvCache::Sequence& sequence, int64_t tokens) override {
     return cache_.reserve(sequence, tokens);
   }
@@ -83,6 +84,7 @@ class TransformerStepModel final : public StepModel {
   std::shared_ptr<model::Transformer> transformer_;
   KvCache cache_;
   int64_t capacity_tokens_;
+  int64_t keys_change_after_;
 };
 
 int64_t cache_memory(at::Device device) {

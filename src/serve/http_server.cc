@@ -100,9 +100,7 @@ class Exchange final : public HttpExchange, public std::enable_shared_from_this<
 
   void respond(HttpResponse response) override {
     if (ended_ || streaming_) return;
-    response.headers.insert(response.headers.end(), headers_.begin(), headers_.end());
-    out_ +=
-        head(response, keep_alive_, fmt::format("Content-Length: {}\r\n", response.body.size()));
+    add_head(response, fmt::format("Content-Length: {}\r\n", response.body.size()));
     if (!head_only_) out_ += response.body;
     end();
   }
@@ -112,8 +110,7 @@ class Exchange final : public HttpExchange, public std::enable_shared_from_this<
     // HTTP/1.0 knows no chunks: the end of the connection is the end of the answer.
     if (!chunked_) keep_alive_ = false;
     HttpResponse response{200, std::string(content_type), {}, {{"Cache-Control", "no-cache"}}};
-    response.headers.insert(response.headers.end(), headers_.begin(), headers_.end());
-    out_ += head(response, keep_alive_, chunked_ ? "Transfer-Encoding: chunked\r\n" : "");
+    add_head(response, chunked_ ? "Transfer-Encoding: chunked\r\n" : "");
     wake_.cancel();
   }
   void write(std::string_view bytes) override {
@@ -167,6 +164,11 @@ class Exchange final : public HttpExchange, public std::enable_shared_from_this<
   void no_keep_alive() { keep_alive_ = false; }
 
  private:
+  void add_head(HttpResponse& response, std::string_view length_header) {
+    response.headers.insert(response.headers.end(), headers_.begin(), headers_.end());
+    out_ += head(response, keep_alive_, length_header);
+  }
+
   Strand strand_;
   asio::steady_timer wake_;
   const Headers headers_;
@@ -298,7 +300,7 @@ class Session final : public std::enable_shared_from_this<Session> {
   }
 
   /// Takes what the client sends before its answer is complete, a next request or a stray line end,
-  /// so that its leaving is seen behind it. False if it has left.
+  /// so that the end of the connection, which comes after it, is seen. False if it has left.
   bool take_early_bytes() {
     while (buffer_.size() < shared_.options.max_header_bytes) {
       constexpr size_t kPiece = 4096;

@@ -41,6 +41,13 @@ std::optional<ApiError> unknown_id(const ServedModel& model, const std::vector<i
   return std::nullopt;
 }
 
+/// Whether the role is one that every template is written for.
+bool has_usual_role(const Json& message) {
+  const auto role = message.find("role");
+  return role != message.end() &&
+         (*role == "system" || *role == "user" || *role == "assistant" || *role == "tool");
+}
+
 /// Whether the template writes messages of this role at all.
 bool shows_role(const chat::Chat& chat, const std::string& role) {
   constexpr const char* kWords = "qvxzj";  // of no template
@@ -55,8 +62,7 @@ bool shows_role(const chat::Chat& chat, const std::string& role) {
 std::optional<ApiError> adapt_roles(const chat::Chat& chat, Json& messages) {
   for (size_t i = 0; i < messages.size(); ++i) {
     const auto role = messages[i].value("role", std::string());
-    if (role == "system" || role == "user" || role == "assistant" || role == "tool") continue;
-    if (shows_role(chat, role)) continue;
+    if (has_usual_role(messages[i]) || shows_role(chat, role)) continue;
     if (role == "developer") {
       messages[i]["role"] = "system";
       continue;
@@ -76,9 +82,14 @@ std::optional<ApiError> adapt_roles(const chat::Chat& chat, Json& messages) {
 
 std::variant<std::vector<int32_t>, ApiError> chat_prompt(const ServedModel& model,
                                                          const ChatRequest& request) {
-  Json messages = request.messages;
-  if (auto error = adapt_roles(*model.chat, messages)) return *std::move(error);
-  auto ids = model.chat->encode_prompt(messages, request.tools, request.extra);
+  const Json* messages = &request.messages;
+  Json changed;
+  if (!std::all_of(messages->begin(), messages->end(), has_usual_role)) {
+    changed = *messages;
+    if (auto error = adapt_roles(*model.chat, changed)) return *std::move(error);
+    messages = &changed;
+  }
+  auto ids = model.chat->encode_prompt(*messages, request.tools, request.extra);
   if (!ids.ok()) return from_error(ids.error(), "messages");
   if (const auto unknown = unknown_id(model, *ids, "messages")) return *unknown;
   return std::move(ids).value();

@@ -8,7 +8,6 @@
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
-#include "data/foreign.h"
 #include "hub/glob.h"
 #include "sources/source_kinds.h"
 #include "store/bucket.h"
@@ -120,10 +119,7 @@ Result<> add_dataset(const Folder& folder, const HubOptions& options, data::Foun
     if (!files.contains(name)) continue;
     LORRY_ASSIGN(*text, folder.bucket->read(files.at(name).path));
   }
-  // With data_files the README itself says which files are data.
-  if (question.readme.find("data_files") == std::string::npos) {
-    LORRY_TRY(data::refuse_foreign_layout(question.what, question.paths));
-  }
+  LORRY_TRY(refuse_foreign(question));
   LORRY_ASSIGN(auto chosen, hub::resolve_dataset(question));
   for (const auto& path : chosen.paths) {
     LORRY_ASSIGN(const auto format, format_of_named(path));

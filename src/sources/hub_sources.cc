@@ -6,7 +6,6 @@
 #include <map>
 
 #include "base/log.h"
-#include "data/foreign.h"
 #include "hub/access.h"
 #include "hub/glob.h"
 #include "hub/hub.h"
@@ -120,10 +119,7 @@ Result<> add_dataset(const hub::Hub& hub, const hub::Repo& repo, const Files& fi
   };
   LORRY_TRY(read("README.md", question.readme));
   LORRY_TRY(read(".huggingface.yaml", question.yaml));
-  // With data_files the README itself says which files are data.
-  if (question.readme.find("data_files") == std::string::npos) {
-    LORRY_TRY(data::refuse_foreign_layout(question.what, question.paths));
-  }
+  LORRY_TRY(refuse_foreign(question));
   LORRY_ASSIGN(auto chosen, hub::resolve_dataset(question));
   for (const auto& path : chosen.paths) {
     LORRY_ASSIGN(const auto format, format_of_module(chosen.module, path));

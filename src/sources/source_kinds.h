@@ -35,6 +35,8 @@ std::string scheme_of(const std::string& source);
 /// The format that a named file's name tells; unsupported, saying which there are, if it tells
 /// none.
 Result<data::Format> format_of_named(const std::string& path);
+/// Refuses files that another program lays out, unless the README says itself which are data.
+Result<> refuse_foreign(const hub::DatasetQuestion& question);
 /// What find_sources tells of a config or split that was chosen.
 void say_choice(const std::string& what, const hub::DatasetFiles& files);
 

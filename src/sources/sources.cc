@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "base/log.h"
+#include "data/foreign.h"
 #include "hub/access.h"
 #include "hub/dataset_files.h"
 #include "hub/glob.h"
@@ -167,6 +168,11 @@ std::string scheme_of(const std::string& source) {
 Result<data::Format> format_of_named(const std::string& path) {
   if (const auto format = data::format_of_name(path)) return *format;
   return unsupported(fmt::format("{}: unknown extension; a data file ends in {}", path, kFormats));
+}
+
+Result<> refuse_foreign(const hub::DatasetQuestion& question) {
+  if (question.readme.find("data_files") != std::string::npos) return {};
+  return data::refuse_foreign_layout(question.what, question.paths);
 }
 
 void say_choice(const std::string& what, const hub::DatasetFiles& files) {

@@ -58,17 +58,6 @@ RunState parse_state(const Json& json) {
   return state;
 }
 
-Result<std::vector<StepMetrics>> parse_history(std::string_view lines) {
-  std::vector<StepMetrics> history;
-  while (!lines.empty()) {
-    const size_t end = std::min(lines.find('\n'), lines.size());
-    LORRY_ASSIGN(auto metrics, parse_metrics_line(lines.substr(0, end)));
-    history.push_back(metrics);
-    lines.remove_prefix(std::min(end + 1, lines.size()));
-  }
-  return history;
-}
-
 /// The directory's name in latest.json's own directory.
 std::string last_part(const std::string& path) { return path.substr(path.rfind('/') + 1); }
 
@@ -154,7 +143,7 @@ Result<std::optional<CheckpointStore::Found>> CheckpointStore::open(const Json& 
   metrics_ = MetricsParts(bucket_, dir_ + "/" + metrics_name(json));
   if (is_old) {
     LORRY_ASSIGN(const std::string lines, bucket_->read(dir + "/metrics.jsonl"));
-    LORRY_ASSIGN(found.state.pending, parse_history(lines));
+    LORRY_ASSIGN(found.state.pending, parse_metrics_lines(lines));
     if (!found.state.pending.empty()) found.state.last = found.state.pending.back();
     LORRY_TRY(metrics_.remove_after(0));
   } else {

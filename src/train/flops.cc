@@ -31,9 +31,10 @@ std::vector<model::ModuleIndex> selected_modules(const model::ModelSpec& spec,
 }
 
 /// Of the pairs A and B alone.
-int64_t low_rank_parameters(const model::ModelSpec& spec, const model::LoraConfig& lora) {
+int64_t low_rank_parameters(const model::ModelSpec& spec, const model::LoraConfig& lora,
+                            const std::vector<model::ModuleIndex>& selected) {
   int64_t parameters = 0;
-  for (const auto& [l, m] : selected_modules(spec, lora)) {
+  for (const auto& [l, m] : selected) {
     const model::Module& module = spec.linears[l].modules[m];
     parameters += lora.rank_of(module.name) * (spec.linears[l].in + module.rows);
   }
@@ -53,8 +54,9 @@ double attended_keys(const model::ModelSpec& spec, int64_t length) {
 }
 
 int64_t lora_parameters(const model::ModelSpec& spec, const model::LoraConfig& lora) {
-  int64_t parameters = low_rank_parameters(spec, lora);
-  for (const auto& [l, m] : selected_modules(spec, lora)) {
+  const auto selected = selected_modules(spec, lora);
+  int64_t parameters = low_rank_parameters(spec, lora, selected);
+  for (const auto& [l, m] : selected) {
     const model::Module& module = spec.linears[l].modules[m];
     if (lora.use_dora) parameters += module.rows;
     if (lora.bias == "lora_only" && !module.bias.name.empty()) parameters += module.rows;
@@ -84,7 +86,10 @@ double training_flops(const model::ModelSpec& spec, const std::optional<model::L
   width /= std::max<double>(1, static_cast<double>(spec.layers.size()));
   double flops = per_weight * (blocks * work.tokens + head * work.targets);
   flops += 12 * width * work.attended;
-  if (lora) flops += 6 * static_cast<double>(low_rank_parameters(spec, *lora)) * work.tokens;
+  if (lora)
+    flops += 6 *
+             static_cast<double>(low_rank_parameters(spec, *lora, selected_modules(spec, *lora))) *
+             work.tokens;
   return flops;
 }
 

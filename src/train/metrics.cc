@@ -48,6 +48,17 @@ Result<StepMetrics> parse_metrics_line(std::string_view line) {
   }
 }
 
+Result<std::vector<StepMetrics>> parse_metrics_lines(std::string_view lines) {
+  std::vector<StepMetrics> steps;
+  while (!lines.empty()) {
+    const size_t end = std::min(lines.find('\n'), lines.size());
+    LORRY_ASSIGN(auto metrics, parse_metrics_line(lines.substr(0, end)));
+    steps.push_back(metrics);
+    lines.remove_prefix(std::min(end + 1, lines.size()));
+  }
+  return steps;
+}
+
 std::string progress_line(const StepMetrics& m, int64_t total_steps, double seconds_left) {
   return fmt::format("step {}/{}  loss {:.4f}  grad norm {:.3f}  lr {:.3g}  {:.0f} tokens/s{}",
                      m.step, total_steps, m.loss, m.grad_norm, m.learning_rate, m.tokens_per_second,

@@ -26,6 +26,8 @@ struct StepMetrics {
 /// The line of metrics.jsonl, without the newline. Numbers that JSON lacks become null.
 std::string metrics_line(const StepMetrics& metrics);
 Result<StepMetrics> parse_metrics_line(std::string_view line);
+/// Those of several lines, each with its newline.
+Result<std::vector<StepMetrics>> parse_metrics_lines(std::string_view lines);
 
 /// The line for people: "step 12/200  loss 1.2345  ...". `seconds_left` < 0: not known yet.
 std::string progress_line(const StepMetrics& metrics, int64_t total_steps, double seconds_left);

@@ -150,12 +150,8 @@ Result<> join_metrics(const RunResult& r, const std::string& path, LossCurve& cu
   LORRY_ASSIGN(const auto writer, r.inputs.bucket->create(path));
   LORRY_TRY(r.metrics.for_each(r.state.step, [&](std::string_view lines) -> Result<> {
     LORRY_TRY(writer->write(lines));
-    while (!lines.empty()) {
-      const size_t end = std::min(lines.find('\n'), lines.size());
-      LORRY_ASSIGN(const StepMetrics metrics, parse_metrics_line(lines.substr(0, end)));
-      curve.add(metrics);
-      lines.remove_prefix(std::min(end + 1, lines.size()));
-    }
+    LORRY_ASSIGN(const auto steps, parse_metrics_lines(lines));
+    for (const StepMetrics& metrics : steps) curve.add(metrics);
     return {};
   }));
   return writer->commit();
