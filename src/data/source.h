@@ -46,8 +46,8 @@ struct FoundFiles {
 
 /// The files of `sources` in order: a file is itself; a glob (*, ?, [..], ** over directories) or a
 /// directory is its files by name, each once, however many links lead to it. A directory stands for
-/// one data set: hidden files and files that are no data are passed over; if file names tell a train
-/// split from others, it is the train split (as `datasets` takes it); a directory that
+/// one data set: hidden files and files that are no data are passed over; if file names tell a
+/// train split from others, it is the train split (as `datasets` takes it); a directory that
 /// `save_to_disk` wrote is its data files in order. Fails with not found, or with unsupported for a
 /// named file of an unknown extension and for directories that another program lays out
 /// (foreign.h), and with invalid input if formats are mixed.
