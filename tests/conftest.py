@@ -12,6 +12,7 @@ import pathlib
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 
@@ -108,10 +109,30 @@ class Server:
         return self.post("/v1/chat/completions", body)["choices"][0]["message"]["content"]
 
 
+# Random, kill, fault and fuzz runs are small in `./dev test` and full in `./dev soak`, and begin with
+# LORRY_SEED: the same each time, so that what fails can be run again; another one searches elsewhere.
+SOAK = "LORRY_SOAK" in os.environ
+SEED = int(os.environ.get("LORRY_SEED", "0"))
+
+
 def find_free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+MEASURE = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, code)
+"""
+
+
+def peak_rss(command):
+    """MB, exit code and stderr. From a small process: the peak of a fork of this one is this one's."""
+    done = subprocess.run([sys.executable, "-c", MEASURE, *map(str, command)], capture_output=True, text=True)
+    kilobytes, code = map(int, done.stdout.split())
+    return kilobytes / 1024, code, done.stderr
 
 
 def tree_digest(directory):

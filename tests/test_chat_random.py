@@ -6,13 +6,13 @@ $LORRY_BUILD or build/release.
 """
 
 import copy
-import os
 import random
 
 import pytest
+from conftest import SEED, SOAK
 from test_chat import CONTEXT, probe, reference  # noqa: F401  (probe is a fixture)
 
-BATCHES = int(os.environ.get("LORRY_SEEDS", "30"))
+BATCHES = 300 if SOAK else 10
 
 STRINGS = ["", " ", "a", "abc", "A b", "Hello, World", "  x  ", "é中🎉", "a\\nb", "1", "-2.5", "<b>&", "%s", "{}", "x,y,,z", "\\t"]
 NAMES = ["messages", "numbers", "words", "people", "d", "s", "n", "f", "t", "none", "x", "i", "w"]
@@ -181,7 +181,7 @@ def unstable(template, want):
     return want is not None and any(s in want for s in (" at 0x", "<function", "<class", "<module"))
 
 
-@pytest.mark.parametrize("batch", range(BATCHES))
+@pytest.mark.parametrize("batch", range(SEED, SEED + BATCHES))
 def test_random_programs_are_jinja2s(probe, batch):  # noqa: F811
     compared = 0
     for i in range(100):

@@ -1,22 +1,20 @@
 """The fuzz targets under ASan and UBSan: over their corpora, then on their own for a while, two at a
 time. Needs clang and its run-time library; what they find is kept in build/fuzz/found between runs.
-LORRY_FUZZ_SECONDS says for how long each one searches (default 60 in CI, else 3; 0: the corpora
-alone). A search begins with LORRY_FUZZ_SEED, the same each time, so that what it finds is found again;
-another one searches elsewhere."""
+A search begins with the same seed each time, so that what it finds is found again; `./dev soak SEED`
+searches elsewhere, and longer."""
 
 import concurrent.futures
-import os
 import pathlib
 import shutil
 import subprocess
 
 import pytest
+from conftest import SEED, SOAK
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "fuzz"
 TARGETS = ("tokenizer_json", "tokenizer_config", "chat_template", "encode")
-SEED = int(os.environ.get("LORRY_FUZZ_SEED") or 1)
-SECONDS = int(os.environ.get("LORRY_FUZZ_SECONDS") or (60 if os.environ.get("CI") else 3))
+SECONDS = 300 if SOAK else 3  # for a target
 
 
 def build():
@@ -37,7 +35,7 @@ def run(target, artifacts):
     """One process over the corpora, and then on its own; an input that breaks it goes to `artifacts`."""
     corpus, found = ROOT / "fuzz" / "corpus" / target, BUILD / "found" / target
     found.mkdir(parents=True, exist_ok=True)
-    limits = [f"-max_total_time={SECONDS}", "-timeout=20", f"-seed={SEED}"] if SECONDS else ["-runs=0"]
+    limits = [f"-max_total_time={SECONDS}", "-timeout=20", f"-seed={SEED + 1}"]
     return subprocess.run(
         [BUILD / f"lorry_fuzz_{target}", *limits, f"-artifact_prefix={artifacts}/", found, corpus],
         capture_output=True,

@@ -7,13 +7,12 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 import zlib
 from pathlib import Path
 
 import pytest
-from conftest import tree_digest
+from conftest import peak_rss, tree_digest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 datasets = pytest.importorskip("datasets")
@@ -34,20 +33,6 @@ def run(command, code=0):
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert done.returncode == code, done.stderr
     return done
-
-
-MEASURE = """
-import resource, subprocess, sys
-code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, code)
-"""
-
-
-def peak_rss(command):
-    """MB, exit code and stderr. From a small process: the peak of a fork of this one is this one's."""
-    done = subprocess.run([sys.executable, "-c", MEASURE, *map(str, command)], capture_output=True, text=True)
-    kilobytes, code = map(int, done.stdout.split())
-    return kilobytes / 1024, code, done.stderr
 
 
 def shards(bucket):

@@ -10,9 +10,9 @@ import subprocess
 import time
 
 import pytest
-from conftest import EXAMPLE_MODEL, import_example, on, tree_digest
+from conftest import EXAMPLE_MODEL, SEED, SOAK, import_example, on, tree_digest
 
-KILLS = int(os.environ.get("LORRY_KILLS", "4"))  # a stage
+KILLS = 20 if SOAK else 3  # a stage
 
 
 def timed(lorry, *args):
@@ -33,7 +33,7 @@ def kill_after(lorry, seconds, *args):
 def disturbed(lorry, duration, target, *args, seed):
     """Kills the verb KILLS times at random moments, then lets it end. Where it was done before the
     kill came, `target` is removed, so that there is something to kill again."""
-    chance = random.Random(seed)
+    chance = random.Random(SEED + seed)
     hits = 0
     while hits < KILLS:
         if kill_after(lorry, duration * chance.uniform(0.05, 0.9), *args):

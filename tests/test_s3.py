@@ -4,7 +4,6 @@ give one clear error, and a re-run goes on."""
 
 import contextlib
 import json
-import os
 import random
 import shutil
 import signal
@@ -14,13 +13,13 @@ import time
 
 import fault_proxy as fault_proxies
 import pytest
-from conftest import EXAMPLE_MODEL, import_example, on, tree_digest
+from conftest import EXAMPLE_MODEL, SEED, SOAK, import_example, on, tree_digest
 from fault_proxy import KINDS, fault_proxy
 from s3 import s3  # noqa: F401  (a fixture)
 
 FAILED = 1
 # Faults of each kind; the long run of docs/benchmarks.md takes 500 of them.
-FAULTS = int(os.environ.get("LORRY_FAULTS", "40"))
+FAULTS = 400 if SOAK else 40
 QUICK = {"LORRY_HTTP_STALL_SECONDS": "1", "LORRY_HTTP_ATTEMPTS": "20"}
 TRAIN = ("--max-steps", 6, "--batch-size", 1, "--learning-rate", "1e-3", "--save-steps", 2)
 
@@ -131,7 +130,7 @@ def test_a_model_is_served_from_s3(lorry, s3):
 @pytest.mark.parametrize("kind", KINDS)
 def test_faults_of_every_kind_leave_the_bytes_alone(lorry, s3, tmp_path, kind):
     # A stall costs a second each.
-    faults = FAULTS if kind != "stall" or "LORRY_FAULTS" in os.environ else FAULTS // 4
+    faults = FAULTS if kind != "stall" or SOAK else FAULTS // 4
     source, local = write_rows(tmp_path / "rows.jsonl", 20 * faults), tmp_path / "bucket"
     all_data_stages(lorry, source, local, 20)
     name = f"faults-{kind}"
@@ -237,7 +236,7 @@ def test_credentials_that_are_revoked_in_mid_run_stop_it_and_a_rerun_goes_on(lor
 def test_kills_on_s3_end_with_the_bytes_of_an_undisturbed_run(lorry, s3, tmp_path):
     source, local = write_rows(tmp_path / "rows.jsonl", 4000), tmp_path / "bucket"
     all_data_stages(lorry, source, local, 100)
-    bucket, chance, hits = s3.make_bucket("killed"), random.Random(5), 0
+    bucket, chance, hits = s3.make_bucket("killed"), random.Random(SEED + 5), 0
     names = ("--bucket", bucket, "--dataset", "d")
     call = on_s3(lorry, s3)
     call("import-model", EXAMPLE_MODEL, "--bucket", bucket, "--model", "demo")

@@ -1,8 +1,8 @@
 """Random tokenizer.json files beside the peer `tokenizers`: ids, offsets, decoding.
 
 Five vocabularies are trained once; each seed then draws a model, its options, normalizers,
-pre-tokenizers, a post-processor, a decoder and added tokens. LORRY_SEEDS says how many seeds
-(default 150); one that fails is run again with `-k "[17]"`.
+pre-tokenizers, a post-processor, a decoder and added tokens. One that fails is run again with
+`-k "[17]"`.
 
 Needs lorry_tokenizer_probe in $LORRY_BUILD or build/release.
 """
@@ -15,6 +15,7 @@ import struct
 import subprocess
 
 import pytest
+from conftest import SEED, SOAK
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 tokenizers = pytest.importorskip("tokenizers")
@@ -22,7 +23,7 @@ from test_tokenizer import HAND_PICKED, PROBE, ask, files_of_this_project, rando
 from tokenizers import Tokenizer, models, trainers  # noqa: E402
 from tokenizers import pre_tokenizers as P  # noqa: E402
 
-SEEDS = int(os.environ.get("LORRY_SEEDS", "150"))
+SEEDS = 1500 if SOAK else 60
 SPECIAL = ["<unk>", "<s>", "</s>"]
 BYTES = [f"<0x{i:02X}>" for i in range(256)]
 
@@ -408,7 +409,7 @@ def test_piece_listed_twice_takes_two_ids(tmp_path):
     assert [a["text"] for a in answers[2:]] == [peer.decode(i, skip_special_tokens=False) for i in runs]
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("seed", range(SEED, SEED + SEEDS))
 def test_random_tokenizers_are_those_of_the_peer(tmp_path, vocabularies, seed):
     if not PROBE.exists():
         pytest.skip(f"no probe at {PROBE}: build the target lorry_tokenizer_probe")

@@ -13,6 +13,7 @@ import subprocess
 import time
 
 import pytest
+from conftest import peak_rss
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 torch = pytest.importorskip("torch")
@@ -522,12 +523,9 @@ def test_gradient_checkpointing_changes_nothing(bucket, checkpointing):
 
 def peak_memory(bucket, **options):
     """Peak resident bytes of a training that succeeds."""
-    process = subprocess.Popen(command(bucket, **options), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    said = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, said
-    return usage.ru_maxrss * 1024
+    megabytes, code, said = peak_rss(command(bucket, **options))
+    assert code == 0, said
+    return megabytes * 1024 * 1024
 
 
 def test_a_deep_model_trains_and_publishes_within_the_plan(tmp_path):
