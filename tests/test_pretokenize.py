@@ -200,6 +200,57 @@ def test_calls_are_trained_on_where_the_template_does_not_show_them(lorry, tmp_p
     assert trained(shown) == [f"{content}\n{line}" if content else line, "Sunny<|im_end|>"]
 
 
+TWO_ROLES = ("{% for m in messages %}{% if m.role in ('user', 'assistant') %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+             "<|im_end|>\n{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+THINKING = [
+    {"role": "system", "content": "Be brief."}, {"role": "user", "content": "2+2?"},
+    {"role": "assistant", "content": "4", "reasoning_content": "add them"}, {"role": "user", "content": "3+3?"},
+    {"role": "assistant", "content": "6", "reasoning_content": "add these"},
+]
+
+
+@pytest.fixture
+def with_template(lorry, tmp_path):
+    """A bucket with one row and a model with the template."""
+
+    def make(template, messages):
+        (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": messages}) + "\n")
+        (tmp_path / "t.jinja").write_text(template)
+        bucket = ("--bucket", tmp_path / "b")
+        lorry("import-dataset", tmp_path / "rows.jsonl", *bucket, "--dataset", "talk")
+        lorry("import-model", EXAMPLE_MODEL, *bucket, "--model", "m", "--chat-template", tmp_path / "t.jinja")
+        return bucket
+
+    return make
+
+
+def test_what_the_template_does_not_show_is_counted_and_said(lorry, with_template, tmp_path):
+    bucket = with_template(TWO_ROLES, THINKING)
+    said = lorry("pretokenize", *bucket).stderr
+    assert 'does not show reasoning: 1 row, as standardized/talk/0 row 0, message 4: "add these"' in said
+    assert "does not show reasoning of an earlier answer: 1 row" in said and "--train-on last" in said
+    assert "does not show a system message: 1 row" in said
+    noted = json.loads((tmp_path / "b/model-ready/m/talk/info.json").read_text())["ledger"]["noted"]
+    assert noted["not shown by the chat template: reasoning"] == 1
+    assert "does not show reasoning: 1 row" in lorry("pretokenize", *bucket).stderr  # nothing to do
+    last = lorry("pretokenize", *bucket, "--train-on", "last").stderr
+    assert "not show reasoning: 1 row" in last and "earlier" not in last
+    assert "not show" not in lorry("pretokenize", *bucket, "--template-losses", "allow").stderr
+    assert 'not show reasoning: message 4: "add these"' in lorry("render", *bucket).stderr
+
+
+NO_WORDS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content if m.role != 'assistant' else '' }}<|im_end|>{% endfor %}"
+
+
+def test_a_row_whose_answer_is_not_shown_is_refused_unless_allowed(lorry, with_template, tmp_path):
+    bucket = with_template(NO_WORDS, turns("Where is it?", "In the garden."))
+    said = lorry("pretokenize", *bucket, code=FAILED).stderr
+    assert 'row 0: the chat template does not show an answer (message 1: "In the garden.")' in said
+    assert "--chat-template FILE" in said and "--template-losses warn" in said
+    said = lorry("pretokenize", *bucket, "--template-losses", "warn").stderr
+    assert "warning: the chat template does not show an answer: 1 row" in said
+
+
 def test_tokenize_shows_what_pretokenize_makes(lorry, filled, pretokenize):
     flags = ("--max-length", 64, "--train-on", "last")
     _, rows, _ = pretokenize(*flags)

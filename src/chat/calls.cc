@@ -41,31 +41,6 @@ bool shows_arguments(std::string_view text, const Json& function) {
                                       [&](const std::string& words) { return shows(text, words); });
 }
 
-// What of the text follows the words of a message; all of it if they are not found.
-std::string_view after_words(const Json& message, std::string_view text) {
-  const auto content = message.find("content");
-  if (content == message.end() || !content->is_string()) return text;
-  std::string_view words = content->get_ref<const std::string&>();
-  const size_t first = words.find_first_not_of(" \t\n\v\f\r");
-  if (first == words.npos) return text;
-  words = words.substr(first, words.find_last_not_of(" \t\n\v\f\r") + 1 - first);
-  const size_t at = text.find(words);
-  return at == text.npos ? text : text.substr(at + words.size());
-}
-
-// What follows the call's name; nullopt if the text does not show the call.
-std::optional<std::string_view> after_call(const Json& call, std::string_view text) {
-  if (!call.is_object()) return text;
-  Json copy = call;
-  const Json& function = function_of(copy);
-  const auto name = function.find("name");
-  if (name == function.end() || !name->is_string()) return text;
-  const auto& words = name->get_ref<const std::string&>();
-  const size_t at = text.find(words);
-  if (at == text.npos || !shows_arguments(text, function)) return std::nullopt;
-  return text.substr(at + words.size());
-}
-
 }  // namespace
 
 std::string python_json(const Json& value) {
@@ -99,20 +74,16 @@ void fold_calls(Json& message) {
   message.erase("tool_calls");
 }
 
-bool loses_calls(const Json& messages, std::string_view text) {
-  if (std::none_of(messages.begin(), messages.end(), has_calls)) return false;
-  for (const Json& message : messages) {
-    if (!has_calls(message)) {
-      text = after_words(message, text);
-      continue;
-    }
-    for (const Json& call : message["tool_calls"]) {
-      const auto rest = after_call(call, text);
-      if (!rest) return true;
-      text = *rest;
-    }
-  }
-  return false;
+std::optional<std::string_view> after_call(const Json& call, std::string_view text) {
+  if (!call.is_object()) return text;
+  Json copy = call;
+  const Json& function = function_of(copy);
+  const auto name = function.find("name");
+  if (name == function.end() || !name->is_string()) return text;
+  const auto& words = name->get_ref<const std::string&>();
+  const size_t at = text.find(words);
+  if (at == text.npos || !shows_arguments(text, function)) return std::nullopt;
+  return text.substr(at + words.size());
 }
 
 }  // namespace lorry::chat

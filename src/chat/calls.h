@@ -1,6 +1,7 @@
 // The tool calls of messages: whether a text shows them, and how they are written into the content.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -17,10 +18,9 @@ Json& function_of(Json& call);
 /// json.dumps(value, ensure_ascii=False): what Python writes where arguments are a string.
 std::string python_json(const Json& value);
 
-/// Whether a call of the messages is missing in the text that a template made of them: its name, or
-/// all of the texts among its arguments, do not stand after the words before it. Costs a search of
-/// the text where messages have calls, and nothing where none has.
-bool loses_calls(const Json& messages, std::string_view text);
+/// What of a text follows the call's name; nullopt if it does not show the call: its name, or all
+/// of the texts among its arguments, are missing.
+std::optional<std::string_view> after_call(const Json& call, std::string_view text);
 
 /// Appends the calls to the content, a line of JSON each, for templates that do not show them.
 void fold_calls(Json& message);

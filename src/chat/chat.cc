@@ -7,6 +7,7 @@
 
 #include "base/digest.h"
 #include "chat/calls.h"
+#include "chat/losses.h"
 #include "chat/samples.h"
 
 namespace lorry::chat {
@@ -324,6 +325,20 @@ NoTarget why_no_target(const Json& messages, const EncodedExample& example,
 
 }  // namespace
 
+namespace {
+
+std::vector<Loss> losses_that_count(std::vector<Loss> losses, TrainOn train_on,
+                                    std::span<const size_t> context) {
+  std::erase_if(losses, [&](const Loss& loss) {
+    if (loss.part != Part::kReasoning && loss.part != Part::kEarlierReasoning) return false;
+    if (train_on == TrainOn::kLast && loss.part == Part::kEarlierReasoning) return true;
+    return std::find(context.begin(), context.end(), loss.message) != context.end();
+  });
+  return losses;
+}
+
+}  // namespace
+
 Result<EncodedExample> Chat::encode_example(const Json& messages, const Json& tools,
                                             const ExampleOptions& options,
                                             std::span<const size_t> context) const {
@@ -334,6 +349,8 @@ Result<EncodedExample> Chat::encode_example(const Json& messages, const Json& to
   const auto& generation = rendering.rendered.generation;
   EncodedExample out;
   out.text = std::move(rendering.rendered.text);
+  out.losses = losses_that_count(find_losses(shown, tools, out.text, renderer(*format, tools)),
+                                 options.train_on, context);
   if (options.train_on == TrainOn::kAll && !options.with_offsets && context.empty()) {
     out.input_ids = tokenizer_->encode(out.text, false);
     out.assistant_masks.assign(out.input_ids.size(), 1);
@@ -367,11 +384,15 @@ std::vector<AssistantSpan> Chat::find_turns(const Format& format, const Json& pr
                                             const Json& tools, const std::string& text,
                                             const tokenizer::Encoding& encoding,
                                             Seams* found) const {
-  const SpanRender again = [&](const Json& part, bool prompt) -> Result<std::string> {
+  return assistant_spans(prepared, text, encoding, *tokenizer_, renderer(format, tools),
+                         format.seams, found);
+}
+
+SpanRender Chat::renderer(const Format& format, const Json& tools) const {
+  return [&](const Json& part, bool prompt) -> Result<std::string> {
     LORRY_ASSIGN(auto rendered, render_prepared(*format.tmpl, part, tools, prompt, null_json()));
     return std::move(rendered.text);
   };
-  return assistant_spans(prepared, text, encoding, *tokenizer_, again, format.seams, found);
 }
 
 void Chat::learn_seams(Format& format) const {

@@ -15,6 +15,7 @@
 #include "base/result.h"
 #include "chat/capabilities.h"
 #include "chat/chat_template.h"
+#include "chat/losses.h"
 #include "chat/spans.h"
 #include "tokenizer/tokenizer.h"
 
@@ -42,6 +43,9 @@ struct EncodedExample {
   /// A special token that ends a turn (or EOS) is trained on: where none is, the model does not
   /// learn to stop.
   bool trains_end = false;
+  /// What the template does not show. Reasoning counts where it would be trained on: served models
+  /// do not see the thoughts of earlier answers either.
+  std::vector<Loss> losses;
 };
 
 /// What of a conversation is trained on: each assistant turn, the last of them, or the whole text.
@@ -119,6 +123,8 @@ class Chat {
   Result<ChatTemplate::Rendered> render_prepared(const ChatTemplate& tmpl, const Json& messages,
                                                  const Json& tools, bool add_generation_prompt,
                                                  const Json& extra) const;
+  /// Renders prepared messages once more.
+  SpanRender renderer(const Format& format, const Json& tools) const;
   /// The turns of a rendered conversation whose template does not mark them.
   std::vector<AssistantSpan> find_turns(const Format& format, const Json& prepared,
                                         const Json& tools, const std::string& text,

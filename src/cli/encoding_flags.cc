@@ -6,6 +6,13 @@ void declare_excess_length(Flags& flags, std::string& target, const std::string&
   flags.choice("--excess-length", target, {"truncate", "drop", "split"}, help);
 }
 
+void declare_template_losses(Flags& flags, std::string& target) {
+  flags.choice("--template-losses", target, {"fail", "warn", "allow"},
+               "rows of which the chat template does not show something: without an answer or a "
+               "tool call they fail, others are kept with a warning; all are kept with a warning; "
+               "or without");
+}
+
 void EncodingFlags::declare(Flags& flags) {
   flags.choice("--train-on", train_on_, {"assistant", "last", "all"},
                "what counts in the loss: every assistant turn, the last one, or all tokens");

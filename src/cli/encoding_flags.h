@@ -25,6 +25,9 @@ class EncodingFlags {
   stages::LengthLimit length_;
 };
 
+/// --template-losses: fail, warn or allow.
+void declare_template_losses(Flags& flags, std::string& target);
+
 /// --excess-length alone, for a verb whose --max-length is another's.
 void declare_excess_length(Flags& flags, std::string& target, const std::string& help);
 

@@ -59,6 +59,9 @@ Result<std::vector<chat::EncodedExample>> ExampleFlags::encode() {
                                           {.train_on = stages::train_on_from(encoding_.train_on()),
                                            .with_offsets = true,
                                            .adapt = adapt()}));
+  for (const auto& loss : whole.losses)
+    losses_.push_back(fmt::format("the chat template does not show {}: {}",
+                                  chat::name_of(loss.part), stages::describe(loss)));
   const auto tokens = static_cast<int64_t>(whole.input_ids.size());
   const auto& limit = encoding_.length();
   stages::ExcessCounts counts;

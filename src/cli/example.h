@@ -31,6 +31,8 @@ class ExampleFlags {
   Result<std::vector<chat::EncodedExample>> encode();
   /// What pretokenize would say about it: "longer than --max-length ..."; empty if nothing.
   const std::string& remark() const { return remark_; }
+  /// What of it the template does not show, a sentence each.
+  const std::vector<std::string>& losses() const { return losses_; }
 
  private:
   Result<> check_sources(const Flags& flags) const;
@@ -43,6 +45,7 @@ class ExampleFlags {
   stages::Example example_;
   EncodingFlags encoding_;
   std::string remark_;
+  std::vector<std::string> losses_;
 };
 
 }  // namespace lorry::cli

@@ -27,6 +27,7 @@ class Pretokenize final : public Command {
     declare_model(flags, model_);
     flags.on("--with-text", options_.with_text, "keep the rendered text in a column `text`");
     encoding_.declare(flags);
+    declare_template_losses(flags, losses_);
     flags.integer("--skip-bad-rows", options_.skip_bad_rows, at_least(0),
                   "rows that the template refuses to leave out and record before giving up");
     work_.declare(flags, options_);
@@ -37,6 +38,7 @@ class Pretokenize final : public Command {
     LORRY_TRY(encoding_.apply(context));
     options_.train_on = encoding_.train_on();
     options_.length = encoding_.length();
+    options_.losses = stages::template_losses_from(losses_);
     LORRY_ASSIGN(options_.bucket, context.open_bucket(false));
     LORRY_ASSIGN(options_.model, inspect::choose_model(*options_.bucket, model_));
     LORRY_ASSIGN(options_.dataset, inspect::choose_dataset(*options_.bucket, dataset_));
@@ -47,6 +49,7 @@ class Pretokenize final : public Command {
     LORRY_ASSIGN(const auto report, stages::pretokenize(options_));
     options_.progress = nullptr;
     log::info("{}", stages::describe(report));
+    stages::log_losses(options_, report);
     if (!context.json && report.complete) {
       const std::string lengths = stages::describe_lengths(report.counts);
       if (!lengths.empty()) log::info("{}", lengths);
@@ -58,6 +61,7 @@ class Pretokenize final : public Command {
   std::string dataset_, model_;
   stages::PretokenizeOptions options_;
   EncodingFlags encoding_;
+  std::string losses_ = "fail";
   WorkFlags work_;
 };
 

@@ -60,6 +60,7 @@ class Render final : public Command {
       texts.push_back({{"text", rows[i].text}});
     }
     if (!example_.remark().empty()) log::info("{}", example_.remark());
+    for (const auto& loss : example_.losses()) log::warn("{}", loss);
     return Outcome{rows.size() == 1 ? Json(texts[0]) : Json{{"rows", std::move(texts)}}, out};
   }
 

@@ -30,6 +30,7 @@ class Run final : public Command {
         flags, excess_,
         "pretokenize cuts, leaves out or splits rows longer than --max-length; not "
         "given: they stay whole, and training cuts them");
+    declare_template_losses(flags, losses_);
   }
 
   Result<Outcome> run(const Context& context) override {
@@ -47,6 +48,7 @@ class Run final : public Command {
     LORRY_TRY(fill_sources(bucket, options));
     if (context.flags->given("--excess-length"))
       options.pretokenize.length = {train_.max_length, stages::excess_from(excess_)};
+    options.pretokenize.losses = stages::template_losses_from(losses_);
     options.pretokenize.bucket = bucket;
     options.pretokenize.progress = progress_line("pretokenize", "rows");
     options.train = train_;
@@ -98,7 +100,7 @@ class Run final : public Command {
   }
 
   std::vector<std::string> sources_;
-  std::string dataset_, model_, excess_ = "truncate";
+  std::string dataset_, model_, excess_ = "truncate", losses_ = "fail";
   stages::ImportDatasetOptions import_;
   WorkFlags work_;
   train::TrainOptions train_;

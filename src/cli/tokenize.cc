@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/log.h"
 #include "base/progress.h"
 #include "cli/command.h"
 #include "cli/example.h"
@@ -77,6 +78,7 @@ class Tokenize final : public Command {
                           format_count(targets(rows[i])), remark(rows[i]));
     }
     if (!example_.remark().empty()) text += example_.remark() + "\n";
+    for (const auto& loss : example_.losses()) log::warn("{}", loss);
     return Outcome{rows.size() == 1 ? Json(all[0]) : Json{{"rows", std::move(all)}}, text};
   }
 

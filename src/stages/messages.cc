@@ -179,6 +179,12 @@ std::string why_no_target(const chat::EncodedExample& example) {
   return "every token to train on is beyond --max-length";
 }
 
+std::string describe(const chat::Loss& loss) {
+  const bool is_tool = loss.part == chat::Part::kTools;
+  return fmt::format("{} {}: {}", is_tool ? "tool" : "message", loss.message,
+                     dump_json(loss.words));
+}
+
 Result<std::shared_ptr<const chat::Chat>> load_chat(const store::Bucket& bucket,
                                                     const std::string& model) {
   const std::string dir = store::model_dir(model);

@@ -53,6 +53,9 @@ Result<chat::EncodedExample> encode(const chat::Chat& chat, const Example& examp
 /// Why nothing of it is trained on, if so: "no message of the assistant".
 std::string why_no_target(const chat::EncodedExample& example);
 
+/// `message 1: "The answer"`, in one line.
+std::string describe(const chat::Loss& loss);
+
 /// Tokenizer and template of a model in the bucket.
 Result<std::shared_ptr<const chat::Chat>> load_chat(const store::Bucket& bucket,
                                                     const std::string& model);

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/cancel.h"
 #include "base/digest.h"
@@ -27,6 +28,7 @@ constexpr int kGrowth = 3;
 /// In the ledger: what became of rows that are longer than --max-length.
 constexpr char kTooLong[] = "longer than --max-length", kCut[] = "cut at --max-length",
                kSplit[] = "split at --max-length";
+constexpr char kNotShown[] = "not shown by the chat template: ";
 constexpr char kNoEnd[] = "no end token is trained on";
 
 /// Encoded rows into one record batch.
@@ -87,6 +89,18 @@ PretokenizeReport report_from(const PretokenizeOptions& options, const TokenCoun
   report.counts = counts;
   report.dropped = dropped;
   return report;
+}
+
+/// A row without its answer would teach something else than it says.
+Result<> check_losses(const std::vector<chat::Loss>& losses) {
+  for (const auto& loss : losses) {
+    if (loss.part != chat::Part::kAnswer && loss.part != chat::Part::kCall) continue;
+    return invalid_input(fmt::format(
+        "the chat template does not show {} ({}); give the model one that does (lorry import-model "
+        "--chat-template FILE), or keep such rows with --template-losses warn",
+        chat::name_of(loss.part), describe(loss)));
+  }
+  return {};
 }
 
 /// The stage at work on one model and data set.
@@ -168,6 +182,7 @@ class Pretokenization {
               Piece& piece) const {
     const auto tokens = int64_t(example.input_ids.size());
     const bool trains_end = example.trains_end;
+    const auto losses = std::move(example.losses);
     const auto fitted = fit(std::move(example), options_.length, piece.counts.excess);
     if (options_.length.is_set() && tokens > options_.length.max_length) {
       Ledger::Named named = row;
@@ -176,6 +191,7 @@ class Pretokenization {
       const bool split = options_.length.excess == Excess::kSplit;
       piece.notes.note(split ? kSplit : kCut, std::move(named));
     }
+    note_losses(losses, row, piece);
     bool teaches = false;
     for (const auto& part : fitted) {
       teaches |= piece.counts.count(part);
@@ -191,10 +207,28 @@ class Pretokenization {
     piece.notes.keep(1);
   }
 
+  /// A row once for each kind of what it loses.
+  static void note_losses(const std::vector<chat::Loss>& losses, const Ledger::Named& row,
+                          Piece& piece) {
+    std::set<chat::Part> seen;
+    for (const auto& loss : losses) {
+      if (!seen.insert(loss.part).second) continue;
+      const std::string kind(chat::name_of(loss.part));
+      Ledger::Named named = row;
+      named.detail = describe(loss);
+      auto& like = piece.counts.losses[kind];
+      if (like.rows++ == 0)
+        like.first = fmt::format("{} row {}, {}", row.place, row.row, named.detail);
+      piece.notes.note(kNotShown + kind, std::move(named));
+    }
+  }
+
   Result<chat::EncodedExample> encode_row(const ExampleReader& examples, int64_t row) const {
     LORRY_ASSIGN(const auto example, examples.at(row));
     auto encoded = encode(*chat_, example, encoding_);
-    if (encoded.ok() && encoded->input_ids.empty()) return invalid_input("it has no tokens");
+    if (!encoded.ok()) return encoded;
+    if (encoded->input_ids.empty()) return invalid_input("it has no tokens");
+    if (options_.losses == TemplateLosses::kFail) LORRY_TRY(check_losses(encoded->losses));
     return encoded;
   }
 
@@ -259,6 +293,7 @@ Result<Json> describe_inputs(const PretokenizeOptions& options, const chat::Chat
                {"options", {{"with_text", options.with_text}}},
                {"format", kFormat}};
   if (options.train_on != "assistant") info["options"]["train_on"] = options.train_on;
+  if (options.losses != TemplateLosses::kFail) info["options"]["template_losses"] = "kept";
   if (options.length.is_set()) {
     info["options"]["max_length"] = options.length.max_length;
     info["options"]["excess_length"] = name_of(options.length.excess);
@@ -268,6 +303,12 @@ Result<Json> describe_inputs(const PretokenizeOptions& options, const chat::Chat
 }
 
 }  // namespace
+
+TemplateLosses template_losses_from(const std::string& name) {
+  return name == "warn"    ? TemplateLosses::kWarn
+         : name == "allow" ? TemplateLosses::kAllow
+                           : TemplateLosses::kFail;
+}
 
 chat::TrainOn train_on_from(const std::string& name) {
   return name == "all"    ? chat::TrainOn::kAll

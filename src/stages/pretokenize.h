@@ -14,12 +14,20 @@
 
 namespace lorry::stages {
 
+/// What becomes of rows of which the chat template does not show something.
+enum class TemplateLosses {
+  kFail,   ///< without an answer or a tool call they are refused; the rest is kept and told
+  kWarn,   ///< all are kept and told
+  kAllow,  ///< all are kept, and only the ledger has them
+};
+
 struct PretokenizeOptions : ShardWorkOptions {
   std::shared_ptr<store::Bucket> bucket;
   std::string model, dataset;          ///< names in the bucket
   bool with_text = false;              ///< keep the rendered text in a column `text`
   std::string train_on = "assistant";  ///< turns whose mask is 1: assistant, last (of them), all
   LengthLimit length;                  ///< of the rows that are written
+  TemplateLosses losses = TemplateLosses::kFail;
   /// Called between batches from the calling thread. `rows_total` 0: not known.
   std::function<void(int64_t rows, int64_t rows_total)> progress;
   /// digest_of_info of the standardized shards and of the model that are meant; empty: whatever is
@@ -43,9 +51,13 @@ struct PretokenizeReport {
 /// cuts what is longer than its --max-length. Makes the shards of this process's part, and
 /// info.json if all parts are there; goes on after the last whole shard of an interrupted run, with
 /// the bytes of an undisturbed one. Rows that the template refuses count as malformed
-/// (skip_bad_rows). Fails with not found if its inputs are not complete; the error of a row names
+/// (skip_bad_rows), and so do those whose answers or calls it does not show, unless `losses` says
+/// otherwise. Fails with not found if its inputs are not complete; the error of a row names
 /// shard and row.
 Result<PretokenizeReport> pretokenize(const PretokenizeOptions& options);
+
+/// The word for PretokenizeOptions::losses.
+TemplateLosses template_losses_from(const std::string& name);
 
 /// The word for PretokenizeOptions::train_on.
 chat::TrainOn train_on_from(const std::string& name);

@@ -82,6 +82,7 @@ Result<bool> run_once(RunOptions& options, const engine::Engine& engine, RunRepo
   LORRY_ASSIGN(report.pretokenize, pretokenize(options.pretokenize).with_context("pretokenize"));
   if (report.pretokenize.input_changed) return false;
   options.on_stage("pretokenize", describe(report.pretokenize));
+  log_losses(options.pretokenize, report.pretokenize);
   const std::string cut = describe_cut(report.pretokenize.counts, options.train.max_length);
   if (!cut.empty()) log::info("{}", cut);
 
@@ -183,6 +184,11 @@ std::string describe(const PretokenizeReport& report) {
   if (!report.complete) text += "; " + describe_missing(report.missing, report.shards);
   if (report.up_to_date) text += ", nothing to do";
   return text;
+}
+
+void log_losses(const PretokenizeOptions& options, const PretokenizeReport& report) {
+  if (options.losses == TemplateLosses::kAllow) return;
+  for (const std::string& sentence : describe_losses(report.counts)) log::warn("{}", sentence);
 }
 
 std::string describe(const train::TrainReport& report) {

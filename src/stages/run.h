@@ -44,4 +44,7 @@ std::string describe(const StandardizeReport& report);
 std::string describe(const PretokenizeReport& report);
 std::string describe(const train::TrainReport& report);
 
+/// Warns of what the chat template does not show, unless the options allow it.
+void log_losses(const PretokenizeOptions& options, const PretokenizeReport& report);
+
 }  // namespace lorry::stages

@@ -96,6 +96,11 @@ void TokenCounts::add(const TokenCounts& other) {
   for (size_t i = 0; i < std::size(kLengths); ++i) longer[i] += other.longer[i];
   lengths.add(other.lengths);
   excess.add(other.excess);
+  for (const auto& [kind, more] : other.losses) {
+    auto& sum = losses[kind];
+    if (sum.rows == 0) sum.first = more.first;
+    sum.rows += more.rows;
+  }
 }
 
 Json TokenCounts::to_json() const {
@@ -118,6 +123,8 @@ Json TokenCounts::to_json() const {
     json["lengths"] = lengths.to_json();
   }
   if (excess.rows > 0) json["excess"] = excess.to_json();
+  for (const auto& [kind, like] : losses)
+    json["template_losses"][kind] = {{"rows", like.rows}, {"first", like.first}};
   return json;
 }
 
@@ -136,6 +143,9 @@ TokenCounts TokenCounts::from_json(const Json& json) {
   }
   counts.lengths = LengthHistogram::from_json(json.value("lengths", Json::object()));
   counts.excess = ExcessCounts::from_json(json.value("excess", Json::object()));
+  const Json losses = json.value("template_losses", Json::object());
+  for (const auto& [kind, like] : losses.items())
+    counts.losses[kind] = {like.value("rows", int64_t{0}), like.value("first", "")};
   return counts;
 }
 
@@ -171,6 +181,18 @@ std::string describe_no_end(const TokenCounts& counts) {
       "{} row{} on no end token: the model will not learn to stop; take a chat template that "
       "writes the model's end token after each answer (lorry import-model --chat-template FILE)",
       format_count(counts.rows_without_end), one ? " trains" : "s train");
+}
+
+std::vector<std::string> describe_losses(const TokenCounts& counts) {
+  std::vector<std::string> out;
+  for (const auto& [kind, like] : counts.losses) {
+    std::string text = fmt::format("the chat template does not show {}: {} row{}, as {}", kind,
+                                   format_count(like.rows), like.rows == 1 ? "" : "s", like.first);
+    if (kind == chat::name_of(chat::Part::kEarlierReasoning))
+      text += "; the model learns to answer there without thinking, which --train-on last avoids";
+    out.push_back(std::move(text));
+  }
+  return out;
 }
 
 std::string describe_lengths(const TokenCounts& counts) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "base/json.h"
 #include "chat/chat.h"
@@ -32,6 +33,12 @@ class LengthHistogram {
   std::map<int64_t, int64_t> steps_;
 };
 
+/// How many rows are of one kind, and one of them, for people.
+struct RowsLike {
+  int64_t rows = 0;
+  std::string first;  ///< place, row and what is meant
+};
+
 struct TokenCounts {
   /// Lengths for which info.json says how many rows are longer: what a --max-length would cut.
   static constexpr int64_t kLengths[] = {512, 1024, 2048, 4096, 8192, 16384, 32768};
@@ -44,6 +51,8 @@ struct TokenCounts {
   int64_t longer[std::size(kLengths)] = {};
   LengthHistogram lengths;
   ExcessCounts excess;
+  /// Rows with something that the template does not show, by what it is (chat::name_of).
+  std::map<std::string, RowsLike> losses;
 
   /// True if the row has something to train on.
   bool count(const chat::EncodedExample& example);
@@ -63,6 +72,9 @@ std::string describe_cut(const TokenCounts& counts, int64_t max_length);
 
 /// For people: that rows train on no end token, and what to do. Empty if all do.
 std::string describe_no_end(const TokenCounts& counts);
+
+/// For people: what the template does not show, a sentence a kind.
+std::vector<std::string> describe_losses(const TokenCounts& counts);
 
 /// A few lines for people: quantiles, and a bar for each power of two. Empty without lengths.
 std::string describe_lengths(const TokenCounts& counts);
