@@ -21,6 +21,7 @@ endfunction()
 lorry_find_library(utf8proc utf8proc.h libutf8proc.a)
 lorry_find_library(zstd zstd.h libzstd.a)
 lorry_find_library(yaml yaml.h libyaml.a)
+lorry_find_library(lzma lzma.h liblzma.a)
 
 # Headers only: src/net loads the library when it is needed.
 find_path(CURL_INCLUDE curl/curl.h REQUIRED)

@@ -58,7 +58,7 @@ find_library(z_LIBRARY libz.a REQUIRED)
 lorry_wheel_target(wheel_program
   ${LORRY_WHEEL_PARTS}/libspdlog.a ${LORRY_WHEEL_PARTS}/libfmt.a ${LORRY_WHEEL_PARTS}/libsimdjson.a
   ${LORRY_WHEEL_PARTS}/libcurl.a ${ssl_LIBRARY} ${crypto_LIBRARY} ${z_LIBRARY}
-  ${zstd_LIBRARY} ${yaml_LIBRARY} ${utf8proc_LIBRARY} ${ARROW_LIBRARY} ${PARQUET_LIBRARY})
+  ${zstd_LIBRARY} ${lzma_LIBRARY} ${yaml_LIBRARY} ${utf8proc_LIBRARY} ${ARROW_LIBRARY} ${PARQUET_LIBRARY})
 target_link_options(wheel_program PRIVATE -pie LINKER:--no-undefined)
 
 lorry_wheel_objects(objects lorry_engine lorry_ops lorry_model lorry_generate lorry_train lorry_serve wheel_compat)

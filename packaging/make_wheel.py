@@ -32,6 +32,7 @@ LINKED_IN = {
     "spdlog": "libspdlog-dev",
     "utf8proc": "libutf8proc-dev",
     "yaml": "libyaml-dev",
+    "xz": "liblzma-dev",
     "zlib": "zlib1g-dev",
     "zstd": "libzstd-dev",
 }

@@ -14,7 +14,7 @@ class ImportDataset final : public Command {
     flags.positional(
         "SOURCE", options_.sources, true,
         "Hub id, files, directories, globs, https:// s3:// gs:// az:// hf:// URLs, @LIST of them; "
-        ".jsonl .json .csv .parquet .arrow, also .gz .zst");
+        ".jsonl .json .csv .parquet .arrow, also .gz .zst .bz2 .xz, or in a .zip or .tar");
     flags.bucket_name("--dataset", options_.dataset,
                       "name in the bucket (the Hub id, or the first file's stem; DATASET_NAME)",
                       "DATASET_NAME");

@@ -1,8 +1,6 @@
 // Files as plain bytes: compression found by content, decompressed as a stream.
 #include <arrow/buffer.h>
-#include <arrow/io/compressed.h>
 #include <arrow/io/file.h>
-#include <arrow/util/compression.h>
 #include <fmt/format.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -10,9 +8,12 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "data/decompress.h"
+#include "data/file_names.h"
 #include "data/foreign.h"
 #include "data/read_ahead.h"
 #include "data/source.h"
+#include "data/text_encoding.h"
 #include "store/arrow_error.h"
 
 namespace lorry::data {
@@ -20,8 +21,14 @@ namespace lorry::data {
 Result<Compression> compression_of(std::string_view head, const std::string& path) {
   if (head.starts_with("\x1f\x8b")) return Compression::kGzip;
   if (head.starts_with("\x28\xb5\x2f\xfd")) return Compression::kZstd;
+  if (head.starts_with("BZh")) return Compression::kBzip2;
+  if (head.starts_with(std::string_view("\xFD"
+                                        "7zXZ\0",
+                                        6)))
+    return Compression::kXz;
   const std::string extension = std::filesystem::path(path).extension().string();
-  if (!head.empty() && (extension == ".gz" || extension == ".zst")) {
+  if (extension == ".lzma") return Compression::kXz;
+  if (!head.empty() && without_compression(path) != path) {
     return corrupt_data(fmt::format("{}: does not begin as a {} file does", path, extension));
   }
   return Compression::kNone;
@@ -29,16 +36,16 @@ Result<Compression> compression_of(std::string_view head, const std::string& pat
 
 namespace {
 
-/// How the file is compressed; fails if it is plainly no data.
-Result<Compression> look_at(arrow::io::RandomAccessFile& file, const SourceFile& source) {
+/// A file's first bytes; fails if it is plainly no data.
+Result<std::string> first_bytes(arrow::io::RandomAccessFile& file, const SourceFile& source) {
   std::string head(size_t(kContentBytes), '\0');
   LORRY_ASSIGN(const int64_t size, store::from_arrow(file.GetSize(), source.path));
   LORRY_ASSIGN(
       const int64_t got,
       store::from_arrow(file.ReadAt(0, std::min(size, kContentBytes), head.data()), source.path));
   head.resize(size_t(got));
-  LORRY_TRY(refuse_foreign_content(source, head));
-  return compression_of(head, source.path);
+  if (!source.zipped) LORRY_TRY(refuse_foreign_content(source, head));
+  return head;
 }
 
 /// A file's stored bytes from a place on, as a stream that knows where it is.
@@ -91,9 +98,9 @@ class StoredBytes final : public arrow::io::InputStream {
 struct ByteSource::Impl {
   std::string path;
   std::shared_ptr<StoredBytes> stored;
-  std::shared_ptr<arrow::io::InputStream> bytes;  ///< `stored`, or what decompresses it
-  bool compressed = false;
-  int64_t position = 0;  ///< in the decompressed bytes
+  std::shared_ptr<arrow::io::InputStream> bytes;  ///< `stored`, or what unpacks it
+  bool unpacked = false;                          ///< decompressed, or decoded
+  int64_t position = 0;                           ///< in `bytes`
 };
 
 ByteSource::ByteSource(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -102,21 +109,24 @@ ByteSource::~ByteSource() = default;
 Result<std::unique_ptr<ByteSource>> ByteSource::open(const SourceFile& source) {
   const std::string& path = source.path;
   LORRY_ASSIGN(auto file, source.open());
-  LORRY_ASSIGN(const Compression compression, look_at(*file, source));
+  LORRY_ASSIGN(const std::string head, first_bytes(*file, source));
+  Compression compression = Compression::kNone;
+  if (!source.zipped) {
+    LORRY_ASSIGN(compression, compression_of(head, path));
+  }
   auto impl = std::make_unique<Impl>();
   impl->path = path;
   impl->stored = std::make_shared<StoredBytes>(std::move(file), source.remote);
   impl->bytes = impl->stored;
-  if (compression != Compression::kNone) {
-    const auto kind =
-        compression == Compression::kGzip ? arrow::Compression::GZIP : arrow::Compression::ZSTD;
-    LORRY_ASSIGN(std::shared_ptr<arrow::util::Codec> codec,
-                 store::from_arrow(arrow::util::Codec::Create(kind), path));
-    LORRY_ASSIGN(
-        impl->bytes,
-        store::from_arrow(arrow::io::CompressedInputStream::Make(codec.get(), impl->stored), path));
-    impl->compressed = true;
+  const bool compressed = source.zipped || compression != Compression::kNone;
+  if (compressed) {
+    LORRY_ASSIGN(impl->bytes,
+                 store::from_arrow(source.zipped ? inflate(*source.zipped, impl->stored)
+                                                 : decompress(compression, impl->stored),
+                                   path));
   }
+  impl->unpacked = compressed || is_utf16(head);
+  if (impl->unpacked) impl->bytes = as_utf8(std::move(impl->bytes));
   return std::unique_ptr<ByteSource>(new ByteSource(std::move(impl)));
 }
 
@@ -124,21 +134,21 @@ Result<int64_t> ByteSource::read(char* to, int64_t size) {
   auto got = impl_->bytes->Read(size, to);
   if (!got.ok()) {
     const std::string reason = store::arrow_reason(got.status());
-    if (!impl_->compressed || impl_->stored->failed()) {
+    if (!impl_->unpacked || impl_->stored->failed()) {
       return store::from_arrow(got.status(), impl_->path);
     }
     return corrupt_data(
-        fmt::format("{}: cannot be decompressed past byte {}, cut short or damaged ({})",
-                    impl_->path, impl_->position, reason));
+        fmt::format("{}: cannot be unpacked past byte {}, cut short or damaged ({})", impl_->path,
+                    impl_->position, reason));
   }
   impl_->position += *got;
   return *got;
 }
 
-bool ByteSource::is_stored_plain() const { return !impl_->compressed; }
+bool ByteSource::is_stored_plain() const { return !impl_->unpacked; }
 
 Result<> ByteSource::skip_to(int64_t offset) {
-  if (!impl_->compressed) {
+  if (!impl_->unpacked) {
     impl_->stored->move_to(offset);
     impl_->position = offset;
     return {};
@@ -157,8 +167,11 @@ int64_t ByteSource::stored_position() const { return impl_->stored->position(); 
 Result<std::shared_ptr<arrow::io::RandomAccessFile>> open_ranged(const SourceFile& source) {
   const std::string& path = source.path;
   LORRY_ASSIGN(auto stored, source.open());
-  LORRY_ASSIGN(const Compression compression, look_at(*stored, source));
-  if (compression == Compression::kNone) return stored;
+  LORRY_ASSIGN(const std::string head, first_bytes(*stored, source));
+  if (!source.zipped) {
+    LORRY_ASSIGN(const Compression compression, compression_of(head, path));
+    if (compression == Compression::kNone) return stored;
+  }
   std::string name = (std::filesystem::temp_directory_path() / "lorry-XXXXXX").string();
   const int fd = ::mkstemp(name.data());
   if (fd < 0) {

@@ -343,6 +343,11 @@ class CsvFormat final : public TextFormat {
     reader.next(fields);
     std::vector<std::string> names(fields.begin(), fields.end());
     if (names.empty()) return invalid_input(fmt::format("{}: the file is empty", path));
+    for (const auto& name : names) {
+      if (simdjson::validate_utf8(name.data(), name.size())) continue;
+      return invalid_input(
+          fmt::format("{}: the names of its columns are not UTF-8 text; save it as UTF-8", path));
+    }
     std::set<std::string> used;
     for (size_t c = 0; c < names.size(); ++c) {
       if (names[c].empty()) names[c] = fmt::format("Unnamed: {}", c);

@@ -80,11 +80,6 @@ const char* magic_format(std::string_view head) {
 
 }  // namespace
 
-bool is_archive(const std::string& name) {
-  return name.ends_with(".tar") || name.ends_with(".tar.gz") || name.ends_with(".zip") ||
-         name.ends_with(".tfrecord") || name.find(".tfrecord-") != std::string::npos;
-}
-
 bool is_cache_of_datasets(const std::string& name) {
   return base_name(name).starts_with("cache-") && name.ends_with(".arrow");
 }
@@ -109,6 +104,7 @@ Result<> refuse_foreign_content(const SourceFile& file, std::string_view head) {
         "{} is an HTML page, not {}: what was downloaded is a page of the site, not the file",
         file.path, format_name(file.format)));
   }
+  if (file.format == Format::kArchive) return {};
   const char* magic = magic_format(head);
   const bool is_text = file.format != Format::kParquet && file.format != Format::kArrow;
   const bool is_other =
@@ -116,7 +112,7 @@ Result<> refuse_foreign_content(const SourceFile& file, std::string_view head) {
   if (!is_other) return {};
   return invalid_input(
       fmt::format("{} is {}, though its name says {}: give it the extension of what "
-                  "it is, and unpack archives",
+                  "it is",
                   file.path, magic, format_name(file.format)));
 }
 

@@ -17,8 +17,6 @@ namespace lorry::data {
 /// relative, with forward slashes.
 Result<> refuse_foreign_layout(const std::string& dir, const std::vector<std::string>& names);
 
-/// .tar, .zip, TFRecord: what WebDataset and others write.
-bool is_archive(const std::string& name);
 /// What `datasets` leaves beside its data: the results of map and filter, which hold the rows
 /// again.
 bool is_cache_of_datasets(const std::string& name);

@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "base/json.h"
 
 namespace lorry::data {
 namespace {
@@ -193,7 +196,10 @@ class JsonSplitter final : public BlockSplitter {
       const std::string_view text = window_.bytes();
       const auto other = std::find_if_not(text.begin(), text.end(), is_space);
       if (other != text.end()) {
-        return bad_place(size_t(other - text.begin()), "more text after the array's end");
+        return bad_place(size_t(other - text.begin()),
+                         *other == '['
+                             ? "a second list; a row is an object, as in {\"messages\": [...]}"
+                             : "more text after the array's end");
       }
       if (text.empty() && window_.at_end()) return std::optional<Block>();
       advance_line(text.size());
@@ -269,6 +275,16 @@ bool names_lines(const std::string& path) {
   return path.find(".jsonl") != std::string::npos || path.find(".ndjson") != std::string::npos;
 }
 
+/// Whether `text` begins with an object over several lines, or with another object on its line: in
+/// a file that is named for lines this must be certain, as the first line may also be malformed.
+bool begins_with_values(std::string_view text) {
+  const size_t end = ValueScanner().find_end(text, 0);
+  if (end == std::string_view::npos) return false;
+  const size_t next = std::min(text.find_first_not_of(" \t\r\n", end), text.size());
+  const bool follows = next == text.size() || text[next] == '{';
+  return follows && parse_json(std::string(text.substr(0, end)), "").ok();
+}
+
 /// By the window's first bytes; it grows until they tell, and loses nothing.
 Result<Shape> shape_of(Window& window, const std::string& path) {
   size_t begin = 0;
@@ -282,12 +298,16 @@ Result<Shape> shape_of(Window& window, const std::string& path) {
       continue;
     }
     if (text[begin] == '[') return Shape::kArray;
-    if (text[begin] != '{' || names_lines(path)) return Shape::kLines;
+    if (text[begin] != '{') return Shape::kLines;
     const size_t newline = text.find('\n', begin);
     // A longer first line is a row, or one of many values on it: its brackets tell soon enough.
     if (newline == std::string_view::npos && !window.at_end() && want < kMaxRowBytes) continue;
     const std::string_view line = text.substr(begin, newline - begin);
-    return is_whole_value(line) ? Shape::kLines : Shape::kValues;
+    if (is_whole_value(line)) return Shape::kLines;
+    if (!names_lines(path)) return Shape::kValues;
+    const size_t end = ValueScanner().find_end(text, begin);
+    if (end == std::string_view::npos && !window.at_end() && want < kMaxRowBytes) continue;
+    return begins_with_values(text.substr(begin)) ? Shape::kValues : Shape::kLines;
   }
 }
 
@@ -317,6 +337,10 @@ Result<std::optional<Block>> sample_json(const SourceFile& file, int64_t offset,
     const std::string_view text = window.bytes();
     const size_t first = text.find('\n'), last = text.rfind('\n');
     if (first == last) return std::optional<Block>();
+    // The middle of an object over several lines begins otherwise.
+    const size_t second = text.find('\n', first + 1);
+    const auto line = text.substr(first + 1, second - first - 1);
+    if (!line.starts_with('{') || !is_whole_value(line)) return std::optional<Block>();
     window.drop(first + 1);
     Block block;
     block.size = last - first;

@@ -8,7 +8,9 @@
 namespace lorry::data {
 
 /// A file whose first character is '[' is an array of rows. Otherwise a row is a line, unless the
-/// first line is not a whole object by itself (a pretty-printed file): then rows are the objects.
+/// first line is not a whole object by itself (a pretty-printed file, several objects on a line):
+/// then rows are the objects. In a .jsonl the first object must be whole and valid for that, as
+/// its first line may be malformed.
 Result<std::unique_ptr<BlockSplitter>> split_json(const SourceFile& file, const Place& from,
                                                   int64_t block_bytes);
 

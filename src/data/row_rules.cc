@@ -212,7 +212,7 @@ class Finder {
     }
     const bool decided = is_told || chosen("completion") || chosen("output") ||
                          chosen("conversations") || chosen("messages") || chosen("conversation");
-    if (!has_pairs || decided || has_answers(conversation_column())) return {};
+    if (!has_pairs || decided || ends_in_answer(conversation_column())) return {};
     return invalid_input(
         "preference pairs (columns chosen and rejected): --prefer chosen trains on the chosen "
         "answers; training on the pairs (DPO) is not there yet");
@@ -255,14 +255,14 @@ class Finder {
     return false;
   }
 
-  /// Whether one of the sample's conversations has an answer, or is not understood.
-  bool has_answers(const std::string& column) const {
+  /// Whether one of the sample's conversations ends in an answer, or is not understood.
+  bool ends_in_answer(const std::string& column) const {
     if (column.empty()) return false;
     const RowRules rules = rules_of_turns(column);
     return std::any_of(sample_.begin(), sample_.end(), [&](const Json& row) {
       if (holds_nothing(field(row, column))) return false;
       const auto done = standardize_row(rules, row);
-      return !done.ok() || done->dropped != "no assistant turn";
+      return !done.ok() || (!done->turns.empty() && done->turns.back().role == "assistant");
     });
   }
 
@@ -300,7 +300,7 @@ class Finder {
     const std::string conversation = conversation_column();
     if (!conversation.empty()) {
       // Prompts that are lists of turns, their answers in a column of their own.
-      const bool is_prompt = answers && has_values(conversation) && !has_answers(conversation);
+      const bool is_prompt = answers && has_values(conversation) && !ends_in_answer(conversation);
       return std::string(is_prompt ? "prompt-completion" : "messages");
     }
     if (has("instruction") && has("output")) return std::string("alpaca");
@@ -427,7 +427,7 @@ class Finder {
   /// The first of the names that is no rendering of the row (another prompt with the answer).
   std::string find_prompt() const {
     const std::string conversation = conversation_column();
-    if (has_values(conversation) && !has_answers(conversation)) return conversation;
+    if (has_values(conversation) && !ends_in_answer(conversation)) return conversation;
     auto prompts = all_of(names::kPrompt);
     const auto answers = all_of(names::kCompletion);
     const auto is_rendering = [&](const std::string& column) {

@@ -18,6 +18,8 @@
 
 #include "base/crc32c.h"
 #include "base/json.h"
+#include "data/archive.h"
+#include "data/file_names.h"
 #include "data/foreign.h"
 #include "store/arrow_error.h"
 
@@ -25,34 +27,6 @@ namespace lorry::data {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr char kFormats[] =
-    ".jsonl, .ndjson, .json, .csv, .tsv, .parquet or .arrow, each also .gz or .zst";
-
-std::string lower(std::string text) {
-  for (char& c : text) c = char(std::tolower(static_cast<unsigned char>(c)));
-  return text;
-}
-
-std::optional<Format> format_of(const fs::path& path) {
-  fs::path name = lower(path.filename().string());
-  if (name.extension() == ".gz" || name.extension() == ".zst") name = name.stem();
-  static const std::map<std::string, Format> kByExtension = {
-      {".jsonl", Format::kJson}, {".ndjson", Format::kJson}, {".json", Format::kJson},
-      {".csv", Format::kCsv},    {".tsv", Format::kTsv},     {".parquet", Format::kParquet},
-      {".pq", Format::kParquet}, {".arrow", Format::kArrow}, {".feather", Format::kArrow},
-      {".ipc", Format::kArrow}};
-  const auto found = kByExtension.find(name.extension().string());
-  if (found == kByExtension.end()) return std::nullopt;
-  return found->second;
-}
-
-/// JSON files that stand beside data in many directories and are none.
-bool is_metadata(const std::string& name) {
-  static constexpr std::array kNames = {"dataset_info.json", "dataset_infos.json", "state.json",
-                                        "dataset_dict.json", "config.json",        "info.json"};
-  return std::find(kNames.begin(), kNames.end(), name) != kNames.end();
-}
 
 bool is_glob(const std::string& path) { return path.find_first_of("*?[") != std::string::npos; }
 
@@ -102,7 +76,8 @@ class Walk {
     if (entry.is_directory(ignored)) return enter(entry.path());
     if (entry.is_regular_file(ignored)) {
       found_.push_back(entry.path());
-    } else if (entry.is_symlink(ignored) && !entry.exists(ignored) && format_of(entry.path())) {
+    } else if (entry.is_symlink(ignored) && !entry.exists(ignored) &&
+               format_of_name(entry.path().string())) {
       broken_.push_back(entry.path());
     }
     return {};
@@ -181,40 +156,18 @@ Result<std::vector<fs::path>> expand_glob(const std::string& glob,
   return found;
 }
 
-/// Does `word` stand in the name between characters that are neither letters nor digits?
-bool has_word(const std::string& name, std::string_view word) {
-  for (size_t at = name.find(word); at != std::string::npos; at = name.find(word, at + 1)) {
-    const size_t end = at + word.size();
-    const bool opens = at == 0 || !std::isalpha(static_cast<unsigned char>(name[at - 1]));
-    const bool closes = end == name.size() || !std::isalpha(static_cast<unsigned char>(name[end]));
-    if (opens && closes) return true;
-  }
-  return false;
-}
-
-bool has_any_word(const std::string& name, std::initializer_list<std::string_view> words) {
-  return std::any_of(words.begin(), words.end(), [&](auto word) { return has_word(name, word); });
-}
-
 /// Keeps the train split where the names tell splits apart.
 void keep_train_split(const fs::path& dir, std::vector<fs::path>& files,
                       std::vector<std::string>& notes) {
-  std::vector<fs::path> train, others;
-  for (const auto& file : files) {
-    const std::string name = lower(fs::relative(file, dir).string());
-    if (has_any_word(name, {"train", "training"})) {
-      train.push_back(file);
-    } else if (has_any_word(name, {"test", "testing", "eval", "evaluation", "validation", "valid",
-                                   "val", "dev"})) {
-      others.push_back(file);
-    }
+  std::vector<std::string> names;
+  for (const auto& file : files) names.push_back(file.lexically_relative(dir).generic_string());
+  for (const auto& other : names_beside_train(names)) {
+    std::erase_if(files, [&](const fs::path& file) {
+      return file.lexically_relative(dir).generic_string() == other;
+    });
+    notes.push_back(fmt::format("{}: left out, not of the train split; name it to import it",
+                                (dir / other).string()));
   }
-  if (train.empty() || others.empty() || train.size() + others.size() != files.size()) return;
-  for (const auto& file : others) {
-    notes.push_back(
-        fmt::format("{}: left out, not of the train split; name it to import it", file.string()));
-  }
-  files = std::move(train);
 }
 
 /// The data files of a `save_to_disk` directory, in the order of its state.json.
@@ -285,27 +238,25 @@ Result<std::vector<SourceFile>> directory_files(const fs::path& dir,
   std::vector<std::string> names;
   for (const auto& path : paths) names.push_back(path.lexically_relative(dir).generic_string());
   LORRY_TRY(refuse_foreign_layout(dir.string(), names));
-  const bool has_archives = std::any_of(names.begin(), names.end(), is_archive);
   std::erase_if(paths, [](const fs::path& path) {
-    return is_metadata(path.filename().string()) || !format_of(path);
+    return is_metadata(path.filename().string()) || !format_of_name(path.string());
   });
   leave_out_caches(paths, notes);
   keep_each_file_once(paths, notes);
   keep_train_split(dir, paths, notes);
   std::vector<SourceFile> files;
   for (const auto& path : paths) {
-    LORRY_ASSIGN(auto file, local_file(path.string(), *format_of(path)));
+    LORRY_ASSIGN(auto file, local_file(path.string(), *format_of_name(path.string())));
     files.push_back(std::move(file));
   }
   if (files.empty()) {
-    return not_found(fmt::format("{} holds no data files ({}){}", dir.string(), kFormats,
-                                 has_archives ? "; unpack its archives first" : ""));
+    return not_found(fmt::format("{} holds no data files ({})", dir.string(), kFormats));
   }
   return keep_one_format(std::move(files), notes);
 }
 
 Result<SourceFile> named_file(const fs::path& path) {
-  const auto format = format_of(path);
+  const auto format = format_of_name(path.string());
   if (!format) {
     return unsupported(
         fmt::format("{}: unknown extension; a data file ends in {}", path.string(), kFormats));
@@ -331,7 +282,7 @@ Result<std::vector<SourceFile>> files_of(const std::string& source,
   LORRY_ASSIGN(auto paths, expand_glob(source, notes));
   std::vector<SourceFile> files;
   for (const auto& path : paths) {
-    if (!format_of(path) && paths.size() > 1) {
+    if (!format_of_name(path.string()) && paths.size() > 1) {
       notes.push_back(fmt::format("{}: left out, not a data file", path.string()));
       continue;
     }
@@ -357,8 +308,6 @@ Result<std::string> content_version(const std::string& path) {
 }
 
 }  // namespace
-
-std::optional<Format> format_of_name(const std::string& name) { return format_of(name); }
 
 Result<SourceFile> local_file(const std::string& path, Format format) {
   struct stat info;
@@ -392,6 +341,8 @@ std::string_view format_name(Format format) {
       return "Parquet";
     case Format::kArrow:
       return "Arrow";
+    case Format::kArchive:
+      return "archives";
   }
   return "";
 }
@@ -402,6 +353,7 @@ Result<FoundFiles> find_files(const std::vector<std::string>& sources) {
     LORRY_ASSIGN(auto files, files_of(source, found.notes));
     for (auto& file : files) found.files.push_back(std::move(file));
   }
+  LORRY_TRY(expand_archives(found));
   if (found.files.empty())
     return usage_error("name at least one file, directory or glob to import");
   for (const auto& file : found.files) {

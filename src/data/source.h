@@ -20,8 +20,9 @@ class RandomAccessFile;
 
 namespace lorry::data {
 
-enum class Format { kJson, kCsv, kTsv, kParquet, kArrow };
-enum class Compression { kNone, kGzip, kZstd };
+/// kArchive: a zip or tar of files of the others; archive.h takes them out.
+enum class Format { kJson, kCsv, kTsv, kParquet, kArrow, kArchive };
+enum class Compression { kNone, kGzip, kZstd, kBzip2, kXz };
 
 /// "JSON", "CSV", ...
 std::string_view format_name(Format format);
@@ -29,13 +30,20 @@ std::string_view format_name(Format format);
 /// Opens a file's bytes for ranged reads; thread-safe, and so is ReadAt of what it gives.
 using OpenSource = std::function<Result<std::shared_ptr<arrow::io::RandomAccessFile>>()>;
 
+/// A deflated member of a zip archive: what its bytes are, unpacked.
+struct ZippedMember {
+  int64_t size = 0;
+  uint32_t crc32 = 0;
+};
+
 struct SourceFile {
   std::string path;  ///< path or URL; its extensions tell format and compression
   Format format = Format::kJson;
   int64_t size = 0;     ///< bytes as stored
   std::string version;  ///< what changes with the bytes: a checksum, ETag, commit
   OpenSource open;
-  bool remote = false;  ///< a read waits for a network: several are kept in flight
+  bool remote = false;                 ///< a read waits for a network: several are kept in flight
+  std::optional<ZippedMember> zipped;  ///< set if `open` gives deflated bytes
 };
 
 struct FoundFiles {
@@ -61,14 +69,15 @@ Result<SourceFile> local_file(const std::string& path, Format format);
 /// By a file's first bytes, whatever its name says.
 Result<Compression> compression_of(std::string_view head, const std::string& path);
 
-/// A file's bytes, decompressed, read forward in bounded memory.
+/// A file's bytes, decompressed, and as UTF-8 where they are UTF-16 with its byte order mark, read
+/// forward in bounded memory.
 class ByteSource {
  public:
   static Result<std::unique_ptr<ByteSource>> open(const SourceFile& file);
   ~ByteSource();
   /// Reads up to `size` bytes; 0 at the end. Fails with corrupt data if the file is cut short.
   Result<int64_t> read(char* to, int64_t size);
-  /// No compression: a place is as near as any other.
+  /// Neither decompressed nor decoded: a place is as near as any other.
   bool is_stored_plain() const;
   /// Goes to a place in the decompressed bytes, forward only.
   Result<> skip_to(int64_t offset);

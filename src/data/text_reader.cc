@@ -369,6 +369,8 @@ Result<std::unique_ptr<Reader>> open_reader(std::vector<SourceFile> files, ReadO
     case Format::kParquet:
     case Format::kArrow:
       return make_columnar_reader(std::move(files), std::move(options));
+    case Format::kArchive:
+      break;  // its members are read
   }
   return unsupported("unknown format");
 }

@@ -250,7 +250,7 @@ Result<InferredModule> module_of(const Splits& splits, const DatasetQuestion& qu
 }
 
 Result<> check_module(const InferredModule& module, const DatasetQuestion& question) {
-  static const std::vector<std::string> kRead = {"json", "csv", "parquet", "arrow"};
+  static const std::vector<std::string> kRead = {"json", "csv", "parquet", "arrow", "zip"};
   if (std::count(kRead.begin(), kRead.end(), module.module) > 0) return {};
   if (has_script(question)) return no_data(question, "");
   return unsupported(

@@ -139,6 +139,7 @@ InferredModule infer_module(const std::vector<std::string>& paths) {
 }
 
 bool belongs_to_module(std::string_view path, std::string_view module) {
+  if (module == "zip") return path.ends_with(".zip");
   // As the pattern `.*(ext)(\..+)?$` of `datasets` on the whole path.
   for (size_t at = path.find('.'); at != std::string_view::npos; at = path.find('.', at + 1)) {
     const size_t end = std::min(path.find_first_of("./", at + 1), path.size());

@@ -27,7 +27,7 @@ struct InferredModule {
 
 /// The module of the commonest extension; among equals Parquet, Arrow, JSON lines, JSON, CSV, then
 /// the last by name. Metadata files of media folders count last. An archive (.zip) that wins is
-/// module "zip", since lorry does not look inside.
+/// module "zip": what is inside is seen only when it is opened.
 InferredModule infer_module(const std::vector<std::string>& paths);
 
 /// Whether the file is one that the module reads.

@@ -95,6 +95,7 @@ data::SourceFile source_file(const hub::Hub& hub, const hub::Repo& repo, const h
 }
 
 Result<data::Format> format_of_module(const std::string& module, const std::string& path) {
+  if (data::format_of_name(path) == data::Format::kArchive) return data::Format::kArchive;
   if (module == "json") return data::Format::kJson;
   if (module == "parquet") return data::Format::kParquet;
   if (module == "arrow") return data::Format::kArrow;

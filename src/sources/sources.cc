@@ -7,6 +7,8 @@
 #include <fstream>
 
 #include "base/log.h"
+#include "data/archive.h"
+#include "data/file_names.h"
 #include "data/foreign.h"
 #include "hub/access.h"
 #include "hub/dataset_files.h"
@@ -19,9 +21,6 @@ namespace lorry::sources {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr char kFormats[] =
-    ".jsonl, .ndjson, .json, .csv, .tsv, .parquet or .arrow, each also .gz or .zst";
 
 bool is_bucket_scheme(const std::string& scheme) {
   return scheme == "s3" || scheme == "gs" || scheme == "gcs" || scheme == "az" ||
@@ -134,6 +133,14 @@ Result<> check_one_format(const data::FoundFiles& found) {
   return {};
 }
 
+/// Without format, compression and archive: "a" of a.jsonl.gz, a.jsonl.zip and a.tar.gz.
+std::string stem_of_name(const std::string& name) {
+  const fs::path stem = fs::path(data::without_compression(name)).stem();
+  const bool names_member =
+      data::format_of_name(name) == data::Format::kArchive && data::format_of_name(stem.string());
+  return names_member ? stem.stem().string() : stem.string();
+}
+
 /// The stem of a path, without format and compression; of a folder or glob, the folder's name.
 std::string stem_of_remote(std::string path) {
   path = path.substr(0, path.find_first_of("?#"));
@@ -147,9 +154,7 @@ std::string stem_of_remote(std::string path) {
   }
   const std::string name = path.substr(path.rfind('/') + 1);
   if (folder || glob || !data::format_of_name(name)) return name;
-  fs::path stem(name);
-  if (stem.extension() == ".gz" || stem.extension() == ".zst") stem = stem.stem();
-  return stem.stem().string();
+  return stem_of_name(name);
 }
 
 }  // namespace
@@ -167,7 +172,8 @@ std::string scheme_of(const std::string& source) {
 
 Result<data::Format> format_of_named(const std::string& path) {
   if (const auto format = data::format_of_name(path)) return *format;
-  return unsupported(fmt::format("{}: unknown extension; a data file ends in {}", path, kFormats));
+  return unsupported(
+      fmt::format("{}: unknown extension; a data file ends in {}", path, data::kFormats));
 }
 
 Result<> refuse_foreign(const hub::DatasetQuestion& question) {
@@ -206,6 +212,7 @@ Result<data::FoundFiles> find_sources(const std::vector<std::string>& sources,
   if (!options.revision.empty() && !meaning.revision) {
     return usage_error("--revision is for data sets of the Hub; the source is none");
   }
+  LORRY_TRY(data::expand_archives(found));
   LORRY_TRY(check_one_format(found));
   return found;
 }
@@ -230,8 +237,7 @@ std::string default_dataset_name(const std::string& source) {
     path = fs::weakly_canonical(path.empty() ? fs::path(".") : path, ignored);
     return path.filename().string();
   }
-  if (path.extension() == ".gz" || path.extension() == ".zst") path = path.stem();
-  return path.stem().string();
+  return stem_of_name(path.filename().string());
 }
 
 }  // namespace lorry::sources
