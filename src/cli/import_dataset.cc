@@ -46,6 +46,7 @@ class ImportDataset final : public Command {
     if (standardized)
       json["standardized"] = {{"rows", report.standardized.rows},
                               {"format", report.standardized.format},
+                              {"unused_columns", report.standardized.unused_columns},
                               {"dropped", report.standardized.dropped},
                               {"up_to_date", report.standardized.up_to_date}};
     return Outcome{json, ""};

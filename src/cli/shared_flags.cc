@@ -40,6 +40,13 @@ void declare_row_flags(Flags& flags, stages::ImportDatasetOptions& options) {
                "how rows are understood (recognised by their columns)");
   flags.pairs("--columns", options.columns, true, "ROLE=COLUMN,...",
               "which column plays which role, e.g. prompt=question,completion=answer");
+  flags.list("--ignore-columns", options.ignored, "COLUMN,...",
+             "columns that play no part, whatever they are called");
+  flags.pairs("--roles", options.roles, true, "NAME=ROLE,...",
+              "whose turns a role's are (user, assistant, system, tool), e.g. "
+              "customer=user,agent=assistant");
+  flags.choice("--prefer", options.prefer, {"chosen"},
+               "of preference pairs (chosen, rejected), train on these answers");
   flags.pairs("--set", options.placeholders, false, "NAME=VALUE",
               "fills {{NAME}} in the data; may be repeated");
   flags.integer("--skip-bad-rows", options.skip_bad_rows, at_least(0),

@@ -25,9 +25,7 @@ class Standardize final : public Command {
     LORRY_ASSIGN(options.dataset,
                  inspect::choose(*options.bucket, "raw", dataset_, "data set", "--dataset"));
     if (dataset_.empty()) log::info("data set: {}", options.dataset);
-    options.format = import_.format;
-    options.columns = import_.columns;
-    options.placeholders = import_.placeholders;
+    static_cast<data::RowOptions&>(options) = import_;
     options.progress = progress_line("standardize", "rows");
     LORRY_ASSIGN(const auto report, stages::standardize(options));
     options.progress = nullptr;
@@ -37,6 +35,7 @@ class Standardize final : public Command {
                     {"rows_in", report.rows_in},
                     {"shards", report.shards},
                     {"format", report.format},
+                    {"unused_columns", report.unused_columns},
                     {"dropped", report.dropped},
                     {"complete", report.complete},
                     {"missing", report.missing},

@@ -5,216 +5,23 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <nlohmann/json.hpp>
 
-#include "data/non_finite.h"
+#include "data/left_out.h"
+#include "data/marks.h"
+#include "data/roles.h"
+#include "data/row_values.h"
+#include "data/tool_calls.h"
+#include "data/turn_shapes.h"
 
 namespace lorry::data {
 namespace {
-
-enum class Role { kSystem, kUser, kAssistant, kTool, kCall };
-
-std::optional<Role> role_of(std::string name) {
-  for (char& c : name) c = char(std::tolower(static_cast<unsigned char>(c)));
-  static const std::map<std::string, Role> kRoles = {{"system", Role::kSystem},
-                                                     {"developer", Role::kSystem},
-                                                     {"user", Role::kUser},
-                                                     {"human", Role::kUser},
-                                                     {"prompter", Role::kUser},
-                                                     {"assistant", Role::kAssistant},
-                                                     {"gpt", Role::kAssistant},
-                                                     {"chatgpt", Role::kAssistant},
-                                                     {"model", Role::kAssistant},
-                                                     {"bing", Role::kAssistant},
-                                                     {"bard", Role::kAssistant},
-                                                     {"bot", Role::kAssistant},
-                                                     {"ai", Role::kAssistant},
-                                                     {"tool", Role::kTool},
-                                                     {"function", Role::kTool},
-                                                     {"observation", Role::kTool},
-                                                     {"function_response", Role::kTool},
-                                                     {"function-response", Role::kTool},
-                                                     {"tool_response", Role::kTool},
-                                                     {"tool_result", Role::kTool},
-                                                     {"ipython", Role::kTool},
-                                                     {"function_call", Role::kCall},
-                                                     {"function-call", Role::kCall},
-                                                     {"tool_call", Role::kCall},
-                                                     {"tool_calls", Role::kCall}};
-  const auto found = kRoles.find(name);
-  if (found == kRoles.end()) return std::nullopt;
-  return found->second;
-}
-
-const char* role_name(Role role) {
-  switch (role) {
-    case Role::kSystem:
-      return "system";
-    case Role::kUser:
-      return "user";
-    case Role::kTool:
-      return "tool";
-    case Role::kAssistant:
-    case Role::kCall:
-      break;
-  }
-  return "assistant";
-}
-
-const Json& field(const Json& object, const std::string& key) {
-  static const Json kNull;
-  if (key.empty() || !object.is_object()) return kNull;
-  const auto found = object.find(key);
-  return found == object.end() ? kNull : *found;
-}
-
-void remove_nulls(Json& value) {
-  if (value.is_object()) {
-    Json kept = Json::object();
-    for (auto& [key, inner] : value.items()) {
-      if (inner.is_null()) continue;
-      remove_nulls(inner);
-      kept[key] = std::move(inner);
-    }
-    value = std::move(kept);
-  } else if (value.is_array()) {
-    for (auto& inner : value) remove_nulls(inner);
-  }
-}
-
-/// A list of dicts as `datasets` stores a Sequence of them: {"from": [...], "value": [...]},
-/// objects inside of objects likewise. A column that some files lack is null.
-bool is_columns(const Json& value) {
-  if (!value.is_object()) return false;
-  bool has_list = false;
-  for (const auto& [key, column] : value.items()) {
-    if (!column.is_null() && !column.is_array() && !is_columns(column)) return false;
-    has_list |= !column.is_null();
-  }
-  return has_list;
-}
-
-/// Such columns as a list of objects; anything else as it is.
-Result<Json> rows_of_columns(Json value) {
-  if (!is_columns(value)) return value;
-  Json rows = Json::array();
-  std::string first;
-  for (auto& [key, column] : value.items()) {
-    if (column.is_null()) continue;
-    LORRY_ASSIGN(column, rows_of_columns(std::move(column)));
-    if (first.empty()) {
-      first = key;
-      rows.get_ref<Json::array_t&>().resize(column.size(), Json::object());
-    }
-    if (column.size() != rows.size()) {
-      return invalid_input(
-          fmt::format("{} has {} values, but {} has {}", first, rows.size(), key, column.size()));
-    }
-    for (size_t i = 0; i < rows.size(); ++i) rows[i][key] = std::move(column[i]);
-  }
-  return rows;
-}
-
-/// What a value is, for messages: "text", "an object with the keys a, b".
-std::string described(const Json& value) {
-  if (value.is_string()) return "text";
-  if (!value.is_object()) return value.is_null() ? "null" : value.type_name();
-  std::vector<std::string> keys;
-  for (const auto& [key, inner] : value.items()) keys.push_back(key);
-  return fmt::format("an object with the keys {}", fmt::join(keys, ", "));
-}
-
-/// A string that holds JSON, parsed; anything else as it is. Discarded if it is no JSON.
-Json parsed(const Json& value) {
-  if (!value.is_string()) return value;
-  const auto& text = value.get_ref<const std::string&>();
-  auto json = parse_json(text, "");
-  if (json.ok()) return *std::move(json);
-  const auto finite = without_non_finite_numbers(text);
-  if (!finite) return Json(Json::value_t::discarded);
-  json = parse_json(*finite, "");
-  return json.ok() ? *std::move(json) : Json(Json::value_t::discarded);
-}
-
-/// {"type": "function", "function": {"name", "arguments": object}} from what data sets write:
-/// OpenAI's form, or {"name", "arguments"}; arguments as an object or a JSON string of one.
-std::optional<Json> tool_call(const Json& given) {
-  if (!given.is_object()) return std::nullopt;
-  Json call = given;
-  if (!call.contains("function")) {
-    if (!call.contains("name") || !call["name"].is_string()) return std::nullopt;
-    Json function = std::move(call);
-    call = Json{{"type", "function"}, {"function", std::move(function)}};
-  }
-  Json& function = call["function"];
-  if (!function.is_object() || !field(function, "name").is_string()) return std::nullopt;
-  if (!function.contains("arguments") && function.contains("parameters")) {
-    function["arguments"] = function["parameters"];
-    function.erase("parameters");
-  }
-  if (!function.contains("arguments")) function["arguments"] = Json::object();
-  Json arguments = parsed(function["arguments"]);
-  if (arguments.is_object()) function["arguments"] = std::move(arguments);
-  return call;
-}
-
-/// A list of calls, from one or several, as objects or JSON strings.
-std::optional<Json> tool_calls(const Json& given) {
-  const Json value = parsed(given);
-  Json calls = Json::array();
-  if (value.is_array()) {
-    for (const auto& each : value) {
-      auto call = tool_call(parsed(each));
-      if (!call) return std::nullopt;
-      calls.push_back(std::move(*call));
-    }
-  } else {
-    auto call = tool_call(value);
-    if (!call) return std::nullopt;
-    calls.push_back(std::move(*call));
-  }
-  if (calls.empty()) return std::nullopt;
-  return calls;
-}
-
-/// OpenAI, Mistral and Fireworks write `weight`, Axolotl `train` or `training`, ms-swift `loss`.
-constexpr const char* kMarkKeys[] = {"weight",       "loss_weight",    "loss_scale", "loss",
-                                     "loss_mask",    "train",          "training",   "trainable",
-                                     "train_detail", "training_detail"};
-
-/// Axolotl's keys for parts of a turn.
-bool is_detail(std::string_view key) { return key.ends_with("_detail"); }
 
 bool is_answer(const Turn& turn) { return turn.role == "assistant"; }
 
 bool says_nothing(const Turn& turn) {
   return is_blank(turn.content) && !turn.tool_calls &&
          is_blank(turn.reasoning_content.value_or(""));
-}
-
-/// Whether the turn is to be learned, as far as its marks say.
-Result<bool> learned_by_marks(const Json& turn) {
-  bool learned = true;
-  for (const char* key : kMarkKeys) {
-    const Json& mark = field(turn, key);
-    if (mark.is_null() || mark == "" || (mark.is_array() && mark.empty())) continue;
-    if (is_detail(key)) {
-      return invalid_input(fmt::format(
-          "{}: parts of a turn cannot be left out of what is learned, only whole turns (\"train\": "
-          "false)",
-          key));
-    }
-    const auto value = mark_value(mark);
-    if (!value) {
-      return invalid_input(
-          fmt::format("{}: {} is not understood; 0 or false is context that is not learned, 1 or "
-                      "true is learned",
-                      key, dump_json(mark)));
-    }
-    learned = learned && *value;
-  }
-  return learned;
 }
 
 class RowStandardizer {
@@ -225,11 +32,14 @@ class RowStandardizer {
     LORRY_TRY(check_format());
     LORRY_TRY(read_marks());
     if (out_.dropped.empty()) LORRY_TRY(read_row());
-    if (out_.dropped.empty() && rules_.format != RowFormat::kText) {
+    if (!out_.dropped.empty()) return std::move(out_);
+    const bool is_text = rules_.format == RowFormat::kText;
+    if (!is_text) {
       LORRY_TRY(add_system());
       LORRY_TRY(add_tools());
-      judge();
     }
+    LORRY_TRY(check_left_out(rules_, row_, out_));
+    if (!is_text) judge();
     return std::move(out_);
   }
 
@@ -242,9 +52,8 @@ class RowStandardizer {
   /// A row that is of another format than the rest would be dropped as empty.
   Result<> check_format() const {
     if (rules_.other_formats.empty()) return {};
-    const std::string* mine[] = {&rules_.conversation, &rules_.instruction, &rules_.input,
-                                 &rules_.output,       &rules_.prompt,      &rules_.completion,
-                                 &rules_.text};
+    const std::string* mine[] = {&rules_.conversation, &rules_.prompt, &rules_.input,
+                                 &rules_.completion, &rules_.text};
     std::vector<std::string> empty;
     for (const auto* column : mine) {
       if (has(*column)) return {};
@@ -284,10 +93,8 @@ class RowStandardizer {
       case RowFormat::kMessages:
         return add_turns(field(row_, rules_.conversation), rules_.conversation);
       case RowFormat::kAlpaca:
-        return read_alpaca();
       case RowFormat::kPromptCompletion:
-        LORRY_TRY(add_side(rules_.prompt, "user"));
-        return add_side(rules_.completion, "assistant");
+        return read_pair();
       case RowFormat::kText:
         return read_text();
     }
@@ -305,37 +112,69 @@ class RowStandardizer {
     return {};
   }
 
-  Result<> read_alpaca() {
-    for (const auto& pair : field(row_, rules_.history)) {
-      if (!pair.is_array() || pair.size() != 2 || !pair[0].is_string() || !pair[1].is_string()) {
-        return invalid_input(
-            fmt::format("column {}: history must be pairs of strings", rules_.history));
+  Result<> read_pair() {
+    LORRY_TRY(add_history());
+    const bool had_turns = is_turns(field(row_, rules_.prompt));
+    LORRY_ASSIGN(const std::string input, text_of(rules_.input));
+    if (had_turns) {
+      if (!is_blank(input)) {
+        return invalid_input(fmt::format("column {} has text beside the turns of column {}",
+                                         rules_.input, rules_.prompt));
       }
+      LORRY_TRY(add_side(rules_.prompt, "user"));
+    } else {
+      LORRY_ASSIGN(std::string user, text_of(rules_.prompt));
+      if (!is_blank(input)) user += user.empty() ? input : "\n" + input;
+      add_text(std::move(user), "user");
+    }
+    LORRY_TRY(add_side(rules_.completion, "assistant"));
+    return add_reasoning();
+  }
+
+  /// Pairs of prompt and answer, or turns.
+  Result<> add_history() {
+    const Json& given = field(row_, rules_.history);
+    if (holds_nothing(given)) return {};
+    const Json history = parsed(given);
+    const auto is_pair = [](const Json& pair) {
+      return pair.is_array() && pair.size() == 2 && pair[0].is_string() && pair[1].is_string();
+    };
+    const bool pairs = history.is_array() && std::all_of(history.begin(), history.end(), is_pair);
+    if (!pairs) return add_turns(given, rules_.history);
+    for (const auto& pair : history) {
       add("user", pair[0].get<std::string>());
       add("assistant", pair[1].get<std::string>());
     }
-    LORRY_ASSIGN(std::string user, text_of(rules_.instruction));
-    LORRY_ASSIGN(const std::string input, text_of(rules_.input));
-    if (!input.empty()) user += user.empty() ? input : "\n" + input;
-    if (user.empty()) {
-      out_.dropped = "empty prompt";
-      return {};
-    }
-    add("user", std::move(user));
-    return add_side(rules_.output, "assistant");
+    return {};
   }
+
+  Result<> add_reasoning() {
+    LORRY_ASSIGN(std::string reasoning, text_of(rules_.reasoning));
+    if (is_blank(reasoning) || out_.turns.empty() || !is_answer(out_.turns.back())) return {};
+    out_.turns.back().reasoning_content = fill(std::move(reasoning));
+    return {};
+  }
+
+  static bool is_turns(const Json& value) { return value.is_array() || value.is_object(); }
 
   /// A column of a pair: a string is one turn, a list is turns.
   Result<> add_side(const std::string& column, const char* role) {
     const Json& value = field(row_, column);
-    if (value.is_array() || is_columns(value)) return add_turns(value, column);
-    if (value.is_object()) return add_turns(Json::array({value}), column);
+    if (value.is_object() && !is_columns(value)) return add_turns(Json::array({value}), column);
+    if (value.is_array() && !value.empty() && value[0].is_string()) {
+      return invalid_input(fmt::format("column {} is a list of texts, not one text", column));
+    }
+    if (is_turns(value)) return add_turns(value, column);
     LORRY_ASSIGN(std::string text, text_of(column));
+    add_text(std::move(text), role);
+    return {};
+  }
+
+  void add_text(std::string text, const char* role) {
     if (is_blank(text) && out_.dropped.empty()) {
       out_.dropped = role == std::string_view("user") ? "empty prompt" : "empty completion";
     }
     add(role, std::move(text));
-    return {};
   }
 
   /// A column's text; numbers and booleans as JSON writes them.
@@ -362,13 +201,10 @@ class RowStandardizer {
   }
 
   Result<> add_turns(const Json& given, const std::string& column) {
-    if (given.is_null()) return {};
-    LORRY_ASSIGN(const Json turns,
-                 rows_of_columns(parsed(given)).with_context(fmt::format("column {}", column)));
-    if (turns.is_null()) return {};
-    if (!turns.is_array()) {
-      return invalid_input(fmt::format("column {} is {}, not a list of turns", column,
-                                       described(turns.is_discarded() ? given : turns)));
+    LORRY_ASSIGN(Json turns, list_of_turns(given).with_context(fmt::format("column {}", column)));
+    if (rules_.role_key.empty()) {
+      LORRY_ASSIGN(turns, usual_turns(std::move(turns), rules_.roles)
+                              .with_context(fmt::format("column {}", column)));
     }
     for (size_t i = 0; i < turns.size(); ++i) {
       LORRY_TRY(add_turn(turns[i]).with_context(fmt::format("column {}, turn {}", column, i)));
@@ -389,12 +225,24 @@ class RowStandardizer {
   }
 
   Result<> add_turn(const Json& turn) {
-    if (!turn.is_object()) return invalid_input("not an object with a role and a content");
+    if (!turn.is_object()) {
+      return invalid_input(
+          fmt::format("it is {}, not an object with a role and a content", described(turn)));
+    }
     const Json& role = role_field(turn);
-    if (!role.is_string()) return invalid_input("no role (\"role\" or \"from\")");
-    const auto known = role_of(role.get<std::string>());
+    if (!role.is_string()) {
+      return invalid_input(
+          fmt::format("no role (\"role\" or \"from\"); it is {}; --columns "
+                      "role=KEY,content=KEY names other keys",
+                      described(turn)));
+    }
+    const auto known = find_role(role.get_ref<const std::string&>(), rules_.roles);
     if (!known) {
-      return invalid_input(fmt::format("unknown role \"{}\"", role.get<std::string>()));
+      const std::string name = role.get<std::string>();
+      return invalid_input(
+          fmt::format("unknown role \"{}\"; --roles \"{}=user\" (or =assistant, =system, =tool) "
+                      "says whose turn it is",
+                      name, name));
     }
     LORRY_ASSIGN(const Json content,
                  rows_of_columns(content_field(turn)).with_context("the content"));
@@ -501,7 +349,14 @@ class RowStandardizer {
 
   Result<> add_system() {
     LORRY_ASSIGN(std::string system, text_of(rules_.system));
-    if (system.empty() || (!out_.turns.empty() && out_.turns[0].role == "system")) return {};
+    if (is_blank(system)) return {};
+    if (!out_.turns.empty() && out_.turns[0].role == "system") {
+      // As LLaMA-Factory takes such rows: the conversation's own goes before the column's.
+      if (out_.turns[0].content.find(system) == std::string::npos) {
+        out_.notes.insert(fmt::format("column {} left out beside a system turn", rules_.system));
+      }
+      return {};
+    }
     out_.turns.insert(out_.turns.begin(), Turn{"system", fill(std::move(system))});
     return {};
   }
@@ -602,32 +457,6 @@ class RowStandardizer {
 };
 
 }  // namespace
-
-std::string_view turn_role(std::string_view name) {
-  const auto role = role_of(std::string(name));
-  return !role || *role == Role::kCall ? std::string_view() : role_name(*role);
-}
-
-bool is_blank(std::string_view text) {
-  return text.find_first_not_of(" \t\n\v\f\r") == std::string_view::npos;
-}
-
-bool is_mark(std::string_view key) {
-  return std::find(std::begin(kMarkKeys), std::end(kMarkKeys), key) != std::end(kMarkKeys);
-}
-
-std::span<const char* const> mark_keys() { return kMarkKeys; }
-
-std::optional<bool> mark_value(const Json& value) {
-  if (value.is_boolean()) return value.get<bool>();
-  if (value.is_number() && (value == 0 || value == 1)) return value == 1;
-  if (!value.is_string()) return std::nullopt;
-  std::string text = value.get<std::string>();
-  for (char& c : text) c = char(std::tolower(static_cast<unsigned char>(c)));
-  if (text == "0" || text == "false") return false;
-  if (text == "1" || text == "true") return true;
-  return std::nullopt;
-}
 
 Result<StandardRow> standardize_row(const RowRules& rules, const Json& row) {
   return RowStandardizer(rules, row).run();

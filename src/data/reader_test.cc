@@ -270,7 +270,8 @@ TEST(Simdjson, IsNotTheOneInLibparquet) {
 Result<StandardRow> standard(const Json& row, NamedValues placeholders = {}) {
   arrow::FieldVector fields;
   for (const auto& [name, value] : row.items()) fields.push_back(arrow::field(name, arrow::utf8()));
-  LORRY_ASSIGN(const auto rules, find_rules(*arrow::schema(fields), {row}, "", {}, placeholders));
+  LORRY_ASSIGN(const auto rules,
+               find_rules(*arrow::schema(fields), {row}, {.placeholders = placeholders}));
   return standardize_row(rules, row);
 }
 

@@ -7,7 +7,12 @@
 #include <array>
 #include <nlohmann/json.hpp>
 
+#include "data/column_names.h"
 #include "data/conversations.h"
+#include "data/left_out.h"
+#include "data/marks.h"
+#include "data/row_values.h"
+#include "data/turn_shapes.h"
 
 namespace lorry::data {
 namespace {
@@ -20,35 +25,78 @@ const arrow::DataType* turn_struct(const arrow::DataType& type) {
   return type.field(0)->type().get();
 }
 
-constexpr std::array kConversationColumns = {"conversations", "messages", "conversation"};
-constexpr std::array kPromptColumns = {"prompt", "question", "instruction",
-                                       "query",  "problem",  "input"};
-constexpr std::array kCompletionColumns = {"completion", "response", "answer", "output",
-                                           "solution"};
+std::string lower(std::string text) {
+  for (char& c : text) c = char(std::tolower(static_cast<unsigned char>(c)));
+  return text;
+}
+
+/// A row's value as text to compare; empty for what is none.
+std::string text_at(const Json& row, const std::string& column) {
+  const Json& value = field(row, column);
+  if (value.is_string()) return value.get<std::string>();
+  return value.is_number() ? dump_json(value) : std::string();
+}
+
+/// Rows in which one column's text has the other's in it.
+struct Overlap {
+  int both = 0;    ///< rows with text in both
+  int within = 0;  ///< of them: the second is in the first
+};
+
+Overlap overlap(const std::vector<Json>& sample, const std::string& whole,
+                const std::string& part) {
+  Overlap found;
+  for (const Json& row : sample) {
+    const std::string outer = text_at(row, whole), inner = text_at(row, part);
+    if (is_blank(outer) || is_blank(inner)) continue;
+    ++found.both;
+    found.within += outer.find(inner) != std::string::npos;
+  }
+  return found;
+}
 
 class Finder {
  public:
-  Finder(const arrow::Schema& schema, const std::vector<Json>& sample, const NamedValues& columns)
-      : schema_(schema), sample_(sample), columns_(columns) {}
+  Finder(const arrow::Schema& schema, const std::vector<Json>& sample, const RowOptions& options)
+      : schema_(schema), sample_(sample), options_(options), columns_(options.columns) {}
 
-  Result<RowRules> find(std::string format) {
-    LORRY_TRY(check_columns());
-    const bool is_told = !format.empty() && format != "auto";
+  Result<RowRules> find() {
+    rules_.roles = options_.roles;
+    rules_.placeholders = options_.placeholders;
+    LORRY_TRY(check_options());
+    LORRY_TRY(check_not_wrapped());
+    const bool is_told = !options_.format.empty() && options_.format != "auto";
+    LORRY_TRY(choose_preferred(is_told));
+    std::string format = options_.format;
     if (!is_told) {
       LORRY_ASSIGN(format, recognise());
     }
     LORRY_TRY(fill(format));
-    rules_.system = optional("system");
-    if (rules_.system.empty()) rules_.system = optional("system_prompt");
-    rules_.tools = optional("tools");
-    if (rules_.tools.empty()) rules_.tools = optional("functions");
+    rules_.system = chosen_or_first("system", names::kSystem);
+    rules_.tools = chosen_or_first("tools", names::kTools);
+    if (const auto* column = chosen("functions")) rules_.tools = *column;
     if (!is_told && columns_.empty()) find_other_formats();
     find_marks();
+    find_watched();
+    LORRY_TRY(check_sample());
     return rules_;
   }
 
  private:
-  bool has(const std::string& column) const { return schema_.GetFieldIndex(column) >= 0; }
+  // Which columns there are.
+
+  /// The column of a name, in any case; empty if there is none or it is to be ignored.
+  std::string column_of(const std::string& name) const {
+    std::string found;
+    for (const auto& column : schema_.field_names()) {
+      if (column == name) found = column;
+      if (found.empty() && lower(column) == name) found = column;
+    }
+    const auto& ignored = options_.ignored;
+    return std::find(ignored.begin(), ignored.end(), found) == ignored.end() ? found : "";
+  }
+
+  bool has(const std::string& name) const { return !column_of(name).empty(); }
 
   const std::string* chosen(std::string_view part) const {
     for (const auto& [name, column] : columns_) {
@@ -57,87 +105,235 @@ class Finder {
     return nullptr;
   }
 
-  /// The column that --columns names for a part, or the one called so.
-  std::string optional(const std::string& part) const {
-    if (const auto* column = chosen(part)) return *column;
-    return has(part) ? part : "";
+  bool is_chosen(const std::string& column) const {
+    return std::any_of(columns_.begin(), columns_.end(),
+                       [&](const auto& pair) { return pair.second == column; });
   }
 
-  Result<> check_columns() const {
-    static constexpr std::array kParts = {"conversations", "messages",    "conversation", "role",
-                                          "content",       "instruction", "input",        "output",
-                                          "history",       "prompt",      "completion",   "text",
-                                          "system",        "tools",       "functions"};
-    for (const auto& [part, column] : columns_) {
-      if (std::find(kParts.begin(), kParts.end(), part) == kParts.end()) {
-        return invalid_input(fmt::format("--columns: unknown part \"{}\"; the parts are {}", part,
-                                         fmt::join(kParts, ", ")));
-      }
-      if (part == "role" || part == "content" || has(column)) continue;
-      return invalid_input(fmt::format("--columns {}={}: there is no column {}; there are {}", part,
-                                       column, column, column_names()));
+  bool has_values(const std::string& column) const {
+    return std::any_of(sample_.begin(), sample_.end(),
+                       [&](const Json& row) { return !holds_nothing(field(row, column)); });
+  }
+
+  /// The columns of a list of names that are not another part's already, those with values first.
+  template <size_t N>
+  std::vector<std::string> all_of(const std::array<const char*, N>& list) const {
+    std::vector<std::string> found;
+    for (const char* name : list) {
+      const std::string column = column_of(name);
+      if (column.empty() || rules_.uses(column) || is_chosen(column)) continue;
+      const bool is_lone_account =
+          (std::string_view(name) == names::kUser && !has(names::kAssistant)) ||
+          (std::string_view(name) == names::kAssistant && !has(names::kUser));
+      if (!is_lone_account) found.push_back(column);
     }
-    return {};
+    std::stable_partition(found.begin(), found.end(),
+                          [this](const auto& column) { return has_values(column); });
+    return found;
+  }
+
+  template <size_t N>
+  std::string first_of(const std::array<const char*, N>& list) const {
+    const auto found = all_of(list);
+    return found.empty() ? "" : found.front();
+  }
+
+  /// The column that --columns names for a part, or the first of those that are called so.
+  template <size_t N>
+  std::string chosen_or_first(std::string_view part, const std::array<const char*, N>& list) const {
+    const auto* column = chosen(part);
+    return column ? *column : first_of(list);
   }
 
   std::string column_names() const {
     return fmt::format("{}", fmt::join(schema_.field_names(), ", "));
   }
 
-  /// `label` where it is true or false (KTO and its like; numbers are classes), `weight` where it
-  /// is 0 or 1.
-  void find_marks() {
-    if (rules_.format == RowFormat::kText) return;
-    for (const char* column : {"label", "weight"}) {
-      const bool numbers = column == std::string_view("weight");
-      bool all = false;
-      for (const Json& row : sample_) {
-        const auto value = row.find(column);
-        if (value == row.end() || value->is_null()) continue;
-        const bool number = value->is_number() || *value == "0" || *value == "1";
-        all = mark_value(*value).has_value() && (numbers || !number);
-        if (!all) break;
+  Result<> check_options() const {
+    static constexpr std::array kParts = {
+        "conversations", "messages",  "conversation", "role",     "content",    "instruction",
+        "input",         "output",    "history",      "prompt",   "completion", "text",
+        "system",        "reasoning", "tools",        "functions"};
+    for (const auto& [part, column] : options_.columns) {
+      if (std::find(kParts.begin(), kParts.end(), part) == kParts.end()) {
+        return invalid_input(fmt::format("--columns: unknown part \"{}\"; the parts are {}", part,
+                                         fmt::join(kParts, ", ")));
       }
-      if (all) rules_.marks.emplace_back(column);
+      if (part == "role" || part == "content" || schema_.GetFieldIndex(column) >= 0) continue;
+      return invalid_input(fmt::format("--columns {}={}: there is no column {}; there are {}", part,
+                                       column, column, column_names()));
     }
+    for (const auto& column : options_.ignored) {
+      if (schema_.GetFieldIndex(column) >= 0) continue;
+      return invalid_input(fmt::format("--ignore-columns {}: there is no such column; there are {}",
+                                       column, column_names()));
+    }
+    for (const auto& [name, role] : options_.roles) {
+      if (find_role(role, {})) continue;
+      return usage_error(
+          fmt::format("--roles {}={}: unknown role; the roles are user, assistant, system and tool",
+                      name, role));
+    }
+    return {};
   }
+
+  /// A file that is one object, the rows in it: it would be one row.
+  Result<> check_not_wrapped() const {
+    if (sample_.size() != 1) return {};
+    bool by_number = sample_[0].size() > 1;
+    for (const auto& [column, value] : sample_[0].items()) {
+      by_number = by_number && value.is_object() && value.contains("0");
+      const bool holds_rows = value.is_array() && !value.empty() && value[0].is_object() &&
+                              lower(column) == "data" && !holds_turns(column);
+      if (!holds_rows) continue;
+      return invalid_input(fmt::format(
+          "the source is one object with its rows in \"{}\"; write them as the file (jq -c "
+          "'.{}[]' FILE > rows.jsonl)",
+          column, column));
+    }
+    if (!by_number) return {};
+    return invalid_input(
+        "the source is one object with columns by row number, as pandas' to_json writes it; write "
+        "it with orient=\"records\"");
+  }
+
+  // Preference pairs.
+
+  Result<> choose_preferred(bool is_told) {
+    const std::string preferred = column_of(names::kChosen);
+    const bool has_pairs = !preferred.empty() && has(names::kRejected);
+    if (!options_.prefer.empty()) {
+      if (!has_pairs) {
+        return invalid_input(
+            fmt::format("--prefer {}: there are no columns chosen and rejected; there are {}",
+                        options_.prefer, column_names()));
+      }
+      return take_preferred(preferred);
+    }
+    const bool decided = is_told || chosen("completion") || chosen("output") ||
+                         chosen("conversations") || chosen("messages") || chosen("conversation");
+    if (!has_pairs || decided || has_answers(conversation_column())) return {};
+    return invalid_input(
+        "preference pairs (columns chosen and rejected): --prefer chosen trains on the chosen "
+        "answers; training on the pairs (DPO) is not there yet");
+  }
+
+  /// The chosen answer follows the prompt, unless it is a conversation with the prompt in it.
+  Result<> take_preferred(const std::string& column) {
+    if (starts_conversation(column)) {
+      columns_.emplace_back("messages", column);
+      return {};
+    }
+    columns_.emplace_back("completion", column);
+    if (chosen("prompt")) return {};
+    std::string prompt = conversation_column();
+    if (prompt.empty()) prompt = first_of(names::kPrompt);
+    if (prompt.empty()) {
+      return invalid_input(fmt::format(
+          "column {} has answers, but there is no column with their prompts; texts with both "
+          "sides in them are not taken apart, lists of turns are. There are {}",
+          column, column_names()));
+    }
+    columns_.emplace_back("prompt", prompt);
+    return {};
+  }
+
+  RowRules rules_of_turns(const std::string& column) const {
+    RowRules rules;
+    rules.conversation = column;
+    rules.roles = options_.roles;
+    return rules;
+  }
+
+  bool starts_conversation(const std::string& column) const {
+    const RowRules rules = rules_of_turns(column);
+    for (const Json& row : sample_) {
+      if (!field(row, column).is_array()) continue;
+      const auto done = standardize_row(rules, row);
+      if (done.ok() && !done->turns.empty()) return done->turns.front().role != "assistant";
+    }
+    return false;
+  }
+
+  /// Whether one of the sample's conversations has an answer, or is not understood.
+  bool has_answers(const std::string& column) const {
+    if (column.empty()) return false;
+    const RowRules rules = rules_of_turns(column);
+    return std::any_of(sample_.begin(), sample_.end(), [&](const Json& row) {
+      if (holds_nothing(field(row, column))) return false;
+      const auto done = standardize_row(rules, row);
+      return !done.ok() || done->dropped != "no assistant turn";
+    });
+  }
+
+  // The format.
 
   std::string conversation_column() const {
-    for (const char* part : kConversationColumns) {
+    for (const char* part : names::kConversation) {
       if (const auto* column = chosen(part)) return *column;
     }
-    for (const char* name : kConversationColumns) {
-      if (has(name)) return name;
+    const std::string column = first_of(names::kConversation);
+    if (!column.empty()) return column;
+    for (const auto& dialogue : all_of(names::kDialogue)) {
+      if (holds_turns(dialogue)) return dialogue;
     }
     return "";
   }
 
-  template <size_t N>
-  std::string first_of(const std::array<const char*, N>& names, const std::string& other) const {
-    for (const char* name : names) {
-      if (has(name) && name != other) return name;
+  bool holds_turns(const std::string& column) const {
+    const RowRules rules = rules_of_turns(column);
+    for (const Json& row : sample_) {
+      const Json& value = field(row, column);
+      if (!holds_nothing(value)) return value.is_array() && standardize_row(rules, row).ok();
     }
-    return "";
+    return false;
   }
 
   Result<std::string> recognise() const {
-    for (const char* part : kConversationColumns) {
+    for (const char* part : names::kConversation) {
       if (chosen(part)) return std::string("messages");
     }
     if (chosen("prompt") || chosen("completion")) return std::string("prompt-completion");
     if (chosen("instruction") || chosen("output")) return std::string("alpaca");
     if (chosen("text")) return std::string("text");
-    if (!conversation_column().empty()) return std::string("messages");
-    if (has("instruction") && has("output")) return std::string("alpaca");
-    const std::string prompt = first_of(kPromptColumns, "");
-    if (!prompt.empty() && !first_of(kCompletionColumns, prompt).empty()) {
-      return std::string("prompt-completion");
+    const bool answers = !all_of(names::kCompletion).empty();
+    const std::string conversation = conversation_column();
+    if (!conversation.empty()) {
+      // Prompts that are lists of turns, their answers in a column of their own.
+      const bool is_prompt = answers && has_values(conversation) && !has_answers(conversation);
+      return std::string(is_prompt ? "prompt-completion" : "messages");
     }
-    if (has("text")) return std::string("text");
+    if (has("instruction") && has("output")) return std::string("alpaca");
+    if (answers && has_prompt_for_answers()) return std::string("prompt-completion");
+    if (!has("text")) {
+      return invalid_input(fmt::format(
+          "the columns ({}) are of no format that is recognised; say which is which, as in "
+          "--columns prompt=question,completion=answer, or --columns text=body",
+          column_names()));
+    }
+    if (answers) LORRY_TRY(check_text_beside(first_of(names::kCompletion)));
+    return std::string("text");
+  }
+
+  /// A prompt beside the answer, which may be called so, too (input and output).
+  bool has_prompt_for_answers() const {
+    const auto answers = all_of(names::kCompletion);
+    const auto prompts = all_of(names::kPrompt);
+    return std::any_of(prompts.begin(), prompts.end(), [&](const auto& prompt) {
+      return std::any_of(answers.begin(), answers.end(),
+                         [&](const auto& answer) { return answer != prompt; });
+    });
+  }
+
+  /// `text` beside `output` may be the prompt, or the whole with the output in it.
+  Result<> check_text_beside(const std::string& answer) const {
+    const std::string text = column_of("text");
+    const auto found = overlap(sample_, text, answer);
+    if (found.within == found.both) return {};
     return invalid_input(fmt::format(
-        "the columns ({}) are of no format that is recognised; say which is which, as in "
-        "--columns prompt=question,completion=answer, or --columns text=body",
-        column_names()));
+        "column {} may be the prompt of column {}, or all that there is to learn; --columns "
+        "prompt={},completion={} takes it as the prompt, --columns text={} alone",
+        text, answer, text, answer, text));
   }
 
   Error missing(std::string_view format, std::string_view part) const {
@@ -150,32 +346,11 @@ class Finder {
     if (format == "sharegpt" || format == "messages" || format == "openai") {
       return fill_conversation(format);
     }
-    if (format == "alpaca") {
-      rules_.format = RowFormat::kAlpaca;
-      rules_.instruction = optional("instruction");
-      rules_.input = optional("input");
-      rules_.output = optional("output");
-      rules_.history = optional("history");
-      if (rules_.instruction.empty()) return missing(format, "instruction");
-      if (rules_.output.empty()) return missing(format, "output");
-      return {};
-    }
-    if (format == "prompt-completion") {
-      rules_.format = RowFormat::kPromptCompletion;
-      rules_.prompt = optional("prompt");
-      rules_.completion = optional("completion");
-      if (rules_.prompt.empty()) rules_.prompt = first_of(kPromptColumns, rules_.completion);
-      if (rules_.completion.empty()) {
-        rules_.completion = first_of(kCompletionColumns, rules_.prompt);
-      }
-      if (rules_.prompt.empty()) return missing(format, "prompt");
-      if (rules_.completion.empty()) return missing(format, "completion");
-      rules_.nulls_are_absent = has_structs(rules_.prompt) || has_structs(rules_.completion);
-      return {};
-    }
+    if (format == "alpaca") return fill_alpaca();
+    if (format == "prompt-completion") return fill_pair();
     if (format == "text") {
       rules_.format = RowFormat::kText;
-      rules_.text = optional("text");
+      rules_.text = chosen_or_first("text", names::kText);
       if (rules_.text.empty()) return missing(format, "text");
       return {};
     }
@@ -190,12 +365,122 @@ class Finder {
     if (rules_.conversation.empty()) {
       return missing(format, format == "sharegpt" ? "conversations" : "messages");
     }
+    LORRY_TRY(check_one_conversation());
     rules_.nulls_are_absent = has_structs(rules_.conversation);
     if (const auto* key = chosen("role")) rules_.role_key = *key;
     if (const auto* key = chosen("content")) rules_.content_key = *key;
     const bool sharegpt = format == "sharegpt" || turns_have("from");
     rules_.format = sharegpt ? RowFormat::kShareGpt : RowFormat::kMessages;
     return {};
+  }
+
+  /// Several columns of turns are one conversation, or it must be said which counts.
+  Result<> check_one_conversation() const {
+    if (is_chosen(rules_.conversation)) return {};
+    for (const auto& other : all_of(names::kConversation)) {
+      for (const Json& row : sample_) {
+        const auto mine = standardize_row(rules_of_turns(rules_.conversation), row);
+        if (!mine.ok() || mine->turns.empty()) continue;
+        if (!adds_text(field(row, other), mine->turns)) continue;
+        return invalid_input(fmt::format(
+            "columns {} and {} are different conversations; --columns messages={} or --columns "
+            "messages={} says which to learn",
+            rules_.conversation, other, rules_.conversation, other));
+      }
+    }
+    return {};
+  }
+
+  Result<> fill_alpaca() {
+    rules_.format = RowFormat::kAlpaca;
+    rules_.prompt = chosen_or_first("instruction", std::array{"instruction"});
+    if (rules_.prompt.empty()) return missing("alpaca", "instruction");
+    rules_.completion = chosen("output") ? *chosen("output") : "";
+    if (rules_.completion.empty() && options_.format == "alpaca") {
+      rules_.completion = column_of("output");
+    }
+    return fill_answer("alpaca", "output");
+  }
+
+  Result<> fill_pair() {
+    rules_.format = RowFormat::kPromptCompletion;
+    if (const auto* column = chosen("completion")) rules_.completion = *column;
+    if (const auto* column = chosen("prompt")) rules_.prompt = *column;
+    if (rules_.prompt.empty()) rules_.prompt = find_prompt();
+    if (rules_.prompt.empty()) return missing("prompt-completion", "prompt");
+    return fill_answer("prompt-completion", "completion");
+  }
+
+  /// What goes with a prompt: its input and history, and the answer.
+  Result<> fill_answer(std::string_view format, std::string_view part) {
+    if (rules_.completion.empty()) {
+      LORRY_ASSIGN(rules_.completion, find_completion(part));
+    }
+    if (rules_.completion.empty()) return missing(format, part);
+    rules_.input = chosen_or_first("input", names::kInput);
+    rules_.history = chosen_or_first("history", names::kHistory);
+    if (const auto* column = chosen("reasoning")) rules_.reasoning = *column;
+    rules_.nulls_are_absent = has_structs(rules_.prompt) || has_structs(rules_.completion);
+    return {};
+  }
+
+  /// The first of the names that is no rendering of the row (another prompt with the answer).
+  std::string find_prompt() const {
+    const std::string conversation = conversation_column();
+    if (has_values(conversation) && !has_answers(conversation)) return conversation;
+    auto prompts = all_of(names::kPrompt);
+    const auto answers = all_of(names::kCompletion);
+    const auto is_rendering = [&](const std::string& column) {
+      const auto holds = [&](const std::string& other) {
+        const auto found = overlap(sample_, column, other);
+        return other != column && found.both > 0 && found.within == found.both;
+      };
+      return std::any_of(prompts.begin(), prompts.end(), holds) &&
+             std::any_of(answers.begin(), answers.end(), holds);
+    };
+    for (const auto& prompt : prompts) {
+      if (!is_rendering(prompt)) return prompt;
+    }
+    return prompts.empty() ? "" : prompts.front();
+  }
+
+  /// Of several answers the one that has the others in it, as a solution ends in its result.
+  Result<std::string> find_completion(std::string_view part) const {
+    const auto answers = all_of(names::kCompletion);
+    if (answers.empty()) return std::string();
+    std::string best = answers.front();
+    for (const auto& other : answers) {
+      const auto mine = overlap(sample_, best, other), its = overlap(sample_, other, best);
+      const bool has_other = 2 * mine.within >= mine.both;
+      const bool other_has = 2 * its.within >= its.both;
+      if (!has_other && !other_has) {
+        return invalid_input(
+            fmt::format("columns {} and {} could both be the answer; --columns {}={} or --columns "
+                        "{}={} says which to learn",
+                        best, other, part, best, part, other));
+      }
+      if (!has_other || its.within > mine.within) best = other;
+    }
+    return best;
+  }
+
+  /// `label` where it is true or false (KTO and its like; numbers are classes), `weight` where it
+  /// is 0 or 1.
+  void find_marks() {
+    if (rules_.format == RowFormat::kText) return;
+    for (const char* column : {"label", "weight"}) {
+      if (!has(column)) continue;
+      const bool numbers = column == std::string_view("weight");
+      bool all = false;
+      for (const Json& row : sample_) {
+        const auto value = row.find(column);
+        if (value == row.end() || value->is_null()) continue;
+        const bool number = value->is_number() || *value == "0" || *value == "1";
+        all = mark_value(*value).has_value() && (numbers || !number);
+        if (!all) break;
+      }
+      if (all) rules_.marks.emplace_back(column);
+    }
   }
 
   void find_other_formats() {
@@ -205,11 +490,59 @@ class Finder {
       });
       if (whole) rules_.other_formats.push_back(std::move(columns));
     };
-    for (const char* name : kConversationColumns) add({name});
-    for (const char* prompt : kPromptColumns) {
-      for (const char* completion : kCompletionColumns) add({prompt, completion});
+    for (const char* name : names::kConversation) add({name});
+    for (const char* prompt : names::kPrompt) {
+      for (const char* completion : names::kCompletion) add({prompt, completion});
     }
     add({"text"});
+  }
+
+  // What would be left out.
+
+  void find_watched() {
+    rules_.media = all_of(names::kMedia);
+    if (rules_.format == RowFormat::kText) return;
+    const auto add = [this](const auto& list) {
+      for (auto& column : all_of(list)) {
+        const bool is_account = lower(column) == names::kUser;
+        const bool known =
+            std::find(rules_.watched.begin(), rules_.watched.end(), column) != rules_.watched.end();
+        if (!is_account && !known) rules_.watched.push_back(std::move(column));
+      }
+    };
+    add(names::kPrompt);
+    add(names::kInput);
+    add(names::kHistory);
+    add(names::kMoreInput);
+  }
+
+  /// Looks at the sample before any row is written: what its rows show is a fault of the data set
+  /// and not of a row.
+  Result<> check_sample() const {
+    if (rules_.watched.empty() && rules_.media.empty()) return check_words();
+    RowRules unwatched = rules_;
+    unwatched.watched.clear();
+    unwatched.media.clear();
+    for (const Json& row : sample_) {
+      const auto done = standardize_row(unwatched, row);
+      if (done.ok() && done->dropped.empty()) LORRY_TRY(check_left_out(rules_, row, *done));
+    }
+    return check_words();
+  }
+
+  Result<> check_words() const {
+    if (rules_.format == RowFormat::kText) return {};
+    std::vector<std::string> columns;
+    const auto answers = all_of(names::kCompletion);
+    for (const auto& name : unused_columns(schema_, sample_, rules_)) {
+      const auto& ignored = options_.ignored;
+      const bool is_answer = name == column_of(names::kChosen) ||
+                             name == column_of(names::kRejected) ||
+                             std::find(answers.begin(), answers.end(), name) != answers.end();
+      const bool is_ignored = std::find(ignored.begin(), ignored.end(), name) != ignored.end();
+      if (schema_.GetFieldIndex(name) >= 0 && !is_answer && !is_ignored) columns.push_back(name);
+    }
+    return check_shared_words(rules_, sample_, columns);
   }
 
   bool has_structs(const std::string& column) const {
@@ -229,7 +562,8 @@ class Finder {
 
   const arrow::Schema& schema_;
   const std::vector<Json>& sample_;
-  const NamedValues& columns_;
+  const RowOptions& options_;
+  NamedValues columns_;  ///< the user's, and those that --prefer means
   RowRules rules_;
 };
 
@@ -242,7 +576,9 @@ bool is_turn_key(const RowRules& rules, const std::string& key) {
   if (rules.content_key.empty() ? key == "content" || key == "value" : key == rules.content_key) {
     return true;
   }
-  return is_mark(key) || std::find(kExtras.begin(), kExtras.end(), key) != kExtras.end();
+  const bool named_by_roles = rules.role_key.empty() && is_role_key(key, rules.roles);
+  return named_by_roles || is_mark(key) ||
+         std::find(kExtras.begin(), kExtras.end(), key) != kExtras.end();
 }
 
 /// The keys that turns of a column have: by its type, or by the sample if they are JSON.
@@ -305,12 +641,42 @@ std::string_view row_format_name(RowFormat format) {
   return "";
 }
 
+Json RowOptions::to_json() const {
+  return Json{{"format", format}, {"columns", columns}, {"ignored", ignored},
+              {"roles", roles},   {"prefer", prefer},   {"set", placeholders}};
+}
+
+bool RowRules::needs(const std::string& column) const {
+  const auto is_in = [&](const std::vector<std::string>& list) {
+    return std::find(list.begin(), list.end(), column) != list.end();
+  };
+  return uses(column) || is_in(marks) || is_in(watched) || is_in(media) ||
+         std::any_of(other_formats.begin(), other_formats.end(), is_in);
+}
+
+std::string describe_parts(const RowRules& rules) {
+  std::vector<std::string> parts;
+  const auto add = [&](const char* part, std::vector<std::string> columns) {
+    std::erase(columns, "");
+    if (!columns.empty()) {
+      parts.push_back(fmt::format("{}: {}", part, fmt::join(columns, " + ")));
+    }
+  };
+  if (rules.format == RowFormat::kText) {
+    add("text", {rules.text});
+  } else {
+    add("system", {rules.system});
+    add("conversation", {rules.conversation});
+    add("prompt", {rules.history, rules.prompt, rules.input});
+    add("answer", {rules.reasoning, rules.completion});
+    add("tools", {rules.tools});
+  }
+  return fmt::format("{}", fmt::join(parts, "; "));
+}
+
 Result<RowRules> find_rules(const arrow::Schema& schema, const std::vector<Json>& sample,
-                            const std::string& format, const NamedValues& columns,
-                            NamedValues placeholders) {
-  LORRY_ASSIGN(auto rules, Finder(schema, sample, columns).find(format));
-  rules.placeholders = std::move(placeholders);
-  return rules;
+                            const RowOptions& options) {
+  return Finder(schema, sample, options).find();
 }
 
 }  // namespace lorry::data

@@ -26,19 +26,9 @@ constexpr std::pair<const char*, bool OptionalColumns::*> kOptional[] = {
 /// The columns that the rules name: a JSON value of the others would be made in vain.
 arrow::Result<std::shared_ptr<arrow::RecordBatch>> needed_columns(const RowRules& rules,
                                                                   const arrow::RecordBatch& batch) {
-  const auto is_of_other_format = [&](const std::string& name) {
-    return std::any_of(rules.other_formats.begin(), rules.other_formats.end(),
-                       [&](const auto& columns) {
-                         return std::find(columns.begin(), columns.end(), name) != columns.end();
-                       });
-  };
   std::vector<int> keep;
   for (int i = 0; i < batch.num_columns(); ++i) {
-    const auto& name = batch.column_name(i);
-    if (rules.uses(name) || is_of_other_format(name) ||
-        std::find(rules.marks.begin(), rules.marks.end(), name) != rules.marks.end()) {
-      keep.push_back(i);
-    }
+    if (rules.needs(batch.column_name(i))) keep.push_back(i);
   }
   return batch.SelectColumns(keep);
 }

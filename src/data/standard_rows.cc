@@ -4,6 +4,10 @@
 
 #include <algorithm>
 
+#include "data/marks.h"
+#include "data/roles.h"
+#include "data/row_values.h"
+
 namespace lorry::data {
 namespace {
 
@@ -76,11 +80,14 @@ std::string_view first_text_at(const std::vector<StringColumn>& columns, int64_t
 }
 
 /// What standardize_row calls the role; empty for roles that it has more to do about.
-std::string_view plain_role(std::string_view name) {
-  if (name == "user" || name == "assistant" || name == "system") return name;
-  if (name == "human") return "user";
-  if (name == "gpt") return "assistant";
-  return turn_role(name);
+std::string_view plain_role(std::string_view name, const RoleNames& more) {
+  if (more.empty()) {
+    if (name == "user" || name == "assistant" || name == "system") return name;
+    if (name == "human") return "user";
+    if (name == "gpt") return "assistant";
+  }
+  const auto role = find_role(name, more);
+  return !role || *role == Role::kCall ? std::string_view() : role_name(*role);
 }
 
 enum class Columns { kOne, kNone, kSeveral };
@@ -142,6 +149,7 @@ std::optional<StringColumn> StringColumn::of(const arrow::Array& array) {
 std::optional<TurnColumn> TurnColumn::of(const RowRules& rules, const arrow::Array& array) {
   TurnColumn column;
   column.list_ = &array;
+  column.role_names_ = &rules.roles;
   if (array.type_id() == arrow::Type::LIST) {
     const auto& list = static_cast<const arrow::ListArray&>(array);
     column.small_ = list.raw_value_offsets();
@@ -200,7 +208,7 @@ bool TurnColumn::read(int64_t row, std::vector<TurnView>& turns) const {
 
 bool TurnColumn::read_turn(int64_t i, TurnView& turn) const {
   if (turns_->IsNull(i)) return false;
-  turn.role = plain_role(first_at(roles_, i));
+  turn.role = plain_role(first_at(roles_, i), *role_names_);
   if (turn.role.empty()) return false;
   for (const auto* calls : calls_) {
     if (!is_nothing(*calls, i)) return false;
@@ -228,38 +236,45 @@ std::optional<FastRows> FastRows::of(const RowRules& rules, const arrow::RecordB
   switch (rules.format) {
     case RowFormat::kText:
       if (!find_strings(batch, rules.text, rows.text_) || !rows.text_) return std::nullopt;
-      return rows;  // nothing else counts
+      break;
     case RowFormat::kShareGpt:
     case RowFormat::kMessages:
       if (!add_side(rules.conversation, "", false)) return std::nullopt;
       break;
-    case RowFormat::kPromptCompletion:
-      if (!add_side(rules.prompt, "user", true) || !add_side(rules.completion, "assistant", true)) {
-        return std::nullopt;
-      }
-      break;
     case RowFormat::kAlpaca:
-      if (!find_strings(batch, rules.instruction, rows.instruction_) || !rows.instruction_ ||
-          !find_strings(batch, rules.input, rows.input_) ||
-          !find_strings(batch, rules.output, rows.output_) || !rows.output_) {
+    case RowFormat::kPromptCompletion:
+      if (!add_side(rules.prompt, "user", true) || !add_side(rules.completion, "assistant", true) ||
+          !find_strings(batch, rules.input, rows.input_)) {
         return std::nullopt;
       }
       break;
   }
-  if (!find_strings(batch, rules.system, rows.system_)) return std::nullopt;
-  for (const auto* name : {&rules.tools, &rules.history}) {
-    const arrow::Array* array = nullptr;
-    const auto found = find_column(batch, *name, &array);
-    if (found == Columns::kSeveral) return std::nullopt;
-    if (found == Columns::kOne) rows.others_.push_back(array);
-  }
-  for (const auto& name : rules.marks) {
+  if (!rows.find_others(rules, batch)) return std::nullopt;
+  return rows;
+}
+
+bool FastRows::find_others(const RowRules& rules, const arrow::RecordBatch& batch) {
+  const auto add = [&](const std::string& name, std::vector<const arrow::Array*>& to) {
     const arrow::Array* array = nullptr;
     const auto found = find_column(batch, name, &array);
-    if (found == Columns::kSeveral) return std::nullopt;
-    if (found == Columns::kOne) rows.marks_.push_back(array);
+    if (found == Columns::kOne) to.push_back(array);
+    return found != Columns::kSeveral;
+  };
+  const auto add_all = [&](const std::vector<std::string>& columns,
+                           std::vector<const arrow::Array*>& to) {
+    return std::all_of(columns.begin(), columns.end(),
+                       [&](const auto& name) { return add(name, to); });
+  };
+  if (!add_all(rules.media, others_)) return false;
+  if (rules.format == RowFormat::kText) return true;
+  std::vector<const arrow::Array*> watched;
+  if (!find_strings(batch, rules.system, system_) ||
+      !add_all({rules.tools, rules.history, rules.reasoning}, others_) ||
+      !add_all(rules.marks, marks_) || !add_all(rules.watched, watched)) {
+    return false;
   }
-  return rows;
+  for (const auto* array : watched) watched_.push_back({array, StringColumn::of(*array)});
+  return true;
 }
 
 bool FastRows::read(int64_t row) {
@@ -272,33 +287,41 @@ bool FastRows::read(int64_t row) {
     if (is_blank(text) || has_double_brace(text)) return false;
     turns_.push_back({.role = side.role, .content = text});
   }
-  return true;
+  return !input_ || add_input(row);
 }
 
-bool FastRows::read_alpaca(int64_t row) {
-  std::string_view user = instruction_->at(row);
-  const auto input = input_ ? input_->at(row) : std::string_view();
-  const auto output = output_->at(row);
-  if (user.empty() || is_blank(output)) return false;
-  if (!input.empty()) {
-    joined_.assign(user).append("\n").append(input);
-    user = joined_;
-  }
-  turns_.push_back({.role = "user", .content = user});
-  turns_.push_back({.role = "assistant", .content = output});
-  return !has_double_brace(user) && !has_double_brace(output);
+bool FastRows::add_input(int64_t row) {
+  const auto input = input_->at(row);
+  if (is_blank(input)) return true;
+  if (!sides_.front().text || has_double_brace(input)) return false;
+  joined_.assign(turns_.front().content).append("\n").append(input);
+  turns_.front().content = joined_;
+  return !has_double_brace(joined_);
 }
 
 bool FastRows::add_system(int64_t row) {
   if (!system_) return true;
   const auto system = system_->at(row);
-  if (system.empty() || (!turns_.empty() && turns_.front().role == "system")) return true;
+  if (is_blank(system)) return true;
+  if (!turns_.empty() && turns_.front().role == "system") return false;
   turns_.insert(turns_.begin(), {.role = "system", .content = system});
   return !has_double_brace(system);
 }
 
+bool FastRows::says_nothing_new(const Watched& column, int64_t row) const {
+  if (is_nothing(*column.array, row)) return true;
+  if (!column.text) return false;
+  const auto text = column.text->at(row);
+  return is_blank(text) || std::any_of(turns_.begin(), turns_.end(), [&](const auto& turn) {
+           return turn.content.find(text) != std::string_view::npos;
+         });
+}
+
 arrow::Result<bool> FastRows::append(int64_t row, StandardBuilder& builder,
                                      OptionalColumns& needed) {
+  for (const auto* other : others_) {
+    if (!is_nothing(*other, row)) return false;
+  }
   if (format_ == RowFormat::kText) {
     const auto text = text_->at(row);
     if (text.empty() || has_double_brace(text)) return false;
@@ -306,12 +329,11 @@ arrow::Result<bool> FastRows::append(int64_t row, StandardBuilder& builder,
     return true;
   }
   turns_.clear();
-  for (const auto* other : others_) {
-    if (!is_nothing(*other, row)) return false;
-  }
-  if (!all_say_learned(marks_, row)) return false;
-  const bool plain = format_ == RowFormat::kAlpaca ? read_alpaca(row) : read(row);
-  if (!plain || !add_system(row)) return false;
+  if (!all_say_learned(marks_, row) || !read(row) || !add_system(row)) return false;
+  const bool nothing_new = std::all_of(watched_.begin(), watched_.end(), [&](const auto& column) {
+    return says_nothing_new(column, row);
+  });
+  if (!nothing_new) return false;
   const bool answered = std::any_of(turns_.begin(), turns_.end(),
                                     [](const auto& turn) { return turn.role == "assistant"; });
   if (!answered) return false;

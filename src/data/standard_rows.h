@@ -44,6 +44,7 @@ class TurnColumn {
  private:
   bool read_turn(int64_t i, TurnView& turn) const;
 
+  const RoleNames* role_names_ = nullptr;
   const arrow::Array* list_ = nullptr;
   const int32_t* small_ = nullptr;
   const int64_t* large_ = nullptr;
@@ -71,15 +72,23 @@ class FastRows {
     std::optional<StringColumn> text;
     std::optional<TurnColumn> turns;
   };
+  /// A column of text that must say nothing new, for rows to be usual.
+  struct Watched {
+    const arrow::Array* array;
+    std::optional<StringColumn> text;
+  };
+  bool find_others(const RowRules& rules, const arrow::RecordBatch& batch);
   bool read(int64_t row);
-  bool read_alpaca(int64_t row);
+  bool add_input(int64_t row);
   bool add_system(int64_t row);
+  bool says_nothing_new(const Watched& column, int64_t row) const;
 
   RowFormat format_ = RowFormat::kText;
   std::vector<Side> sides_;
-  std::optional<StringColumn> text_, instruction_, input_, output_, system_;
-  std::vector<const arrow::Array*> others_;  ///< tools, history
-  std::vector<const arrow::Array*> marks_;   ///< label, weight
+  std::optional<StringColumn> text_, input_, system_;
+  std::vector<const arrow::Array*> others_;  ///< tools, history, reasoning, media
+  std::vector<Watched> watched_;
+  std::vector<const arrow::Array*> marks_;  ///< label, weight
   std::vector<TurnView> turns_;
   std::string joined_;
 };

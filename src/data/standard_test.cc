@@ -43,7 +43,7 @@ RowRules rules_for(const arrow::RecordBatch& batch, const NamedValues& columns =
                    const NamedValues& set = {}) {
   std::vector<Json> sample;
   for (int64_t i = 0; i < batch.num_rows(); ++i) sample.push_back(row_to_json(batch, i));
-  auto rules = find_rules(*batch.schema(), sample, "", columns, set);
+  auto rules = find_rules(*batch.schema(), sample, {.columns = columns, .placeholders = set});
   EXPECT_TRUE(rules.ok()) << rules.error().message;
   return *rules;
 }

@@ -458,6 +458,7 @@ Result<StandardizeReport> standardize_after(const ImportDatasetOptions& options,
                                             const std::string& dataset, const std::string& raw) {
   StandardizeOptions next;
   static_cast<ShardWorkOptions&>(next) = options;
+  static_cast<data::RowOptions&>(next) = options;
   if (!options.wait) {
     // Nodes that came before have ended: the one that finds the raw shards whole goes on alone.
     next.rank = 0;
@@ -466,9 +467,6 @@ Result<StandardizeReport> standardize_after(const ImportDatasetOptions& options,
   next.expected_input = raw;
   next.bucket = options.bucket;
   next.dataset = dataset;
-  next.format = options.format;
-  next.columns = options.columns;
-  next.placeholders = options.placeholders;
   next.progress = options.standardize_progress;
   return standardize(next);
 }

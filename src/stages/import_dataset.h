@@ -16,8 +16,9 @@
 
 namespace lorry::stages {
 
-/// `skip_bad_rows`: malformed rows of text, each reported; other rows cannot be left out.
-struct ImportDatasetOptions : ShardWorkOptions {
+/// `skip_bad_rows`: malformed rows of text, each reported; other rows cannot be left out. The
+/// options about rows are used by standardisation alone.
+struct ImportDatasetOptions : ShardWorkOptions, data::RowOptions {
   std::shared_ptr<store::Bucket> bucket;
   /// Files, directories, globs, URLs, Hub ids (sources.h). Their files are read in this order;
   /// within a directory or a glob by name.
@@ -30,14 +31,6 @@ struct ImportDatasetOptions : ShardWorkOptions {
   int64_t shard_examples = 5'000'000;
   /// Go on to standardized/ when the raw shards are there.
   bool standardize = true;
-
-  // How the rows are understood; used by standardisation alone.
-  /// "" or "auto", "sharegpt", "messages" (or "openai"), "alpaca", "prompt-completion", "text".
-  std::string format;
-  /// `--columns prompt=question,completion=answer`: {role of the column, its name in the source}.
-  std::vector<std::pair<std::string, std::string>> columns;
-  /// `--set name=value`: fills {{name}} in every string.
-  std::vector<std::pair<std::string, std::string>> placeholders;
 
   /// Called between batches, from the calling thread only: rows so far, bytes of the source so far
   /// and in all.

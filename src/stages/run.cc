@@ -1,6 +1,7 @@
 #include "stages/run.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <mutex>
 #include <thread>
@@ -137,6 +138,10 @@ std::string describe(const ImportModelReport& report) {
 std::string describe(const StandardizeReport& report) {
   std::string text = fmt::format("standardized {} of {} rows as {}", format_count(report.rows),
                                  format_count(report.rows_in), report.format);
+  if (!report.parts.empty()) text += fmt::format(" ({})", report.parts);
+  if (!report.unused_columns.empty()) {
+    text += fmt::format("; not used: {}", fmt::join(report.unused_columns, ", "));
+  }
   for (const auto& [reason, rows] : report.dropped)
     text += fmt::format("; {} dropped: {}", format_count(rows), reason);
   for (const auto& [note, rows] : report.noted)

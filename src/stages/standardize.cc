@@ -3,7 +3,6 @@
 #include <arrow/record_batch.h>
 #include <arrow/type.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <chrono>
 #include <nlohmann/json.hpp>
@@ -51,10 +50,6 @@ class Standardization {
     options_.bucket = claim->bucket();
     log_memory("standardize", options_);
     LORRY_TRY(recognise());
-    if (!unused_.empty()) {
-      log::info("{}: as {}, without the columns {}", dir_, report_.format,
-                fmt::join(unused_, ", "));
-    }
     ShardWork work(options_, *claim, dir_, key(), shards_, rows_total_);
     LORRY_TRY(work.begin([this](int64_t, const Json& state) { return learn(state); }));
     rows_done_ = work.rows_done();
@@ -106,8 +101,7 @@ class Standardization {
     inputs_["lorry_version"] = kVersion;
     inputs_["format"] = kFormat;
     inputs_["raw"] = digest_of_info(*info);
-    inputs_["options"] = Json{
-        {"format", options_.format}, {"columns", options_.columns}, {"set", options_.placeholders}};
+    inputs_["options"] = options_.to_json();
     return {};
   }
 
@@ -120,6 +114,8 @@ class Standardization {
     report_.rows = info->value("rows", int64_t(0));
     report_.shards = info->value("count", int64_t(-1)) + 1;
     report_.format = info->value("format", "");
+    report_.parts = info->value("parts", "");
+    report_.unused_columns = info->value("dropped_columns", std::vector<std::string>());
     report_.dropped = info->value("dropped", std::map<std::string, int64_t>());
     report_.noted =
         info->value("ledger", Json::object()).value("noted", std::map<std::string, int64_t>());
@@ -136,10 +132,10 @@ class Standardization {
     for (int64_t row = 0; batch && row < std::min(batch->num_rows(), kSampleRows); ++row) {
       sample.push_back(data::row_to_json(*batch, row));
     }
-    LORRY_ASSIGN(rules_, data::find_rules(*shard->schema(), sample, options_.format,
-                                          options_.columns, options_.placeholders));
+    LORRY_ASSIGN(rules_, data::find_rules(*shard->schema(), sample, options_));
     report_.format = data::row_format_name(rules_.format);
-    unused_ = data::unused_columns(*shard->schema(), sample, rules_);
+    report_.parts = data::describe_parts(rules_);
+    report_.unused_columns = data::unused_columns(*shard->schema(), sample, rules_);
     for (const Json& row : sample) {
       const auto done = data::standardize_row(rules_, row);
       if (done.ok() && done->dropped.empty()) columns_.add(*done);
@@ -280,7 +276,8 @@ class Standardization {
     info["shard_rows"] = shard_rows;
     info["dropped"] = report_.dropped;
     info["format"] = report_.format;
-    info["dropped_columns"] = unused_;
+    info["parts"] = report_.parts;
+    info["dropped_columns"] = report_.unused_columns;
     info["columns"] = data::features_from_schema(*data::standard_schema(rules_.format, columns_));
     info["inputs"] = inputs_;
     info["lorry_version"] = kVersion;
@@ -296,7 +293,6 @@ class Standardization {
   Json inputs_;
   std::string imported_on_;
   data::RowRules rules_;
-  std::vector<std::string> unused_;
   OptionalColumns columns_;  ///< as far as is known
   std::set<std::string> filled_, warned_;
   StandardizeReport report_;

@@ -10,20 +10,15 @@
 #include <vector>
 
 #include "base/result.h"
+#include "data/row_rules.h"
 #include "stages/shard_work.h"
 #include "store/bucket.h"
 
 namespace lorry::stages {
 
-struct StandardizeOptions : ShardWorkOptions {
+struct StandardizeOptions : ShardWorkOptions, data::RowOptions {
   std::shared_ptr<store::Bucket> bucket;
   std::string dataset;
-  /// "" or "auto", "sharegpt", "messages" (or "openai"), "alpaca", "prompt-completion", "text".
-  std::string format;
-  /// {role of the column, its name in the source}: {"prompt", "question"}.
-  std::vector<std::pair<std::string, std::string>> columns;
-  /// {{name}} in every string becomes the value.
-  std::vector<std::pair<std::string, std::string>> placeholders;
   /// Called between batches from the calling thread.
   std::function<void(int64_t rows, int64_t rows_total)> progress;
   /// digest_of_info of the raw shards that are meant; empty: whatever is there.
@@ -34,9 +29,11 @@ struct StandardizeReport {
   int64_t rows_in = 0;
   int64_t rows = 0;
   int64_t shards = 0;
-  int64_t missing = 0;                     ///< shards that other nodes have not made yet
-  bool complete = false;                   ///< every shard is there, and info.json
-  std::string format;                      ///< what the rows were understood as
+  int64_t missing = 0;    ///< shards that other nodes have not made yet
+  bool complete = false;  ///< every shard is there, and info.json
+  std::string format;     ///< a name of `--format`
+  std::string parts;      ///< which columns play which part, for people
+  std::vector<std::string> unused_columns;
   std::map<std::string, int64_t> dropped;  ///< reason -> rows
   std::map<std::string, int64_t> noted;    ///< of rows that were kept
   bool up_to_date = false;

@@ -1,0 +1,41 @@
+// What data sets call their columns: the one table behind docs/formats.md. Within a list the first
+// that a data set has counts; names are compared without regard to case.
+#pragma once
+
+#include <array>
+
+namespace lorry::data::names {
+
+/// Lists of turns.
+inline constexpr std::array kConversation = {"conversations", "messages", "conversation"};
+/// Lists of turns too, where they are lists: some data sets call other things so.
+inline constexpr std::array kDialogue = {"dialogue", "dialog", "turns", "chat", "data"};
+
+inline constexpr std::array kPrompt = {"prompt",  "question", "instruction", "query",
+                                       "problem", "input",    "user"};
+/// Text that the prompt refers to, beside one of the above.
+inline constexpr std::array kInput = {"input", "context"};
+inline constexpr std::array kHistory = {"history"};
+inline constexpr std::array kCompletion = {
+    "completion", "response",           "answer",   "output", "solution",
+    "generation", "generated_solution", "assistant"};
+inline constexpr std::array kText = {"text"};
+inline constexpr std::array kSystem = {"system", "system_prompt", "system_message"};
+inline constexpr std::array kTools = {"tools", "functions"};
+
+/// Preference pairs (DPO).
+inline constexpr char kChosen[] = "chosen";
+inline constexpr char kRejected[] = "rejected";
+
+/// Parts of a prompt that have no place of their own: with anything in them, a row is not whole
+/// without them.
+inline constexpr std::array kMoreInput = {"choices", "options", "passage", "paragraph"};
+/// What a model of text does not see.
+inline constexpr std::array kMedia = {"image", "images", "video", "videos", "audio", "audios"};
+
+/// `user` and `assistant` are a prompt and an answer only side by side: either alone is often an
+/// account's name.
+inline constexpr char kUser[] = "user";
+inline constexpr char kAssistant[] = "assistant";
+
+}  // namespace lorry::data::names

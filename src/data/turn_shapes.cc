@@ -1,0 +1,117 @@
+#include "data/turn_shapes.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "data/python_literal.h"
+#include "data/row_values.h"
+
+namespace lorry::data {
+namespace {
+
+Json turn(const char* role, const Json& content) {
+  return Json{{"role", role}, {"content", content}};
+}
+
+template <typename Is>
+bool all_are(const Json& list, Is is) {
+  return !list.empty() && std::all_of(list.begin(), list.end(), is);
+}
+
+Json alternating(const Json& texts) {
+  Json turns = Json::array();
+  for (size_t i = 0; i < texts.size(); ++i) {
+    turns.push_back(turn(i % 2 == 0 ? "user" : "assistant", texts[i]));
+  }
+  return turns;
+}
+
+bool is_pair(const Json& value) {
+  return value.is_array() && value.size() == 2 && value[0].is_string() && value[1].is_string();
+}
+
+Json turns_of_pairs(const Json& pairs) {
+  Json turns = Json::array();
+  for (const Json& pair : pairs) turns.push_back(Json{{"role", pair[0]}, {"content", pair[1]}});
+  return turns;
+}
+
+/// The role of a key of {"system", "input", "output"} and its like.
+std::optional<Role> role_of_key(const std::string& key, const RoleNames& roles) {
+  if (key == "input") return Role::kUser;
+  if (key == "output") return Role::kAssistant;
+  const auto role = find_role(key, roles);
+  const bool speaks =
+      role && (*role == Role::kSystem || *role == Role::kUser || *role == Role::kAssistant);
+  return speaks ? role : std::nullopt;
+}
+
+bool has_role(const Json& object) { return object.contains("role") || object.contains("from"); }
+
+/// {"user": "q", "assistant": "a"}; null values are absent.
+bool is_named_by_roles(const Json& value, const RoleNames& roles) {
+  if (!value.is_object() || has_role(value)) return false;
+  bool asks = false, answers = false;
+  for (const auto& [key, text] : value.items()) {
+    const auto role = role_of_key(key, roles);
+    if (!role) continue;
+    if (!text.is_string() && !text.is_null()) return false;
+    asks |= *role == Role::kUser;
+    answers |= *role == Role::kAssistant;
+  }
+  return asks || answers;
+}
+
+/// In the order in which they speak, whatever that of the keys.
+void add_named_turns(const Json& named, const RoleNames& roles, Json& turns) {
+  for (const Role wanted : {Role::kSystem, Role::kUser, Role::kAssistant}) {
+    for (const auto& [key, text] : named.items()) {
+      if (text.is_null() || role_of_key(key, roles) != wanted) continue;
+      if (wanted == Role::kSystem && is_blank(text.get_ref<const std::string&>())) continue;
+      turns.push_back(turn(role_name(wanted), text));
+    }
+  }
+}
+
+}  // namespace
+
+bool is_role_key(const std::string& key, const RoleNames& roles) {
+  return role_of_key(key, roles).has_value();
+}
+
+Result<Json> list_of_turns(const Json& given) {
+  Json turns = parsed(given);
+  if (turns.is_discarded()) {
+    if (auto literal = parse_python_literal(given.get_ref<const std::string&>())) {
+      turns = *std::move(literal);
+    }
+  }
+  LORRY_ASSIGN(turns, rows_of_columns(std::move(turns)));
+  if (turns.is_array() || turns.is_null()) return turns;
+  return invalid_input(fmt::format("it is {}, not a list of turns",
+                                   described(turns.is_discarded() ? given : turns)));
+}
+
+Result<Json> usual_turns(Json turns, const RoleNames& roles) {
+  if (all_are(turns, [](const Json& each) { return each.is_string(); })) {
+    return alternating(turns);
+  }
+  if (all_are(turns, is_pair)) {
+    const auto& first = turns[0][0].get_ref<const std::string&>();
+    if (find_role(first, roles)) return turns_of_pairs(turns);
+    return invalid_input(
+        fmt::format("it is a list of pairs, and \"{}\" is no role; [role, text] pairs, objects "
+                    "with a role and a content, or strings by turns make a conversation",
+                    first));
+  }
+  if (!all_are(turns, [&](const Json& each) { return is_named_by_roles(each, roles); })) {
+    return turns;
+  }
+  Json usual = Json::array();
+  for (const Json& each : turns) add_named_turns(each, roles, usual);
+  return usual;
+}
+
+}  // namespace lorry::data
