@@ -4,6 +4,7 @@ nothing, what a terminal sees."""
 import json
 import os
 import pty
+import shutil
 
 import pytest
 from conftest import EXAMPLE_MODEL
@@ -249,6 +250,94 @@ def test_a_row_whose_answer_is_not_shown_is_refused_unless_allowed(lorry, with_t
     assert "--chat-template FILE" in said and "--template-losses warn" in said
     said = lorry("pretokenize", *bucket, "--template-losses", "warn").stderr
     assert "warning: the chat template does not show an answer: 1 row" in said
+
+
+REFUSES_SYSTEM = ("{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+                  "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+                  "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+
+
+def test_a_system_message_goes_before_the_question_where_the_flag_says_so(lorry, with_template, tmp_path):
+    row = [{"role": "system", "content": "Be brief."}] + turns("2+2?", "4")
+    bucket = with_template(REFUSES_SYSTEM, row)
+    said = lorry("pretokenize", *bucket, code=FAILED).stderr
+    assert "System role not supported; --system-as-user puts" in said
+    lorry("pretokenize", *bucket, "--system-as-user")
+    info = json.loads((tmp_path / "b/model-ready/m/talk/info.json").read_text())
+    assert info["template_settings"] == {"system_as_user": True}
+    shown = lorry.json("tokenize", *bucket, "--system-as-user", "--json")
+    assert shown["text"].startswith("<|im_start|>user\nBe brief.\n\n2+2?<|im_end|>")
+    assert trained(shown) == ["4<|im_end|>"]
+
+
+def test_variables_of_the_template_are_given_and_recorded(lorry, with_template, tmp_path):
+    template = "{% for m in messages %}{{ m.content }} {{ enable_thinking }}<|im_end|>{% endfor %}"
+    bucket = with_template(template, turns("q", "a"))
+    flags = ("--template-kwargs", '{"enable_thinking": false}')
+    assert lorry("render", *bucket, *flags).stdout.strip() == "q False<|im_end|>a False<|im_end|>"
+    assert not lorry.json("pretokenize", *bucket, "--json")["up_to_date"]
+    assert not lorry.json("pretokenize", *bucket, *flags, "--json")["up_to_date"]
+    assert lorry.json("pretokenize", *bucket, *flags, "--json")["up_to_date"]
+    info = json.loads((tmp_path / "b/model-ready/m/talk/info.json").read_text())
+    assert info["template_settings"] == {"variables": {"enable_thinking": False}}
+    said = lorry("pretokenize", *bucket, "--template-kwargs", "thinking", code=WRONG_USAGE)
+    assert "--template-kwargs: 'thinking' is not a JSON object" in said.stderr
+
+
+def test_the_day_that_a_template_writes_is_that_of_the_first_import(lorry, with_template, tmp_path):
+    bucket = with_template("{{ strftime_now('%d.%m.%Y') }}{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}",
+                           turns("q", "a"))
+    for stage in ("raw", "standardized"):  # imported long ago
+        path = tmp_path / "b" / stage / "talk/info.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"imported_on": "2024-02-29"}))
+    lorry("pretokenize", *bucket)
+    info = json.loads((tmp_path / "b/model-ready/m/talk/info.json").read_text())
+    assert info["template_settings"] == {"date": "2024-02-29"}
+    assert lorry("render", *bucket).stdout.startswith("29.02.2024q")
+    assert not lorry.json("pretokenize", *bucket, "--date", "2025-01-31", "--json")["up_to_date"]
+    assert "is no day" in lorry("pretokenize", *bucket, "--date", "31.1.2025", code=WRONG_USAGE).stderr
+    lorry("import-dataset", tmp_path / "rows.jsonl", *bucket, "--dataset", "talk", "--fresh")
+    assert json.loads((tmp_path / "b/raw/talk/info.json").read_text())["imported_on"] == "2024-02-29"
+
+
+def test_a_day_that_no_template_writes_is_no_input(lorry, with_template):
+    bucket = with_template(TWO_ROLES, turns("q", "a"))
+    lorry("pretokenize", *bucket)
+    assert lorry.json("pretokenize", *bucket, "--date", "2025-01-31", "--json")["up_to_date"]
+
+
+NINE = ("{% for m in messages %}{% for c in m.tool_calls or [] %}{% if not c.id is defined or c.id|length != 9 %}"
+        "{{ raise_exception('nine') }}{% endif %}{{ c.function.name }} {{ c.id }}{% endfor %}{{ m.content or '' }}"
+        "<|im_end|>{% endfor %}")
+
+
+def test_call_ids_are_made_to_fit_and_said_once(lorry, with_template, tmp_path):
+    call = {"id": "call_abc123XYZ", "type": "function", "function": {"name": "look", "arguments": {}}}
+    row = turns("q") + [{"role": "assistant", "content": None, "tool_calls": [call]},
+                        {"role": "tool", "content": "5", "tool_call_id": call["id"]}] + turns("", "five")[1:]
+    bucket = with_template(NINE, row)
+    said = lorry("pretokenize", *bucket).stderr
+    assert said.count("1 row has new ids of tool calls") == 1
+    ledger = (tmp_path / "b/model-ready/m/talk/ledger.jsonl").read_text()
+    assert "call ids changed to ones that the chat template takes" in ledger
+
+
+def test_named_templates_are_imported_and_chosen(lorry, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(EXAMPLE_MODEL, model)
+    (model / "additional_chat_templates").mkdir()
+    (model / "additional_chat_templates/short.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+    (tmp_path / "m.json").write_text(json.dumps(turns("q", "a")))
+    bucket = ("--bucket", tmp_path / "b")
+    lorry("import-model", model, *bucket, "--model", "m")
+    assert (tmp_path / "b/models/m/additional_chat_templates/short.jinja").exists()
+    shown = lorry("render", *bucket, "--messages", tmp_path / "m.json", "--chat-template-name", "short")
+    assert shown.stdout.strip() == "qa"
+    said = lorry("render", *bucket, "--messages", tmp_path / "m.json", "--chat-template-name", "long", code=FAILED)
+    assert "no chat template of the name long; it has default" in said.stderr
+    shutil.rmtree(model / "additional_chat_templates")
+    lorry("import-model", model, *bucket, "--model", "m")
+    assert not (tmp_path / "b/models/m/additional_chat_templates/short.jinja").exists()
 
 
 def test_tokenize_shows_what_pretokenize_makes(lorry, filled, pretokenize):

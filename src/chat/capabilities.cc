@@ -14,17 +14,21 @@ namespace lorry::chat {
 namespace {
 
 constexpr const char* kCallName = "lorry_probe_call";
+constexpr const char* kCallId = "call00001";
 constexpr const char* kPartText = "lorry probe part";
 
 Json user_message() { return {{"role", "user"}, {"content", "lorry probe question"}}; }
 
 Json probe_arguments() { return {{"lorry_probe_key", "lorry probe value"}}; }
 
-Json call_message(bool arguments_as_object) {
+Json call_message(bool arguments_as_object, const char* id = kCallId) {
   Json function{{"name", kCallName}};
   function["arguments"] =
       arguments_as_object ? probe_arguments() : Json(python_json(probe_arguments()));
-  Json call{{"id", "call00001"}, {"type", "function"}, {"function", std::move(function)}};
+  Json call = Json::object();
+  if (id != nullptr) call["id"] = id;
+  call["type"] = "function";
+  call["function"] = std::move(function);
   return {{"role", "assistant"}, {"tool_calls", Json::array({std::move(call)})}};
 }
 
@@ -44,8 +48,8 @@ class Probe {
   explicit Probe(const ProbeRender& render) : render_(render) {}
 
   // What becomes of a call; `content` of type discarded: no such key.
-  Outcome call(bool arguments_as_object, const Json* content) const {
-    Json message = call_message(arguments_as_object);
+  Outcome call(bool arguments_as_object, const Json* content, const char* id = kCallId) const {
+    Json message = call_message(arguments_as_object, id);
     if (content != nullptr) message["content"] = *content;
     const Json messages = Json::array({user_message(), std::move(message)});
     Outcome best = Outcome::kFails;
@@ -116,6 +120,10 @@ ChatCapabilities probe_capabilities(const ProbeRender& render) {
     const bool string = probe.call(false, best) != Outcome::kFails;
     out.takes_object_arguments = object || !string;
     out.takes_string_arguments = string || !object;
+    const auto takes_id = [&](const char* id) {
+      return probe.call(out.takes_object_arguments, best, id) != Outcome::kFails;
+    };
+    out.needs_call_ids = !takes_id("call_abc123XYZ") || !takes_id(nullptr);
   }
   const Json user = Json::array({user_message()});
   out.takes_parts_user = probe.parts(Json::array(), user_message());
@@ -133,7 +141,7 @@ ChatCapabilities probe_capabilities(const ProbeRender& render) {
   if (best != nullptr) call["content"] = *best;
   out.takes_parts_tool =
       probe.parts(Json::array({user_message(), std::move(call)}),
-                  {{"role", "tool"}, {"name", kCallName}, {"tool_call_id", "call00001"}});
+                  {{"role", "tool"}, {"name", kCallName}, {"tool_call_id", kCallId}});
   return out;
 }
 

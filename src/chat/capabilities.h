@@ -16,6 +16,7 @@ struct ChatCapabilities {
   enum class NoContent { kAbsent, kNull, kEmpty };
   NoContent no_content = NoContent::kAbsent;
   bool renders_tool_calls = true;
+  bool needs_call_ids = false;  ///< refuses calls without one of nine letters and digits
   bool takes_object_arguments = true;
   bool takes_string_arguments = true;
   /// Content as a list of {"type": "text", "text": ...}.

@@ -6,61 +6,15 @@
 #include <nlohmann/json.hpp>
 
 #include "base/digest.h"
+#include "chat/call_ids.h"
 #include "chat/calls.h"
 #include "chat/losses.h"
 #include "chat/samples.h"
+#include "chat/system_messages.h"
 
 namespace lorry::chat {
 
 namespace {
-
-struct Sources {
-  std::string plain;  ///< "" if there is none
-  std::string tool_use;
-};
-
-// A template as configurations write it: a string, or a list of {name, template}, or {name:
-// source}.
-void read_named(const Json& value, Sources& out) {
-  const auto take = [&](const Json& name, const Json& source) {
-    if (!source.is_string()) return;
-    if (name == "default") out.plain = source;
-    if (name == "tool_use") out.tool_use = source;
-  };
-  if (value.is_object()) {
-    for (const auto& [name, source] : value.items()) take(name, source);
-  } else if (value.is_array()) {
-    for (const Json& item : value) {
-      if (item.is_object()) take(item.value("name", Json()), item.value("template", Json()));
-    }
-  } else {
-    take("default", value);
-  }
-}
-
-Result<Sources> from_json_file(const Chat::ReadFile& read_file, std::string_view name) {
-  Sources out;
-  LORRY_ASSIGN(const auto text, read_file(name));
-  if (!text) return out;
-  LORRY_ASSIGN(const Json json, parse_json(*text, name));
-  if (json.is_object() && json.contains("chat_template")) read_named(json["chat_template"], out);
-  return out;
-}
-
-// As `transformers` looks: the .jinja files, else tokenizer_config.json; then the processor's file.
-Result<Sources> find_sources(const Chat::ReadFile& read_file) {
-  Sources out;
-  LORRY_ASSIGN(auto plain, read_file("chat_template.jinja"));
-  LORRY_ASSIGN(auto tool_use, read_file("additional_chat_templates/tool_use.jinja"));
-  if (plain) out.plain = std::move(*plain);
-  if (tool_use) out.tool_use = std::move(*tool_use);
-  if (plain || tool_use) return out;
-  for (const char* name : {"tokenizer_config.json", "chat_template.json"}) {
-    LORRY_ASSIGN(out, from_json_file(read_file, name));
-    if (!out.plain.empty() || !out.tool_use.empty()) break;
-  }
-  return out;
-}
 
 const Json& null_json() {
   static const Json kNull;
@@ -82,7 +36,8 @@ Result<Chat::Format> Chat::make_format(std::string source) const {
 }
 
 Result<std::shared_ptr<const Chat>> Chat::load(const ReadFile& read_file,
-                                               std::string template_override) {
+                                               std::string template_override,
+                                               TemplateSettings settings) {
   LORRY_ASSIGN(const auto tokenizer_json, read_file("tokenizer.json"));
   if (!tokenizer_json) {
     return not_found(
@@ -100,12 +55,13 @@ Result<std::shared_ptr<const Chat>> Chat::load(const ReadFile& read_file,
   LORRY_ASSIGN(chat->tokenizer_,
                tokenizer::Tokenizer::load(tokenizer::TokenizerFiles{
                    *tokenizer_json, view(config), view(special_tokens_map), view(model_config)}));
-  Sources sources;
+  TemplateSources sources;
   if (!template_override.empty()) {
     sources.plain = std::move(template_override);
   } else {
-    LORRY_ASSIGN(sources, find_sources(read_file));
+    LORRY_ASSIGN(sources, find_templates(read_file, settings.name));
   }
+  chat->settings_ = std::move(settings);
   std::string all = sources.plain;
   if (!sources.tool_use.empty()) all += '\0' + sources.tool_use;
   if (!all.empty()) chat->template_digest_ = sha256_hex(all);
@@ -116,6 +72,14 @@ Result<std::shared_ptr<const Chat>> Chat::load(const ReadFile& read_file,
     LORRY_ASSIGN(chat->tool_format_, chat->make_format(std::move(sources.tool_use)));
   }
   return std::shared_ptr<const Chat>(std::move(chat));
+}
+
+bool Chat::uses_date() const {
+  const auto asks = [](const Format& format) {
+    return format.tmpl != nullptr &&
+           format.tmpl->source().find("strftime_now") != std::string::npos;
+  };
+  return asks(format_) || asks(tool_format_);
 }
 
 Result<const Chat::Format*> Chat::format_for(const Json& tools) const {
@@ -132,7 +96,7 @@ Result<ChatTemplate::Rendered> Chat::render_prepared(const ChatTemplate& tmpl, c
   const Json prompt = add_generation_prompt;
   const Json& special = tokenizer_->special_tokens_map();
   ChatTemplate::Variables variables;
-  variables.reserve(4 + extra.size() + special.size());
+  variables.reserve(4 + extra.size() + settings_.variables.size() + special.size());
   variables.emplace_back("messages", &messages);
   variables.emplace_back("tools", &tools);
   variables.emplace_back("add_generation_prompt", &prompt);
@@ -141,19 +105,25 @@ Result<ChatTemplate::Rendered> Chat::render_prepared(const ChatTemplate& tmpl, c
       variables.emplace_back(name, &value);
     }
   }
+  if (settings_.variables.is_object()) {
+    for (const auto& [name, value] : settings_.variables.get_ref<const Json::object_t&>()) {
+      if (!extra.contains(name)) variables.emplace_back(name, &value);
+    }
+  }
   variables.emplace_back("documents", &null_json());
   if (special.is_object()) {
     for (const auto& [name, value] : special.get_ref<const Json::object_t&>()) {
       variables.emplace_back(name, &value);
     }
   }
-  return tmpl.render(variables);
+  return tmpl.render(variables, settings_.date);
 }
 
 /// A conversation's text.
 struct Chat::Rendering {
   ChatTemplate::Rendered rendered;
   Json changed;  ///< what was made of the messages to get there; null if nothing was
+  bool changes_call_ids = false;
 
   const Json& messages(const Json& given) const { return changed.is_null() ? given : changed; }
 };
@@ -181,6 +151,8 @@ Result<Chat::Rendering> Chat::render_as(const Format& format, const Json& messag
       return true;
     };
     LORRY_ASSIGN(Json adapted, adapt_messages(*fit, format.capabilities));
+    if (!text.ok() && format.capabilities.needs_call_ids)
+      out.changes_call_ids = fit_call_ids(adapted);
     const bool taken = adapted != *fit && take(std::move(adapted));
     Json folded = taken ? out.changed : *fit;
     if (text.ok() && lacks_calls(text)) {
@@ -198,7 +170,9 @@ Result<Chat::Rendering> Chat::render_as(const Format& format, const Json& messag
 Result<std::string> Chat::render(const Json& messages, const Json& tools,
                                  bool add_generation_prompt, const Json& extra, Adapt adapt) const {
   LORRY_ASSIGN(const Format* format, format_for(tools));
-  LORRY_ASSIGN(auto text, render_as(*format, messages, tools, add_generation_prompt, extra, adapt));
+  const Json given = settings_.system_as_user ? system_as_user(messages).messages : Json();
+  LORRY_ASSIGN(auto text, render_as(*format, given.is_null() ? messages : given, tools,
+                                    add_generation_prompt, extra, adapt));
   return std::move(text.rendered.text);
 }
 
@@ -342,12 +316,26 @@ std::vector<Loss> losses_that_count(std::vector<Loss> losses, TrainOn train_on,
 Result<EncodedExample> Chat::encode_example(const Json& messages, const Json& tools,
                                             const ExampleOptions& options,
                                             std::span<const size_t> context) const {
+  if (!settings_.system_as_user) return encode_messages(messages, tools, options, context);
+  const auto folded = system_as_user(messages);
+  LORRY_ASSIGN(auto out, encode_messages(folded.messages, tools, options, folded.places(context)));
+  for (Loss& loss : out.losses) {
+    if (loss.part != Part::kTools) loss.message = folded.kept[loss.message];
+  }
+  return out;
+}
+
+Result<EncodedExample> Chat::encode_messages(const Json& messages, const Json& tools,
+                                             const ExampleOptions& options,
+                                             std::span<const size_t> context) const {
   LORRY_ASSIGN(const Format* format, format_for(tools));
-  LORRY_ASSIGN(auto rendering,
-               render_as(*format, messages, tools, false, null_json(), options.adapt));
+  auto rendered = render_as(*format, messages, tools, false, null_json(), options.adapt);
+  if (!rendered.ok()) return with_remedy(std::move(rendered).error(), *format, messages, tools);
+  Rendering& rendering = *rendered;
   const Json& shown = rendering.messages(messages);
   const auto& generation = rendering.rendered.generation;
   EncodedExample out;
+  out.changes_call_ids = rendering.changes_call_ids;
   out.text = std::move(rendering.rendered.text);
   out.losses = losses_that_count(find_losses(shown, tools, out.text, renderer(*format, tools)),
                                  options.train_on, context);
@@ -378,6 +366,17 @@ Result<EncodedExample> Chat::encode_example(const Json& messages, const Json& to
   if (options.with_offsets) out.offsets = std::move(encoding.offsets);
   out.no_target = why_no_target(shown, out, context);
   return out;
+}
+
+Error Chat::with_remedy(Error error, const Format& format, const Json& messages,
+                        const Json& tools) const {
+  if (settings_.system_as_user || !messages.is_array() || !has_system(messages)) return error;
+  const auto folded = system_as_user(messages);
+  const auto text =
+      render_as(format, folded.messages, tools, false, null_json(), Adapt::kWhereItFails);
+  if (text.ok())
+    error.message += "; --system-as-user puts what the system says before the next user message";
+  return error;
 }
 
 std::vector<AssistantSpan> Chat::find_turns(const Format& format, const Json& prepared,

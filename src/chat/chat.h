@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -17,6 +16,8 @@
 #include "chat/chat_template.h"
 #include "chat/losses.h"
 #include "chat/spans.h"
+#include "chat/template_files.h"
+#include "chat/template_settings.h"
 #include "tokenizer/tokenizer.h"
 
 namespace lorry::chat {
@@ -43,6 +44,8 @@ struct EncodedExample {
   /// A special token that ends a turn (or EOS) is trained on: where none is, the model does not
   /// learn to stop.
   bool trains_end = false;
+  /// Ids of tool calls were changed into ones that the template takes.
+  bool changes_call_ids = false;
   /// What the template does not show. Reasoning counts where it would be trained on: served models
   /// do not see the thoughts of earlier answers either.
   std::vector<Loss> losses;
@@ -64,17 +67,19 @@ struct ExampleOptions {
 /// Tokenizer and template of one model. Thread-safe.
 class Chat {
  public:
-  /// Reads a file of the model directory; nullopt if it is not there.
-  using ReadFile = std::function<Result<std::optional<std::string>>(std::string_view name)>;
-
   /// From tokenizer.json, tokenizer_config.json and chat_template.jinja / .json, wherever the
   /// template lies. A model without a template loads; rendering messages then fails with a sentence
   /// that says how to give one. `template_override`, if not empty, replaces the model's template.
   static Result<std::shared_ptr<const Chat>> load(const ReadFile& read_file,
-                                                  std::string template_override = {});
+                                                  std::string template_override = {},
+                                                  TemplateSettings settings = {});
 
   const std::shared_ptr<const tokenizer::Tokenizer>& tokenizer() const { return tokenizer_; }
   bool has_template() const { return format_.tmpl != nullptr || tool_format_.tmpl != nullptr; }
+
+  const TemplateSettings& settings() const { return settings_; }
+  /// Whether a template asks what day it is, so that TemplateSettings::date decides its text.
+  bool uses_date() const;
 
   /// The text of a conversation. messages: array of {role, content, ...}; tools: array or null;
   /// `extra` (object or null): further template variables (`enable_thinking`). With kNever it is
@@ -118,6 +123,12 @@ class Chat {
   /// The template for a conversation with or without tools, as `transformers` chooses.
   Result<const Format*> format_for(const Json& tools) const;
   struct Rendering;
+  Result<EncodedExample> encode_messages(const Json& messages, const Json& tools,
+                                         const ExampleOptions& options,
+                                         std::span<const size_t> context) const;
+  /// The error of a conversation that the template refused, and the flag that helps, if one does.
+  Error with_remedy(Error error, const Format& format, const Json& messages,
+                    const Json& tools) const;
   Result<Rendering> render_as(const Format& format, const Json& messages, const Json& tools,
                               bool add_generation_prompt, const Json& extra, Adapt adapt) const;
   Result<ChatTemplate::Rendered> render_prepared(const ChatTemplate& tmpl, const Json& messages,
@@ -131,7 +142,8 @@ class Chat {
                                         const tokenizer::Encoding& encoding, Seams* found) const;
 
   std::shared_ptr<const tokenizer::Tokenizer> tokenizer_;
-  Format format_;       ///< without a template: tmpl is null
+  Format format_;  ///< without a template: tmpl is null
+  TemplateSettings settings_;
   Format tool_format_;  ///< the template named "tool_use", if there is one
   std::string template_digest_;
 };

@@ -19,7 +19,7 @@ namespace {
 
 Json failure(const Error& error) { return Json{{"error", error.message}}; }
 
-Chat::ReadFile directory_reader(const std::string& dir) {
+ReadFile directory_reader(const std::string& dir) {
   return [dir](std::string_view name) -> Result<std::optional<std::string>> {
     std::ifstream file(dir + "/" + std::string(name), std::ios::binary);
     if (!file) return std::optional<std::string>();

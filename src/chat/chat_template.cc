@@ -57,9 +57,10 @@ Result<ChatTemplate::Rendered> ChatTemplate::render(const Json& context) const {
   return render(variables);
 }
 
-Result<ChatTemplate::Rendered> ChatTemplate::render(const Variables& variables) const {
+Result<ChatTemplate::Rendered> ChatTemplate::render(const Variables& variables,
+                                                    const std::string& day) const {
   static const jinja::Limits kLimits;
-  jinja::Interp interp(*impl_->parsed, kLimits);
+  jinja::Interp interp(*impl_->parsed, kLimits, day);
   try {
     Rendered out;
     out.text = interp.render(variables);

@@ -31,9 +31,10 @@ class ChatTemplate {
   /// Renders with the variables of `context` (an object: messages, tools, add_generation_prompt,
   /// bos_token, ...). `raise_exception` and type errors give invalid input with template line.
   Result<Rendered> render(const Json& context) const;
-  /// The same with variables that stand in several places; none is copied.
+  /// The same with variables that stand in several places; none is copied. `day` (2025-01-31) is
+  /// what strftime_now formats; empty: the time of rendering.
   using Variables = std::vector<std::pair<std::string_view, const Json*>>;
-  Result<Rendered> render(const Variables& variables) const;
+  Result<Rendered> render(const Variables& variables, const std::string& day = {}) const;
 
   const std::string& source() const;
 

@@ -16,7 +16,7 @@ std::string rendered(const std::string& source, const Json& context = Json::obje
   return out.ok() ? out->text : "error: " + out.error().message;
 }
 
-Chat::ReadFile example_model(std::string extra_name = {}, std::string extra = {}) {
+ReadFile example_model(std::string extra_name = {}, std::string extra = {}) {
   return [=](std::string_view name) -> Result<std::optional<std::string>> {
     if (name == extra_name) return std::optional<std::string>(extra);
     std::ifstream file(std::string(LORRY_SOURCE_DIR "/examples/model/") + std::string(name));
@@ -231,6 +231,130 @@ TEST(Chat, ChoosesTheToolTemplateWhenToolsAreGiven) {
   const Json messages = Json::array({message("user", "q")});
   EXPECT_EQ(*(*chat)->render(messages, Json(), false, Json()), "plain");
   EXPECT_EQ(*(*chat)->render(messages, Json::array(), false, Json()), "tools");
+}
+
+ReadFile model_with_templates() {
+  const std::string config = R"({"chat_template": [{"name": "default", "template": "plain"},
+                                {"name": "tool_use", "template": "tools"},
+                                {"name": "rag", "template": "rag"}]})";
+  return [=](std::string_view name) -> Result<std::optional<std::string>> {
+    if (name == "tokenizer_config.json") return std::optional<std::string>(config);
+    if (name == "chat_template.jinja") return std::optional<std::string>();
+    return example_model()(name);
+  };
+}
+
+TEST(Chat, ATemplateIsChosenByItsName) {
+  const Json messages = Json::array({message("user", "q")});
+  const auto chat = Chat::load(model_with_templates(), {}, {.name = "rag"});
+  ASSERT_TRUE(chat.ok()) << chat.error().message;
+  EXPECT_EQ(*(*chat)->render(messages, Json::array(), false, Json()), "rag");
+  const auto in_file = Chat::load(example_model("additional_chat_templates/short.jinja", "short"),
+                                  {}, {.name = "short"});
+  ASSERT_TRUE(in_file.ok()) << in_file.error().message;
+  EXPECT_EQ(*(*in_file)->render(messages, Json(), false, Json()), "short");
+  EXPECT_EQ(Chat::load(model_with_templates(), {}, {.name = "rat"}).error().message,
+            "the model has no chat template of the name rat; it has default, rag, tool_use");
+  EXPECT_FALSE(Chat::load(model_with_templates(), {}, {.name = "../rag"}).ok());
+}
+
+constexpr char kNoSystem[] =
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('System role not "
+    "supported') }}{% endif %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+
+TEST(Chat, WhatTheSystemSaysGoesBeforeTheNextUserMessage) {
+  const Json messages = Json::array({message("system", "Be brief."), message("user", "q"),
+                                     message("assistant", "a"), message("developer", "In French."),
+                                     message("user", "r"), message("assistant", "b")});
+  const auto chat = *Chat::load(example_model(), kNoSystem, {.system_as_user = true});
+  const auto example = *chat->encode_example(messages, Json(), {}, std::vector<size_t>{2});
+  EXPECT_EQ(example.text,
+            "<|im_start|>user\nBe brief.\n\nq<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n"
+            "<|im_start|>user\nIn French.\n\nr<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n");
+  EXPECT_TRUE(example.losses.empty());
+  std::vector<int32_t> ids;
+  for (size_t i = 0; i < example.input_ids.size(); ++i) {
+    if (example.assistant_masks[i]) ids.push_back(example.input_ids[i]);
+  }
+  EXPECT_EQ(chat->tokenizer()->decode(ids, false), "b<|im_end|>");
+  const Json asked = Json::array({message("system", "S"), message("user", "q")});
+  EXPECT_EQ(chat->tokenizer()->decode(*chat->encode_prompt(asked, Json(), Json()), false),
+            "<|im_start|>user\nS\n\nq<|im_end|>\n<|im_start|>assistant\n");
+}
+
+TEST(Chat, ARefusedSystemMessageNamesTheFlagThatHelps) {
+  const Json system = message("system", "S"), user = message("user", "q");
+  const auto chat = load(kNoSystem);
+  EXPECT_EQ(chat->encode_example(Json::array({system, user, message("assistant", "a")}), Json())
+                .error()
+                .message,
+            "chat template, line 1: System role not supported; --system-as-user puts what the "
+            "system says before the next user message");
+  const auto refuses = load("{{ raise_exception('no') }}");
+  EXPECT_EQ(refuses->encode_example(Json::array({system, user}), Json()).error().message,
+            "chat template, line 1: no");
+}
+
+TEST(Chat, VariablesOfTheSettingsHoldUntilARequestSetsThem) {
+  const auto chat = *Chat::load(example_model(), "{{ enable_thinking }} {{ other }}",
+                                {.variables = {{"enable_thinking", false}, {"other", 1}}});
+  const Json messages = Json::array({message("user", "q"), message("assistant", "a")});
+  EXPECT_EQ(chat->encode_example(messages, Json())->text, "False 1");
+  EXPECT_EQ(*chat->render(messages, Json(), false, {{"enable_thinking", true}}), "True 1");
+}
+
+TEST(Chat, TheDayOfTheSettingsIsTheDayThatTheTemplateWrites) {
+  const auto chat =
+      *Chat::load(example_model(), "{{ strftime_now('%d %b %Y, %A %j') }}", {.date = "2024-02-29"});
+  EXPECT_TRUE(chat->uses_date());
+  EXPECT_FALSE(load()->uses_date());
+  EXPECT_EQ(*chat->render(Json::array({message("user", "q")}), Json(), false, Json()),
+            "29 Feb 2024, Thursday 060");
+  EXPECT_TRUE(check_date("2024-02-29").ok() && check_date("").ok());
+  for (const char* wrong : {"2025-02-29", "2025-1-31", "today", "2025-01-31T00", "+025-01-31"})
+    EXPECT_FALSE(check_date(wrong).ok()) << wrong;
+}
+
+TEST(Chat, CallsGetIdsThatTheTemplateTakes) {
+  const auto chat = load(
+      "{% for m in messages %}{% for c in m.tool_calls or [] %}{% if c.id is undefined or "
+      "c.id|length != 9 %}{{ raise_exception('nine') }}{% endif %}[{{ c.function.name }} "
+      "{{ c.function.arguments|tojson }} {{ c.id }}]{% endfor %}{% if m.role == 'tool' %}"
+      "{% if m.tool_call_id is undefined or m.tool_call_id|length != 9 %}"
+      "{{ raise_exception('nine') }}{% endif %}[{{ m.tool_call_id }} {{ m.content }}]"
+      "{% elif m.content %}{{ m.content }}{% endif %}</s>{% endfor %}");
+  const auto conversation = [](const Json& first, const Json& second) {
+    Json call = {{"type", "function"}, {"function", {{"name", "f"}, {"arguments", {{"x", 1}}}}}};
+    Json calls = message("assistant", "");
+    for (const Json& id : {first, second}) {
+      if (!id.is_null()) call["id"] = id;
+      calls["tool_calls"].push_back(call);
+    }
+    Json out = Json::array({message("user", "q"), calls, message("tool", "one"),
+                            message("tool", "two"), message("assistant", "a")});
+    if (!first.is_null()) out[2]["tool_call_id"] = first;
+    if (!second.is_null()) out[3]["tool_call_id"] = second;
+    return out;
+  };
+  const auto text = [&](const Json& messages) {
+    const auto example = chat->encode_example(messages, Json());
+    EXPECT_TRUE(example.ok() && example->changes_call_ids);
+    EXPECT_TRUE(example->losses.empty());
+    return example.ok() ? example->text : example.error().message;
+  };
+  for (const auto& messages :
+       {conversation("call_12345", "call_56789"), conversation(nullptr, nullptr)}) {
+    const std::string shown = text(messages);
+    const size_t first = shown.find("} ") + 2, second = shown.find("} ", first) + 2;
+    const std::string one = shown.substr(first, 9), two = shown.substr(second, 9);
+    EXPECT_NE(one, two);
+    EXPECT_EQ(shown, "q</s>[f {\"x\": 1} " + one + "][f {\"x\": 1} " + two + "]</s>[" + one +
+                         " one]</s>[" + two + " two]</s>a</s>");
+    EXPECT_EQ(text(messages), shown) << "the same every time";
+  }
+  const auto fitting = chat->encode_example(conversation("abcdefghi", "012345678"), Json());
+  EXPECT_FALSE(fitting->changes_call_ids);
 }
 
 TEST(Chat, AnswersThatAreContextAreNotTrainedOn) {

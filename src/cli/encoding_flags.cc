@@ -1,5 +1,9 @@
 #include "cli/encoding_flags.h"
 
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
 namespace lorry::cli {
 
 void declare_excess_length(Flags& flags, std::string& target, const std::string& help) {
@@ -11,6 +15,33 @@ void declare_template_losses(Flags& flags, std::string& target) {
                "rows of which the chat template does not show something: without an answer or a "
                "tool call they fail, others are kept with a warning; all are kept with a warning; "
                "or without");
+}
+
+void TemplateFlags::declare(Flags& flags) {
+  flags.on("--system-as-user", settings_.system_as_user,
+           "what the system says goes before the next user message, for templates without a "
+           "system role");
+  flags.text("--template-kwargs", variables_, "JSON",
+             "further variables of the chat template, as {\"enable_thinking\": false}");
+  flags.text("--chat-template-name", settings_.name, "NAME",
+             "which one, of a model with several chat templates (default; tool_use for rows with "
+             "tools)");
+  flags.text("--date", settings_.date, "YYYY-MM-DD",
+             "the day for templates that write it (that of the data set's first import)");
+}
+
+Result<chat::TemplateSettings> TemplateFlags::settings() const {
+  chat::TemplateSettings out = settings_;
+  LORRY_TRY(chat::check_date(out.date).with_context("--date"));
+  if (variables_.empty()) return out;
+  auto variables = parse_json(variables_, "--template-kwargs");
+  if (!variables.ok() || !variables->is_object())
+    return usage_error(
+        fmt::format("--template-kwargs: '{}' is not a JSON object such as "
+                    "{{\"enable_thinking\": false}}",
+                    variables_));
+  out.variables = *std::move(variables);
+  return out;
 }
 
 void EncodingFlags::declare(Flags& flags) {

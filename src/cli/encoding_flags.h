@@ -28,6 +28,18 @@ class EncodingFlags {
 /// --template-losses: fail, warn or allow.
 void declare_template_losses(Flags& flags, std::string& target);
 
+/// How the chat template is used: --system-as-user, --template-kwargs, --chat-template-name,
+/// --date.
+class TemplateFlags {
+ public:
+  void declare(Flags& flags);
+  Result<chat::TemplateSettings> settings() const;
+
+ private:
+  chat::TemplateSettings settings_;
+  std::string variables_;
+};
+
 /// --excess-length alone, for a verb whose --max-length is another's.
 void declare_excess_length(Flags& flags, std::string& target, const std::string& help);
 

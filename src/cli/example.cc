@@ -25,6 +25,7 @@ void ExampleFlags::declare(Flags& flags) {
              "JSON instead: a list of messages, or {messages, tools}; - is stdin");
   flags.text("--text", text_, "TEXT", "plain text instead");
   encoding_.declare(flags);
+  template_.declare(flags);
 }
 
 Result<> ExampleFlags::load(const Context& context) {
@@ -34,14 +35,21 @@ Result<> ExampleFlags::load(const Context& context) {
   const bool given = !model_.empty();
   LORRY_ASSIGN(model_, inspect::choose_model(*bucket, model_));
   if (!given) log::info("model: {}", model_);
-  LORRY_ASSIGN(chat_, stages::load_chat(*bucket, model_));
+  LORRY_ASSIGN(auto settings, template_.settings());
+  const bool is_row = !context.flags->given("--text") && messages_.empty();
+  Json info;
+  if (is_row) {
+    LORRY_ASSIGN(info, choose_dataset(*bucket));
+  }
+  if (is_row && settings.date.empty()) settings.date = info.value("imported_on", "");
+  LORRY_ASSIGN(chat_, stages::load_chat(*bucket, model_, std::move(settings)));
   if (context.flags->given("--text")) {
     example_.text = text_;
     example_.is_text = true;
     return {};
   }
   if (!messages_.empty()) return load_messages();
-  return load_row(*bucket);
+  return load_row(*bucket, info);
 }
 
 Result<> ExampleFlags::check_sources(const Flags& flags) const {
@@ -107,14 +115,18 @@ Result<> ExampleFlags::load_messages() {
   return {};
 }
 
-Result<> ExampleFlags::load_row(const store::Bucket& bucket) {
+Result<Json> ExampleFlags::choose_dataset(const store::Bucket& bucket) {
   const bool given = !dataset_.empty();
   LORRY_ASSIGN(dataset_,
                inspect::choose(bucket, "standardized", dataset_, "data set", "--dataset"));
   if (!given) log::info("data set: {}", dataset_);
+  LORRY_ASSIGN(auto info, bucket.read_info(store::standardized_dir(dataset_)));
+  return info ? *std::move(info) : Json::object();
+}
+
+Result<> ExampleFlags::load_row(const store::Bucket& bucket, const Json& info) {
   const std::string dir = store::standardized_dir(dataset_);
-  LORRY_ASSIGN(const auto info, bucket.read_info(dir));
-  const int64_t last = info ? info->value("count", int64_t{-1}) : -1;
+  const int64_t last = info.value("count", int64_t{-1});
   int64_t row = row_;
   for (int64_t shard = 0; shard <= last; ++shard) {
     LORRY_ASSIGN(const auto reader, data::ShardReader::open(bucket, store::shard_dir(dir, shard)));

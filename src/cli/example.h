@@ -36,7 +36,9 @@ class ExampleFlags {
 
  private:
   Result<> check_sources(const Flags& flags) const;
-  Result<> load_row(const store::Bucket& bucket);
+  /// The data set's info.json.
+  Result<Json> choose_dataset(const store::Bucket& bucket);
+  Result<> load_row(const store::Bucket& bucket, const Json& info);
   Result<> load_messages();
 
   std::string model_, dataset_, messages_, text_;
@@ -44,6 +46,7 @@ class ExampleFlags {
   std::shared_ptr<const chat::Chat> chat_;
   stages::Example example_;
   EncodingFlags encoding_;
+  TemplateFlags template_;
   std::string remark_;
   std::vector<std::string> losses_;
 };

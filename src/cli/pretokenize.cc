@@ -28,6 +28,7 @@ class Pretokenize final : public Command {
     flags.on("--with-text", options_.with_text, "keep the rendered text in a column `text`");
     encoding_.declare(flags);
     declare_template_losses(flags, losses_);
+    template_.declare(flags);
     flags.integer("--skip-bad-rows", options_.skip_bad_rows, at_least(0),
                   "rows that the template refuses to leave out and record before giving up");
     work_.declare(flags, options_);
@@ -38,6 +39,7 @@ class Pretokenize final : public Command {
     LORRY_TRY(encoding_.apply(context));
     options_.train_on = encoding_.train_on();
     options_.length = encoding_.length();
+    LORRY_ASSIGN(options_.template_settings, template_.settings());
     options_.losses = stages::template_losses_from(losses_);
     LORRY_ASSIGN(options_.bucket, context.open_bucket(false));
     LORRY_ASSIGN(options_.model, inspect::choose_model(*options_.bucket, model_));
@@ -61,6 +63,7 @@ class Pretokenize final : public Command {
   std::string dataset_, model_;
   stages::PretokenizeOptions options_;
   EncodingFlags encoding_;
+  TemplateFlags template_;
   std::string losses_ = "fail";
   WorkFlags work_;
 };

@@ -31,6 +31,7 @@ class Run final : public Command {
         "pretokenize cuts, leaves out or splits rows longer than --max-length; not "
         "given: they stay whole, and training cuts them");
     declare_template_losses(flags, losses_);
+    template_.declare(flags);
   }
 
   Result<Outcome> run(const Context& context) override {
@@ -48,6 +49,7 @@ class Run final : public Command {
     LORRY_TRY(fill_sources(bucket, options));
     if (context.flags->given("--excess-length"))
       options.pretokenize.length = {train_.max_length, stages::excess_from(excess_)};
+    LORRY_ASSIGN(options.pretokenize.template_settings, template_.settings());
     options.pretokenize.losses = stages::template_losses_from(losses_);
     options.pretokenize.bucket = bucket;
     options.pretokenize.progress = progress_line("pretokenize", "rows");
@@ -103,6 +105,7 @@ class Run final : public Command {
   std::string dataset_, model_, excess_ = "truncate", losses_ = "fail";
   stages::ImportDatasetOptions import_;
   WorkFlags work_;
+  TemplateFlags template_;
   train::TrainOptions train_;
 };
 

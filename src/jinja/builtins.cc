@@ -97,6 +97,30 @@ Value raise_exception(Interp&, CallArgs& args) {
   raise(message.is_missing() ? "the template refused the conversation" : to_str(message));
 }
 
+struct LocalTime {
+  std::tm time{};
+  int64_t microseconds = 0;
+};
+
+LocalTime time_now() {
+  using std::chrono::system_clock;
+  const auto now = system_clock::now();
+  const auto seconds = system_clock::to_time_t(now);
+  LocalTime out;
+  localtime_r(&seconds, &out.time);
+  out.microseconds = std::chrono::duration_cast<std::chrono::microseconds>(
+                         now - system_clock::from_time_t(seconds))
+                         .count();
+  return out;
+}
+
+/// Midnight of a day such as 2025-01-31, with its day of the week and of the year.
+LocalTime begin_of(const std::string& day) {
+  LocalTime out;
+  strptime(day.c_str(), "%Y-%m-%d", &out.time);
+  return out;
+}
+
 Value strftime_now(Interp& in, CallArgs& args) {
   Value format;
   args.bind("strftime_now", {"format"}, {&format});
@@ -104,12 +128,7 @@ Value strftime_now(Interp& in, CallArgs& args) {
   constexpr size_t kMaxFormat = 1024;
   if (format.str().size() > kMaxFormat) raise("strftime_now(): the format is too long");
   in.charge(static_cast<int64_t>(10 + format.str().size()));
-  using std::chrono::system_clock;
-  const auto now = system_clock::now();
-  const auto seconds = system_clock::to_time_t(now);
-  const auto micros = std::chrono::duration_cast<std::chrono::microseconds>(
-                          now - system_clock::from_time_t(seconds))
-                          .count();
+  const auto [local, micros] = in.day().empty() ? time_now() : begin_of(in.day());
   std::string text(format.str());
   for (size_t at = 0; (at = text.find('%', at)) != std::string::npos && at + 1 < text.size();
        at += 2) {
@@ -119,8 +138,6 @@ Value strftime_now(Interp& in, CallArgs& args) {
       text.replace(at, 2, "");
   }
   in.check_size(text.size() * 8);
-  std::tm local{};
-  localtime_r(&seconds, &local);
   std::string out(text.size() * 8 + 256, '\0');
   out.resize(std::strftime(out.data(), out.size(), text.c_str(), &local));
   return in.make_string(std::move(out));

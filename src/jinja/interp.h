@@ -76,7 +76,9 @@ struct JoinerObj : Obj {
 
 class Interp {
  public:
-  Interp(const Template& tmpl, const Limits& limits) : template_(tmpl), limits_(limits) {}
+  /// `day` (2025-01-31) is what strftime_now formats; empty: the time of rendering.
+  Interp(const Template& tmpl, const Limits& limits, std::string day = {})
+      : template_(tmpl), limits_(limits), day_(std::move(day)) {}
   ~Interp();
 
   /// Renders with named values, which outlive the Interp.
@@ -86,6 +88,8 @@ class Interp {
   /// Whether a generation block ran where its place in the output is not known (in a macro or a
   /// block that is set): its range is then missing.
   bool generation_lost() const { return generation_lost_; }
+
+  const std::string& day() const { return day_; }
 
   /// The line that was being run.
   int line() const { return line_; }
@@ -174,6 +178,7 @@ class Interp {
 
   const Template& template_;
   const Limits& limits_;
+  const std::string day_;
   Meter& meter_ = meter;
   std::vector<Value> globals_;
   std::vector<Value> namespaces_;  // emptied at the end: they may hold each other

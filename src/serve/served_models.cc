@@ -133,13 +133,30 @@ class ModelLoader {
     return weights;
   }
 
-  Result<ServedModel> describe(const std::string& dir, const Weights& weights) {
-    ServedModel served;
-    LORRY_ASSIGN(served.chat, chat::Chat::load(hub::text_files(*bucket_, dir)));
-    served.defaults = sampling_defaults(weights.generation_config);
-    const auto& config = weights.transformer->spec();
+  /// The template's side of a model.
+  Result<> load_chat(const std::string& dir, const model::ModelSpec& config,
+                     chat::TemplateSettings settings, ServedModel& served) const {
+    LORRY_ASSIGN(served.chat,
+                 chat::Chat::load(hub::text_files(*bucket_, dir), {}, std::move(settings)));
     served.stop_ids = generate::text_stop_ids(config.eos_token_ids, *served.chat);
     served.chat_stop_ids = generate::chat_stop_ids(config.eos_token_ids, *served.chat);
+    return {};
+  }
+
+  /// As the template was used in training, but with the day of the request.
+  chat::TemplateSettings trained_settings() const {
+    auto settings =
+        chat::TemplateSettings::from_json(done_info_.value("template_settings", Json()));
+    settings.date.clear();
+    return settings;
+  }
+
+  Result<ServedModel> describe(const std::string& dir, const Weights& weights,
+                               chat::TemplateSettings settings) {
+    ServedModel served;
+    const auto& config = weights.transformer->spec();
+    LORRY_TRY(load_chat(dir, config, std::move(settings), served));
+    served.defaults = sampling_defaults(weights.generation_config);
     served.vocab_size = config.vocab_size;
     served.max_model_len = config.max_position_embeddings;
     if (options_.max_model_len > served.max_model_len && served.max_model_len > 0)
@@ -153,7 +170,7 @@ class ModelLoader {
 
   Result<> load_base(const std::string& dir) {
     LORRY_ASSIGN(const Weights weights, load_weights(dir));
-    LORRY_ASSIGN(ServedModel served, describe(dir, weights));
+    LORRY_ASSIGN(ServedModel served, describe(dir, weights, {}));
     served.name = options_.model;
     models_->models_.push_back(std::move(served));
     return {};
@@ -163,11 +180,14 @@ class ModelLoader {
     ServedModel served;
     if (!adapter_dir_.empty()) {
       served = models_->models_[0];
+      if (const auto settings = trained_settings(); !settings.to_json().empty())
+        LORRY_TRY(load_chat(store::model_dir(options_.model), transformers_[0]->spec(), settings,
+                            served));
       LORRY_ASSIGN(served.adapter, model::LoraAdapter::load(*bucket_, adapter_dir_,
                                                             transformers_[0]->spec(), device_));
     } else {
       LORRY_ASSIGN(const Weights weights, load_weights(fused_dir_));
-      LORRY_ASSIGN(served, describe(fused_dir_, weights));
+      LORRY_ASSIGN(served, describe(fused_dir_, weights, trained_settings()));
     }
     served.name = options_.model + "/" + options_.dataset;
     served.parent = options_.model;

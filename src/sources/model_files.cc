@@ -24,7 +24,7 @@ bool is_companion(const std::string& name) {
                                                "added_tokens.json",  "chat_template.jinja",
                                                "chat_template.json", "vocab.json",
                                                "merges.txt",         "vocab.txt"};
-  if (kNames.contains(name)) return true;
+  if (kNames.contains(name) || is_named_template(name)) return true;
   std::string upper = name;
   std::transform(upper.begin(), upper.end(), upper.begin(), [](char c) { return std::toupper(c); });
   return upper.starts_with("README") || upper.starts_with("LICENSE") ||
@@ -86,6 +86,12 @@ Result<Names> choose_weights(const ModelSource& source) {
 }
 
 }  // namespace
+
+bool is_named_template(std::string_view name) {
+  const std::string directory = std::string(kTemplateDirectory) + "/";
+  return name.starts_with(directory) && name.ends_with(".jinja") &&
+         name.find('/', directory.size()) == name.npos;
+}
 
 Result<hub::SafetensorsHeader> read_header(const ModelFile& file) {
   LORRY_ASSIGN(const auto opened, file.open());

@@ -10,6 +10,11 @@
 
 namespace lorry::sources {
 
+/// Where a model has its named chat templates, one NAME.jinja each.
+inline constexpr char kTemplateDirectory[] = "additional_chat_templates";
+/// Whether a file of a model is one of them.
+bool is_named_template(std::string_view name);
+
 /// What of the source belongs into the bucket: configuration, tokenizer, template, weights (the
 /// safetensors that the index names, where there is one), README and licence. Nothing is there
 /// twice: no .bin, GGUF or ONNX beside safetensors, no consolidated weights. Fails, saying what is

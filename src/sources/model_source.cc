@@ -14,6 +14,7 @@
 #include "hub/hub.h"
 #include "net/http.h"
 #include "net/ranges.h"
+#include "sources/model_files.h"
 #include "sources/source_kinds.h"
 #include "store/arrow_error.h"
 #include "store/bucket.h"
@@ -38,6 +39,22 @@ std::string last_part(const std::string& path) {
   return whole.filename().string();
 }
 
+/// The files right in a directory, `before` in front of their names.
+Result<> add_files_of(const std::string& directory, const std::string& before,
+                      std::vector<ModelFile>& files) {
+  std::error_code error;
+  fs::directory_iterator entries(directory, error);
+  for (; !error && entries != fs::directory_iterator(); entries.increment(error)) {
+    std::error_code ignored;
+    if (!entries->is_regular_file(ignored)) continue;
+    LORRY_ASSIGN(auto file, local_model_file(before + entries->path().filename().string(),
+                                             entries->path().string()));
+    files.push_back(std::move(file));
+  }
+  if (error) return unavailable(fmt::format("cannot list {}: {}", directory, error.message()));
+  return {};
+}
+
 Result<ModelSource> open_directory(const std::string& directory) {
   ModelSource source;
   source.name = source.directory = directory;
@@ -48,15 +65,10 @@ Result<ModelSource> open_directory(const std::string& directory) {
     return invalid_input(
         fmt::format("{} is not a directory; a model is a directory with config.json", directory));
   }
-  fs::directory_iterator entries(directory, error);
-  for (; !error && entries != fs::directory_iterator(); entries.increment(error)) {
-    std::error_code ignored;
-    if (!entries->is_regular_file(ignored)) continue;
-    LORRY_ASSIGN(auto file,
-                 local_model_file(entries->path().filename().string(), entries->path().string()));
-    source.files.push_back(std::move(file));
-  }
-  if (error) return unavailable(fmt::format("cannot list {}: {}", directory, error.message()));
+  LORRY_TRY(add_files_of(directory, "", source.files));
+  const std::string templates = (fs::path(directory) / kTemplateDirectory).string();
+  if (fs::is_directory(templates, error))
+    LORRY_TRY(add_files_of(templates, std::string(kTemplateDirectory) + "/", source.files));
   sort_by_name(source.files);
   return source;
 }
@@ -67,7 +79,9 @@ Result<ModelSource> open_prefix(const std::string& url) {
   std::string path = slash < url.size() ? url.substr(slash + 1) : "";
   while (path.ends_with('/')) path.pop_back();
   LORRY_ASSIGN(const auto bucket, store::Bucket::open(url.substr(0, slash), false));
-  LORRY_ASSIGN(const auto objects, bucket->list(path));
+  LORRY_ASSIGN(auto objects, bucket->list(path));
+  LORRY_ASSIGN(const auto templates, bucket->list(store::join_path(path, kTemplateDirectory)));
+  objects.insert(objects.end(), templates.begin(), templates.end());
   ModelSource source;
   source.name = url;
   while (source.name.ends_with('/')) source.name.pop_back();
@@ -76,7 +90,7 @@ Result<ModelSource> open_prefix(const std::string& url) {
   for (const auto& object : objects) {
     if (object.is_directory) continue;
     ModelFile file;
-    file.name = object.path.substr(object.path.rfind('/') + 1);
+    file.name = object.path.substr(path.empty() ? 0 : path.size() + 1);
     file.path = url.substr(0, slash) + "/" + object.path;
     file.bytes = object.size;
     file.version = object.etag;
@@ -137,7 +151,7 @@ Result<ModelSource> open_repository(const ModelPlace& place, const std::string& 
   source.origin["repository"] = repo.id;
   source.origin["commit"] = repo.commit;
   for (const auto& entry : list) {
-    if (entry.path.find('/') != std::string::npos) continue;
+    if (entry.path.find('/') != std::string::npos && !is_named_template(entry.path)) continue;
     ModelFile file;
     file.name = entry.path;
     file.path = hub::Hub::file_name(repo, entry.path);

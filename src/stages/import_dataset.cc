@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <ctime>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -57,6 +58,7 @@ struct Progress {
   Place place;                      ///< of the batch in which the next shard begins
   int64_t skip = 0;                 ///< rows of that batch that are done
   Ledger ledger;
+  std::string imported_on;  ///< of an import that this one replaces; empty: none
 
   Json to_json(const Json& inputs) const {
     Json json;
@@ -69,6 +71,7 @@ struct Progress {
                          {"row", place.row},
                          {"skip", skip}};
     json["ledger"] = ledger.to_json();
+    json["imported_on"] = imported_on;
     return json;
   }
 
@@ -82,6 +85,7 @@ struct Progress {
                              place.at("line").get<int64_t>(), place.at("row").get<int64_t>()};
       progress.skip = place.at("skip").get<int64_t>();
       progress.ledger = Ledger::from_json(json.at("ledger"));
+      progress.imported_on = json.value("imported_on", "");
       return progress;
     } catch (const nlohmann::json::exception&) {
       return std::nullopt;  // of another version: begin again
@@ -257,6 +261,7 @@ class Import {
     // One of the same inputs is of a process that ended while this one began.
     auto info = options_.bucket->read_info(dir_);
     const bool same = info.ok() && *info && (*info)->value("inputs", Json()) == inputs_;
+    if (info.ok() && *info) progress_.imported_on = (*info)->value("imported_on", "");
     if (options_.fresh || !same)
       LORRY_TRY(options_.bucket->remove(store::join_path(dir_, "info.json")));
     return options_.bucket->remove(progress_path());
@@ -378,6 +383,7 @@ class Import {
     LORRY_TRY(data::remove_shards(*options_.bucket, dir_, report_.shards));
     LORRY_TRY(ledger.write(*options_.bucket, dir_));
     Json info;
+    LORRY_ASSIGN(info["imported_on"], first_day());
     info["count"] = report_.shards - 1;
     info["rows"] = report_.rows;
     info["shard_rows"] = progress_.shard_rows;
@@ -392,6 +398,21 @@ class Import {
     LORRY_TRY(options_.bucket->write_info(dir_, info));
     report_.digest = digest_of_info(info);
     return options_.bucket->remove(progress_path());
+  }
+
+  /// The day on which the data set was first imported, in UTC: templates that write the day write
+  /// this one, however often the data is imported again.
+  Result<std::string> first_day() const {
+    LORRY_ASSIGN(const auto other, options_.bucket->read_info(dir_));  // another node's
+    const std::string known =
+        other ? other->value("imported_on", progress_.imported_on) : progress_.imported_on;
+    if (!known.empty()) return known;
+    const std::time_t now = std::time(nullptr);
+    std::tm utc{};
+    ::gmtime_r(&now, &utc);
+    std::string day(16, '\0');
+    day.resize(std::strftime(day.data(), day.size(), "%Y-%m-%d", &utc));
+    return day;
   }
 
   /// A node has read some of the rows again, to make its shards.

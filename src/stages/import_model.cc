@@ -51,7 +51,9 @@ Result<> replace_template(const std::string& path, std::vector<sources::ModelFil
   std::error_code error;
   if (!fs::is_regular_file(path, error))
     return not_found(fmt::format("--chat-template: there is no file {}", path));
-  std::erase_if(files, [](const auto& file) { return file.name.starts_with("chat_template."); });
+  std::erase_if(files, [](const auto& file) {
+    return file.name.starts_with("chat_template.") || sources::is_named_template(file.name);
+  });
   LORRY_ASSIGN(auto file, sources::local_model_file("chat_template.jinja", path));
   files.push_back(std::move(file));
   std::sort(files.begin(), files.end(),
@@ -166,9 +168,12 @@ Result<> remove_others(const store::Bucket& bucket, const std::string& dir,
                        const std::vector<sources::ModelFile>& files) {
   std::set<std::string> keep = {"import.json"};
   for (const auto& file : files) keep.insert(file.name);
-  LORRY_ASSIGN(const auto children, bucket.list(dir));
+  LORRY_ASSIGN(auto children, bucket.list(dir));
+  LORRY_ASSIGN(const auto templates,
+               bucket.list(store::join_path(dir, sources::kTemplateDirectory)));
+  children.insert(children.end(), templates.begin(), templates.end());
   for (const auto& child : children)
-    if (!child.is_directory && !keep.contains(child.path.substr(child.path.rfind('/') + 1)))
+    if (!child.is_directory && !keep.contains(child.path.substr(dir.size() + 1)))
       LORRY_TRY(bucket.remove(child.path));
   return {};
 }

@@ -186,9 +186,10 @@ std::string describe(const chat::Loss& loss) {
 }
 
 Result<std::shared_ptr<const chat::Chat>> load_chat(const store::Bucket& bucket,
-                                                    const std::string& model) {
+                                                    const std::string& model,
+                                                    chat::TemplateSettings settings) {
   const std::string dir = store::model_dir(model);
-  return chat::Chat::load(hub::text_files(bucket, dir)).with_context(dir);
+  return chat::Chat::load(hub::text_files(bucket, dir), {}, std::move(settings)).with_context(dir);
 }
 
 }  // namespace lorry::stages

@@ -58,6 +58,7 @@ std::string describe(const chat::Loss& loss);
 
 /// Tokenizer and template of a model in the bucket.
 Result<std::shared_ptr<const chat::Chat>> load_chat(const store::Bucket& bucket,
-                                                    const std::string& model);
+                                                    const std::string& model,
+                                                    chat::TemplateSettings settings = {});
 
 }  // namespace lorry::stages

@@ -29,6 +29,7 @@ constexpr int kGrowth = 3;
 constexpr char kTooLong[] = "longer than --max-length", kCut[] = "cut at --max-length",
                kSplit[] = "split at --max-length";
 constexpr char kNotShown[] = "not shown by the chat template: ";
+constexpr char kNewCallIds[] = "call ids changed to ones that the chat template takes";
 constexpr char kNoEnd[] = "no end token is trained on";
 
 /// Encoded rows into one record batch.
@@ -182,6 +183,7 @@ class Pretokenization {
               Piece& piece) const {
     const auto tokens = int64_t(example.input_ids.size());
     const bool trains_end = example.trains_end;
+    const bool changes_call_ids = example.changes_call_ids;
     const auto losses = std::move(example.losses);
     const auto fitted = fit(std::move(example), options_.length, piece.counts.excess);
     if (options_.length.is_set() && tokens > options_.length.max_length) {
@@ -192,6 +194,10 @@ class Pretokenization {
       piece.notes.note(split ? kSplit : kCut, std::move(named));
     }
     note_losses(losses, row, piece);
+    if (changes_call_ids) {
+      ++piece.counts.rows_with_new_call_ids;
+      piece.notes.note(kNewCallIds, row);
+    }
     bool teaches = false;
     for (const auto& part : fitted) {
       teaches |= piece.counts.count(part);
@@ -292,6 +298,9 @@ Result<Json> describe_inputs(const PretokenizeOptions& options, const chat::Chat
                {"tokenizer_digest", chat.tokenizer_digest()},
                {"options", {{"with_text", options.with_text}}},
                {"format", kFormat}};
+  Json settings = chat.settings().to_json();
+  if (!chat.uses_date()) settings.erase("date");
+  if (!settings.empty()) info["template_settings"] = std::move(settings);
   if (options.train_on != "assistant") info["options"]["train_on"] = options.train_on;
   if (options.losses != TemplateLosses::kFail) info["options"]["template_losses"] = "kept";
   if (options.length.is_set()) {
@@ -332,6 +341,20 @@ struct Inputs {
   bool expected = true;  ///< it is what the caller meant
 };
 
+/// The same day in every run and on every node, where the template asks for it.
+Result<std::shared_ptr<const chat::Chat>> load_dated_chat(const PretokenizeOptions& options,
+                                                          const Json& source_info) {
+  auto settings = options.template_settings;
+  if (settings.date.empty()) settings.date = source_info.value("imported_on", "");
+  LORRY_ASSIGN(auto chat, load_chat(*options.bucket, options.model, settings));
+  if (chat->uses_date() && settings.date.empty())
+    return usage_error(fmt::format(
+        "the chat template of {} writes the day, and {} does not say on which it was imported; "
+        "give one with --date YYYY-MM-DD",
+        store::model_dir(options.model), store::standardized_dir(options.dataset)));
+  return chat;
+}
+
 Result<Inputs> read_inputs(const PretokenizeOptions& options) {
   const store::Bucket& bucket = *options.bucket;
   LORRY_ASSIGN(const auto model_info, bucket.read_info(store::model_dir(options.model)));
@@ -351,7 +374,7 @@ Result<Inputs> read_inputs(const PretokenizeOptions& options) {
     return not_found(fmt::format(
         "{} is not complete in bucket {}; run lorry import-dataset (or lorry standardize) first",
         source, bucket.uri()));
-  LORRY_ASSIGN(inputs.chat, load_chat(bucket, options.model));
+  LORRY_ASSIGN(inputs.chat, load_dated_chat(options, *source_info));
   LORRY_ASSIGN(inputs.info, describe_inputs(options, *inputs.chat, *source_info));
   inputs.shards = inputs.info["count"].get<int64_t>() + 1;
   inputs.rows = source_info->value("rows", int64_t{0});

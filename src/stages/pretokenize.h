@@ -28,6 +28,9 @@ struct PretokenizeOptions : ShardWorkOptions {
   std::string train_on = "assistant";  ///< turns whose mask is 1: assistant, last (of them), all
   LengthLimit length;                  ///< of the rows that are written
   TemplateLosses losses = TemplateLosses::kFail;
+  /// Recorded, and used again by evaluation and serving. Without a date, that on which the data set
+  /// was first imported.
+  chat::TemplateSettings template_settings;
   /// Called between batches from the calling thread. `rows_total` 0: not known.
   std::function<void(int64_t rows, int64_t rows_total)> progress;
   /// digest_of_info of the standardized shards and of the model that are meant; empty: whatever is

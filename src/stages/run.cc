@@ -182,6 +182,11 @@ std::string describe(const PretokenizeReport& report) {
     text +=
         fmt::format("; {} nothing to learn", rows_that(counts.rows_without_target, "has", "have"));
   if (counts.rows_without_end > 0) text += "; " + describe_no_end(counts);
+  if (counts.rows_with_new_call_ids > 0)
+    text += fmt::format(
+        "; {} new ids of tool calls, since the chat template asks for nine letters "
+        "and digits",
+        rows_that(counts.rows_with_new_call_ids, "has", "have"));
   if (counts.longer_than_4096() > 0)
     text += fmt::format("; {} longer than 4,096 tokens, the longest {}",
                         rows_that(counts.longer_than_4096(), "is", "are"),

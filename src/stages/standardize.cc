@@ -97,6 +97,7 @@ class Standardization {
     }
     shards_ = info->value("count", int64_t(-1)) + 1;
     rows_total_ = info->value("rows", int64_t(0));
+    imported_on_ = info->value("imported_on", "");
     inputs_["lorry_version"] = kVersion;
     inputs_["format"] = kFormat;
     inputs_["raw"] = digest_of_info(*info);
@@ -268,6 +269,7 @@ class Standardization {
       return invalid_input(fmt::format("{}: no row is left to train on ({})", dir_, reasons));
     }
     Json info;
+    if (!imported_on_.empty()) info["imported_on"] = imported_on_;
     info["count"] = shards_ - 1;
     info["rows"] = report_.rows;
     info["rows_in"] = report_.rows_in;
@@ -289,6 +291,7 @@ class Standardization {
   const PieceLimits limits_;
   int64_t shards_ = 0, rows_total_ = 0, rows_done_ = 0;
   Json inputs_;
+  std::string imported_on_;
   data::RowRules rules_;
   OptionalColumns columns_;  ///< as far as is known
   std::set<std::string> filled_, warned_;

@@ -92,6 +92,7 @@ void TokenCounts::add(const TokenCounts& other) {
   target_tokens += other.target_tokens;
   rows_without_target += other.rows_without_target;
   rows_without_end += other.rows_without_end;
+  rows_with_new_call_ids += other.rows_with_new_call_ids;
   longest = std::max(longest, other.longest);
   for (size_t i = 0; i < std::size(kLengths); ++i) longer[i] += other.longer[i];
   lengths.add(other.lengths);
@@ -122,6 +123,7 @@ Json TokenCounts::to_json() const {
     }
     json["lengths"] = lengths.to_json();
   }
+  if (rows_with_new_call_ids > 0) json["rows_with_new_call_ids"] = rows_with_new_call_ids;
   if (excess.rows > 0) json["excess"] = excess.to_json();
   for (const auto& [kind, like] : losses)
     json["template_losses"][kind] = {{"rows", like.rows}, {"first", like.first}};
@@ -136,6 +138,7 @@ TokenCounts TokenCounts::from_json(const Json& json) {
   counts.target_tokens = number("target_tokens");
   counts.rows_without_target = number("rows_without_target");
   counts.rows_without_end = number("rows_without_end");
+  counts.rows_with_new_call_ids = number("rows_with_new_call_ids");
   counts.longest = number("longest");
   const Json by_length = json.value("rows_longer_than", Json::object());
   for (size_t i = 0; i < std::size(kLengths); ++i) {
@@ -190,6 +193,8 @@ std::vector<std::string> describe_losses(const TokenCounts& counts) {
                                    format_count(like.rows), like.rows == 1 ? "" : "s", like.first);
     if (kind == chat::name_of(chat::Part::kEarlierReasoning))
       text += "; the model learns to answer there without thinking, which --train-on last avoids";
+    if (kind == chat::name_of(chat::Part::kSystem))
+      text += "; --system-as-user puts it before the next user message";
     out.push_back(std::move(text));
   }
   return out;

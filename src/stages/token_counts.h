@@ -44,9 +44,10 @@ struct TokenCounts {
   static constexpr int64_t kLengths[] = {512, 1024, 2048, 4096, 8192, 16384, 32768};
 
   int64_t rows = 0, tokens = 0;
-  int64_t target_tokens = 0;        ///< whose mask is 1
-  int64_t rows_without_target = 0;  ///< written, with nothing to train on
-  int64_t rows_without_end = 0;     ///< that train on something, but on no end token
+  int64_t target_tokens = 0;           ///< whose mask is 1
+  int64_t rows_without_target = 0;     ///< written, with nothing to train on
+  int64_t rows_without_end = 0;        ///< that train on something, but on no end token
+  int64_t rows_with_new_call_ids = 0;  ///< whose tool calls' ids did not suit the template
   int64_t longest = 0;
   int64_t longer[std::size(kLengths)] = {};
   LengthHistogram lengths;

@@ -219,8 +219,12 @@ class Evaluation {
 
   /// All prompts at once through the scheduler that the server uses.
   Result<std::vector<std::string>> answers_of(const Candidate& candidate) {
-    LORRY_ASSIGN(const auto chat, chat::Chat::load(hub::text_files(
-                                      *inputs_.bucket, store::model_dir(options_.model))));
+    const auto settings =
+        chat::TemplateSettings::from_json(inputs_.data_info.value("template_settings", Json()));
+    LORRY_ASSIGN(
+        const auto chat,
+        chat::Chat::load(hub::text_files(*inputs_.bucket, store::model_dir(options_.model)), {},
+                         settings));
     LORRY_ASSIGN(auto requests, requests_for(candidate, *chat));
     int64_t tokens = 0;
     for (const auto& request : requests) {

@@ -36,6 +36,19 @@ Result<> copy_files(const store::Bucket& bucket, const char* const (&names)[N],
   return {};
 }
 
+/// Tokenizer and chat templates, the named ones too.
+Result<> copy_text_files(const store::Bucket& bucket, const std::string& from,
+                         const std::string& to) {
+  LORRY_TRY(copy_files(bucket, kTextFiles, from, to));
+  LORRY_ASSIGN(const auto templates, bucket.list(from + "/additional_chat_templates"));
+  for (const auto& file : templates) {
+    if (file.is_directory || !file.path.ends_with(".jinja")) continue;
+    LORRY_ASSIGN(const std::string bytes, bucket.read(file.path));
+    LORRY_TRY(bucket.write(to + file.path.substr(from.size()), bytes));
+  }
+  return {};
+}
+
 Result<std::shared_ptr<model::SafetensorsReader>> open_in_order(const store::Bucket& bucket,
                                                                 const std::string& model_dir) {
   return model::SafetensorsReader::open(bucket, model_dir, "model",
@@ -92,7 +105,7 @@ Result<> rewrite_checkpoint(const store::Bucket& bucket, const std::string& mode
     LORRY_TRY(bucket.write(out_dir + "/model.safetensors.index.json", dump_json(index, 2)));
   }
   LORRY_TRY(copy_files(bucket, kModelFiles, model_dir, out_dir));
-  return copy_files(bucket, kTextFiles, model_dir, out_dir);
+  return copy_text_files(bucket, model_dir, out_dir);
 }
 
 }  // namespace
@@ -102,7 +115,7 @@ Result<> export_adapter(const store::Bucket& bucket, const model::LoraAdapter& a
                         const std::string& out_dir) {
   LORRY_TRY(bucket.remove(out_dir));
   LORRY_TRY(adapter.save(bucket, out_dir, base_name));
-  return copy_files(bucket, kTextFiles, model_dir, out_dir);
+  return copy_text_files(bucket, model_dir, out_dir);
 }
 
 Result<> export_merged(const store::Bucket& bucket, const model::ModelSpec& spec,

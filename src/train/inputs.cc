@@ -42,7 +42,9 @@ Result<> check_text_digests(const hub::ModelDir& files, const std::string& data_
   const std::string tokenizer = recorded(data_info, "tokenizer_digest");
   const std::string chat_template = recorded(data_info, "template_digest");
   if (tokenizer.empty() && chat_template.empty()) return {};
-  LORRY_ASSIGN(const auto chat, chat::Chat::load(files.text_files()));
+  LORRY_ASSIGN(const auto chat, chat::Chat::load(files.text_files(), {},
+                                                 chat::TemplateSettings::from_json(data_info.value(
+                                                     "template_settings", Json()))));
   const bool overridden =
       data_info.contains("options") && data_info.at("options").value("template_override", false);
   const bool same_tokenizer = tokenizer.empty() || tokenizer == chat->tokenizer_digest();

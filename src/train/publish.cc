@@ -97,7 +97,7 @@ Json info_json(const RunResult& r, int64_t trained_parameters, bool is_lora) {
             {"trained_parameters", trained_parameters},
             {"identity", r.inputs.identity}};
   if (!r.options.run_name.empty()) info["run_name"] = r.options.run_name;
-  for (const char* key : {"tokenizer_digest", "template_digest"}) {
+  for (const char* key : {"tokenizer_digest", "template_digest", "template_settings"}) {
     if (r.inputs.data_info.contains(key)) info[key] = r.inputs.data_info.at(key);
   }
   return info;
