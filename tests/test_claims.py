@@ -120,12 +120,37 @@ def test_two_runs_of_the_same_thing_on_s3_leave_the_result_of_one(lorry, s3, und
     assert trained(s3.directory / "claimed") == undisturbed["1e-3"]
 
 
-def test_two_runs_with_other_options_are_never_mixed(lorry, bucket, undisturbed):
+def start_both(lorry, bucket, *more):
     rates = ("1e-3", "2e-3")
-    said = both(*(lorry.start(*run_verb(bucket, learning_rate=rate)) for rate in rates))
-    # Whoever came second trained again, with its own options.
+    return [lorry.start(*run_verb(bucket, learning_rate=rate), *more) for rate in rates]
+
+
+def test_of_two_runs_with_other_options_the_second_leaves_the_result_of_the_first(lorry, bucket, undisturbed):
+    processes = start_both(lorry, bucket)
+    said = [process.communicate(timeout=300)[1] for process in processes]
+    assert sorted(process.returncode for process in processes) == [0, 1], said
+    assert sum("holds the result of another run" in words for words in said) == 1, said
+    first = 0 if processes[0].returncode == 0 else 1
+    assert trained(bucket) == list(undisturbed.values())[first]
+
+
+def test_of_two_runs_that_may_replace_the_second_trains_again(lorry, bucket, undisturbed):
+    said = both(*start_both(lorry, bucket, "--replace"))
     assert trained(bucket) in undisturbed.values()
     assert all("trained: 30 steps" in words for words in said), said
+
+
+def test_a_result_on_s3_is_replaced_when_that_is_said(lorry, s3, undisturbed):
+    env = s3.env()
+    s3.make_bucket("replaced")
+    lorry(*run_verb("s3://replaced", learning_rate="1e-3"), env=env)
+    refused = run_verb("s3://replaced", learning_rate="2e-3")
+    said = lorry(*refused, env=env, code=1).stderr
+    assert "learning_rate was 0.001, is 0.002" in said
+    assert trained(s3.directory / "replaced") == undisturbed["1e-3"]
+    lorry(*refused, "--replace", env=env)
+    assert trained(s3.directory / "replaced") == undisturbed["2e-3"]
+    assert not any((s3.directory / "replaced").rglob("*/result/*"))
 
 
 def test_runs_with_names_lie_side_by_side(lorry, bucket, undisturbed, serve):

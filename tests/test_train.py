@@ -13,7 +13,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import peak_rss
+from conftest import peak_rss, tree_digest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 torch = pytest.importorskip("torch")
@@ -431,16 +431,60 @@ def test_merged_model_and_adapter_give_the_same_logits(bucket):
     assert "<svg" in (done / "report.html").read_text()
 
 
-def test_a_second_run_does_nothing_and_changed_options_train_again(bucket):
+def made_again(bucket):
+    """The data as a new version of pretokenize would leave it."""
+    info = bucket / "model-ready/m/d/info.json"
+    info.write_text(json.dumps(json.loads(info.read_text()) | {"note": "made again"}))
+
+
+def test_a_second_run_does_nothing_and_another_one_leaves_the_result_alone(bucket):
     options = BASE_OPTIONS | dict(max_steps=4)
     assert not train(bucket, **options)["already_done"]
-    before = (bucket / "done/m/d/info.json").stat().st_mtime_ns
+    before = tree_digest(bucket)
+    other = options | dict(learning_rate=2e-3, use_dora=True)
     assert train(bucket, **options)["already_done"]
-    assert (bucket / "done/m/d/info.json").stat().st_mtime_ns == before
-    assert not train(bucket, **(options | dict(learning_rate=2e-3)))["already_done"]
+    said = train(bucket, code=1, **other)
+    assert "learning_rate was 0.01, is 0.002; use_dora was not given, is true" in said
+    assert "--run-name" in said and "--replace" in said
+    assert tree_digest(bucket) == before
+    assert not train(bucket, run_name="other", **other)["already_done"]
+    assert before.items() <= tree_digest(bucket).items()
+    made_again(bucket)
+    assert "the data changed" in train(bucket, code=1, **options)
+
+
+@pytest.mark.parametrize("allowed", ["replace", "fresh"])
+def test_a_result_is_replaced_when_that_is_said(bucket, allowed):
+    options = BASE_OPTIONS | dict(max_steps=4)
+    other = options | dict(full=True)
+    train(bucket, run_name="alone", **other)
+    train(bucket, **options)
+    assert not train(bucket, **{allowed: True}, **other)["already_done"]
+    weights = "fused/model.safetensors"
+    assert (bucket / "done/m/d" / weights).read_bytes() == (bucket / "done/m/d@alone" / weights).read_bytes()
+    assert not (bucket / "done/m/d/lora_model").exists()
     assert not (bucket / "checkpoints/m/d").exists()
 
 
+    assert train(bucket, replace=True, **other)["already_done"]
+
+
+def test_a_result_stays_until_the_new_one_is_published(bucket):
+    options = BASE_OPTIONS | dict(max_steps=4)
+    train(bucket, **options)
+    done = bucket / "done/m/d"
+    before = tree_digest(done)
+    other = BASE_OPTIONS | dict(max_steps=100, replace=True)
+    interrupted(bucket, other, 4)
+    assert tree_digest(done) == before
+    # A file stands where the new result must be written to.
+    waiting = bucket / "checkpoints/m/d/result"
+    waiting.write_text("")
+    assert "result" in train(bucket, code=1, **other)
+    assert tree_digest(done) == before
+    waiting.unlink()
+    assert train(bucket, **other)["steps"] == 100
+    assert json.loads((done / "info.json").read_text())["steps"] == 100
 def interrupted(bucket, options, step):
     """Stops a run after `step` is done; returns what it said."""
     process = subprocess.Popen(command(bucket, **options), stderr=subprocess.PIPE, text=True)
@@ -457,9 +501,12 @@ def test_a_run_with_other_options_leaves_the_checkpoint_alone(bucket):
     interrupted(bucket, options, 6)
     latest = bucket / "checkpoints/m/d/latest.json"
     before = latest.read_bytes()
-    said = train(bucket, code=1, **(options | dict(learning_rate=2e-3)))
-    assert "learning_rate was 0.01, is 0.002" in said
-    assert "--run-name" in said and "--fresh" in said
+    for other in (dict(learning_rate=2e-3), dict(max_steps=2999)):
+        said = train(bucket, code=1, **(options | other))
+        assert "learning_rate was 0.01, is 0.002" in said or "max_steps was 3000, is 2999" in said
+        assert "--run-name" in said and "--replace" in said and "--fresh" in said
+    made_again(bucket)
+    assert "the data changed" in train(bucket, code=1, **options)
     assert latest.read_bytes() == before
 
 
@@ -475,12 +522,12 @@ def test_another_split_of_the_same_rows_goes_on(bucket):
     assert weights.read_bytes() == expected
 
 
-def test_a_checkpoint_of_other_data_stays_until_it_is_replaced(bucket):
+def test_a_checkpoint_of_another_run_stays_until_the_first_new_one(bucket):
     options = BASE_OPTIONS | dict(max_steps=3000, save_steps=2)
     interrupted(bucket, options, 6)
     latest = bucket / "checkpoints/m/d/latest.json"
-    info = bucket / "model-ready/m/d/info.json"
-    info.write_text(json.dumps(json.loads(info.read_text()) | {"note": "made again"}))
+    options["replace"] = True
+    made_again(bucket)
     before = latest.read_bytes()
     process = subprocess.Popen(
         command(bucket, **(options | dict(save_steps=0))), stderr=subprocess.PIPE, text=True
@@ -490,7 +537,7 @@ def test_a_checkpoint_of_other_data_stays_until_it_is_replaced(bucket):
         said += process.stderr.readline()
     process.kill()
     process.wait()
-    assert "cannot be resumed, changed since: data" in said
+    assert "of another run (the data changed), which stays until" in said
     assert latest.read_bytes() == before
     interrupted(bucket, options, 8)
     assert json.loads(latest.read_text())["step"] >= 8

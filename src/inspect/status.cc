@@ -124,8 +124,10 @@ Result<Json> run_status(const store::Bucket& bucket, const std::string& model,
                            : trained.state != kDone ? "train"
                                                     : "serve";
   row["next"] =
-      fmt::format("lorry {} --model {} --dataset {}{}", verb, model, dataset,
-                  run_name.empty() || tokens.state != kDone ? "" : " --run-name " + run_name);
+      fmt::format("lorry {} --model {} --dataset {}{}{}", verb, model, dataset,
+                  run_name.empty() || tokens.state != kDone ? "" : " --run-name " + run_name,
+                  // The result of other tokens is in its way.
+                  tokens.state == kDone && trained.state == kStale ? " --replace" : "");
   return row;
 }
 

@@ -27,4 +27,23 @@ Result<std::shared_ptr<arrow::io::RandomAccessFile>> Backend::open_mapped(
   return spool(*stream, info->size, path);
 }
 
+Result<> Backend::move(const std::string& from, const std::string& to, const Guard& guard) const {
+  LORRY_ASSIGN(const auto stream, open_stream(from, 0));
+  LORRY_ASSIGN(const auto copy, create(to));
+  const auto write_all = [&]() -> Result<> {
+    for (;;) {
+      LORRY_ASSIGN(const auto piece, from_arrow(stream->Read(4 << 20), from));
+      if (piece->size() == 0) return {};
+      LORRY_ARROW_TRY(copy->stream().Write(piece), to);
+    }
+  };
+  if (const auto written = write_all(); !written.ok()) {
+    copy->abandon();
+    return written;
+  }
+  LORRY_TRY(copy->commit(guard));
+  LORRY_TRY(ask(guard));
+  return remove(from);
+}
+
 }  // namespace lorry::store

@@ -46,6 +46,8 @@ class Backend {
       const std::string& path) const;
   virtual Result<std::unique_ptr<PendingObject>> create(const std::string& path) const = 0;
   virtual Result<> remove(const std::string& path) const = 0;
+  /// The default copies and removes. The guard is asked before each.
+  virtual Result<> move(const std::string& from, const std::string& to, const Guard& guard) const;
 };
 
 /// The consent of a guard that may be empty.

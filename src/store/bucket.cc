@@ -182,6 +182,12 @@ Result<std::optional<Json>> Bucket::read_info(std::string_view dir) const {
   auto info = parse_json(*text, path);
   if (!info.ok()) return corrupt_data(info.error().message + "; run the stage again with --fresh");
   if (!info->is_object()) return corrupt_data(path + ": not a JSON object");
+Result<> Bucket::move(std::string_view from, std::string_view to) const {
+  LORRY_ASSIGN(const std::string source, checked(from, false));
+  LORRY_ASSIGN(const std::string target, checked(to, false));
+  return impl_->backend->move(source, target, impl_->guard);
+}
+
   return std::optional<Json>(std::move(*info));
 }
 

@@ -105,6 +105,9 @@ class Bucket {
   Result<std::unique_ptr<ObjectWriter>> create(std::string_view path) const;
   /// create + write + commit.
   Result<> write(std::string_view path, std::string_view bytes) const;
+  /// Gives an object another name, in place of what is there. Where the store cannot, a copy is
+  /// written and the old one removed.
+  Result<> move(std::string_view from, std::string_view to) const;
   /// Removes an object or a whole directory; nothing there is not an error.
   Result<> remove(std::string_view path) const;
 

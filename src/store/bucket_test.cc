@@ -153,6 +153,19 @@ TEST_P(StoreContract, RemovesObjectsAndDirectories) {
   EXPECT_TRUE(bucket_->remove("d").ok());
 }
 
+TEST_P(StoreContract, MovesAnObjectInPlaceOfAnother) {
+  const std::string name = "d/h\xc3\xa9 +%x";
+  ASSERT_TRUE(bucket_->write(name, "new").ok());
+  ASSERT_TRUE(bucket_->write("e/y", "old").ok());
+  const auto moved = bucket_->move(name, "e/y");
+  ASSERT_TRUE(moved.ok()) << moved.error().message;
+  EXPECT_EQ(*bucket_->read("e/y"), "new");
+  EXPECT_EQ(names("", true).back(), "e/y");
+  EXPECT_FALSE(*bucket_->exists(name));
+  EXPECT_FALSE(bucket_->move("nothing", "e/y").ok());
+  EXPECT_EQ(*bucket_->read("e/y"), "new");
+}
+
 TEST_P(StoreContract, ReadsRanges) {
   ASSERT_TRUE(bucket_->write("x", "0123456789").ok());
   auto input = bucket_->open_input("x");

@@ -221,6 +221,17 @@ class LocalBackend final : public Backend {
     return std::unique_ptr<PendingObject>(std::move(pending));
   }
 
+  Result<> move(const std::string& from, const std::string& to, const Guard& guard) const override {
+    const fs::path target = root_ / to;
+    std::error_code error;
+    fs::create_directories(target.parent_path(), error);
+    if (error) return failed("create directory", target.parent_path(), error);
+    LORRY_TRY(ask(guard));
+    fs::rename(root_ / from, target, error);
+    if (error) return failed("move to", target, error);
+    return sync_directory(target.parent_path());
+  }
+
   Result<> remove(const std::string& path) const override {
     std::error_code error;
     fs::remove_all(root_ / path, error);

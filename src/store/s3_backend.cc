@@ -18,6 +18,9 @@
 namespace lorry::store {
 namespace {
 
+/// What one CopyObject may take: 5 GiB.
+constexpr int64_t kMostCopied = int64_t{5} << 30;
+
 struct Page {
   std::vector<ObjectInfo> objects;    ///< path: the whole key
   std::vector<std::string> prefixes;  ///< whole, with the slash at the end
@@ -172,7 +175,32 @@ class S3Backend final : public Backend {
     }
   }
 
+  Result<> move(const std::string& from, const std::string& to, const Guard& guard) const override {
+    LORRY_ASSIGN(const bool copied, copy_object(from, to, guard));
+    if (!copied) return Backend::move(from, to, guard);
+    LORRY_TRY(ask(guard));
+    return remove_key(key_of(from));
+  }
+
  private:
+  /// False: the server cannot copy it by itself.
+  Result<bool> copy_object(const std::string& from, const std::string& to,
+                           const Guard& guard) const {
+    LORRY_ASSIGN(const auto head, head_object(*client_, key_of(from)));
+    if (!head) return not_found(client_->name_of(key_of(from)) + " is not there");
+    if (head->size > kMostCopied) return false;
+    LORRY_TRY(ask(guard));
+    S3Request request;
+    request.method = "PUT";
+    request.key = key_of(to);
+    request.headers = {{"x-amz-copy-source", fmt::format("/{}/{}", client_->place().bucket,
+                                                         net::url_encode(key_of(from), "/"))}};
+    request.guard = guard;
+    LORRY_ASSIGN(const auto response, client_->send(request));
+    // An answer of 200 may hold an error.
+    return response.ok() && !xml_elements(response.body, "CopyObjectResult").empty();
+  }
+
   std::string key_of(const std::string& path) const { return join_path(prefix_, path); }
 
   Result<Page> list_page(const std::string& prefix, const std::string& token,

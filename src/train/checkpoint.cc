@@ -100,14 +100,14 @@ CheckpointStore::~CheckpointStore() {
   if (writing_.valid()) writing_.wait();
 }
 
-Result<std::optional<CheckpointStore::Found>> CheckpointStore::find(std::string& stale) {
+Result<std::optional<CheckpointStore::Found>> CheckpointStore::find(std::string& other) {
   const std::string latest = dir_ + "/latest.json";
   LORRY_ASSIGN(const bool exists, bucket_->exists(latest));
   if (!exists) return std::optional<Found>();
   LORRY_ASSIGN(const std::string text, bucket_->read(latest));
   LORRY_ASSIGN(const Json committed, parse_json(text, latest));
   try {
-    return open(committed, stale);
+    return open(committed, other);
   } catch (const nlohmann::json::exception& e) {
     return corrupt_data(
         fmt::format("{}: {}; remove the directory to train from the start", dir_, e.what()));
@@ -115,7 +115,7 @@ Result<std::optional<CheckpointStore::Found>> CheckpointStore::find(std::string&
 }
 
 Result<std::optional<CheckpointStore::Found>> CheckpointStore::open(const Json& committed,
-                                                                    std::string& stale) {
+                                                                    std::string& other) {
   const auto name = committed.at("directory").get<std::string>();
   const std::string dir = dir_ + "/" + name;
   LORRY_ASSIGN(const std::string text, bucket_->read(dir + "/state.json"));
@@ -123,21 +123,16 @@ Result<std::optional<CheckpointStore::Found>> CheckpointStore::open(const Json& 
   committed_ = name;
   const bool is_old = json.at("format") == kOldFormat;
   if (!is_old && json.at("format") != kFormat) {
-    return refuse("a checkpoint of another version of lorry");
-  }
-  const Json& identity = json.at("identity");
-  if (!same_inputs(identity, identity_)) {
-    stale = identity_difference(identity, identity_);
-    // Its lines stay apart from this run's.
-    const std::string other = metrics_name(json) == kMetrics ? "metrics-1" : kMetrics;
-    metrics_ = MetricsParts(bucket_, dir_ + "/" + other);
-    LORRY_TRY(metrics_.remove_after(0));
+    other = "a checkpoint of another version of lorry";
+    LORRY_TRY(keep_apart(json));
     return std::optional<Found>();
   }
+  const Json& identity = json.at("identity");
   if (!same_run(identity, identity_)) {
-    return refuse(fmt::format("step {} of a run with other options ({})",
-                              json.at("step").get<int64_t>(),
-                              identity_difference(identity, identity_)));
+    other = fmt::format("step {} of another run ({})", json.at("step").get<int64_t>(),
+                        identity_difference(identity, identity_));
+    LORRY_TRY(keep_apart(json));
+    return std::optional<Found>();
   }
   Found found{dir, parse_state(json), is_old};
   metrics_ = MetricsParts(bucket_, dir_ + "/" + metrics_name(json));
@@ -153,6 +148,13 @@ Result<std::optional<CheckpointStore::Found>> CheckpointStore::open(const Json& 
     LORRY_TRY(metrics_.remove_after(found.state.step));
   }
   return std::optional<Found>(std::move(found));
+}
+
+/// Lines of this run go to another directory than those of the run in `state`.
+Result<> CheckpointStore::keep_apart(const Json& state) {
+  const std::string other = metrics_name(state) == kMetrics ? "metrics-1" : kMetrics;
+  metrics_ = MetricsParts(bucket_, dir_ + "/" + other);
+  return metrics_.remove_after(0);
 }
 
 Result<> CheckpointStore::load(const Found& found, Trainable& trainable, AdamW& optimizer) const {
@@ -229,13 +231,6 @@ Result<> CheckpointStore::check() {
 Result<> CheckpointStore::wait() {
   if (!writing_.valid()) return {};
   return writing_.get().with_context("saving a checkpoint");
-}
-
-Error CheckpointStore::refuse(const std::string& what) const {
-  return invalid_input(
-      fmt::format("{} holds {}; give the options it was made with to go on from there, "
-                  "--run-name to train beside it, or --fresh to start over",
-                  dir_, what));
 }
 
 Result<> CheckpointStore::remove_others(const std::string& keep) {

@@ -59,11 +59,10 @@ class CheckpointStore {
     /// It was written by an older lorry: save it again before results are made of it.
     bool is_old_format = false;
   };
-  /// The committed checkpoint of this run, or nullopt if there is none. One of other inputs (base,
-  /// data or starting adapter changed since) can never be resumed: nullopt, and `stale` says what
-  /// changed; it stays until the first `save` replaces it. One of the same inputs with other
-  /// options may be worth hours: invalid input, which names the options and the ways on.
-  Result<std::optional<Found>> find(std::string& stale);
+  /// The committed checkpoint of this run, or nullopt if there is none. Where there is one of
+  /// another run (other options, base, data or starting adapter) or of another version of lorry,
+  /// nullopt too, and `other` says what it is; it stays until the first `save` replaces it.
+  Result<std::optional<Found>> find(std::string& other);
   /// Reads parameters and optimiser state of what `find` gave.
   Result<> load(const Found& found, Trainable& trainable, AdamW& optimizer) const;
   /// Waits for the write before, copies state and tensors, and writes the record on a thread while
@@ -83,8 +82,8 @@ class CheckpointStore {
  private:
   struct Record;
   Result<> write(const Record& record);
-  Result<std::optional<Found>> open(const Json& committed, std::string& stale);
-  Error refuse(const std::string& what) const;
+  Result<std::optional<Found>> open(const Json& committed, std::string& other);
+  Result<> keep_apart(const Json& state);
   Result<> remove_others(const std::string& keep);
 
   store::Claim& claim_;

@@ -75,9 +75,9 @@ TEST_F(CheckpointTest, EachWritesTheLinesSinceTheLastAndTheyJoin) {
   EXPECT_TRUE(fs::exists(root_ + "/metrics/000000005-000000009.jsonl"));
   EXPECT_FALSE(fs::exists(root_ + "/step-000005"));
 
-  std::string stale;
+  std::string other_run;
   auto again = store();
-  const auto found = again.find(stale);
+  const auto found = again.find(other_run);
   ASSERT_TRUE(found.ok() && *found);
   EXPECT_EQ((*found)->state.step, 9);
   EXPECT_EQ((*found)->state.last->loss, 1.0 / 9);
@@ -94,9 +94,9 @@ TEST_F(CheckpointTest, TheRecordIsThatOfItsStepThoughTrainingGoesOn) {
   trainable_.params()[0].fill_(7);  // while it is being written
   advance(state, 3);
   ASSERT_TRUE(checkpoints.wait().ok());
-  std::string stale;
+  std::string other_run;
   auto again = store();
-  const auto found = again.find(stale);
+  const auto found = again.find(other_run);
   ASSERT_TRUE(found.ok() && *found);
   ASSERT_TRUE(again.load(**found, trainable_, *optimizer_).ok());
   EXPECT_TRUE(at::equal(trainable_.params()[0], before));
@@ -111,9 +111,9 @@ TEST_F(CheckpointTest, LinesAfterTheCommittedStepAreForgotten) {
   ASSERT_TRUE(checkpoints.wait().ok());
   // Killed between the lines and latest.json of step 6; then saved at step 5 and 6.
   ASSERT_TRUE(checkpoints.metrics().write(4, 6, "not to be read\n").ok());
-  std::string stale;
+  std::string other_run;
   auto again = store();
-  const auto found = again.find(stale);
+  const auto found = again.find(other_run);
   ASSERT_TRUE(found.ok() && *found);
   state = (*found)->state;
   for (const int64_t step : {5, 6}) {
@@ -137,31 +137,31 @@ TEST_F(CheckpointTest, AFailedWriteIsAnErrorOfTheNextCallAndLeavesTheOneBefore) 
   const auto failed = checkpoints.wait();
   ASSERT_FALSE(failed.ok());
   EXPECT_TRUE(failed.error().message.starts_with("saving a checkpoint"));
-  std::string stale;
+  std::string other_run;
   auto again = store();
-  const auto found = again.find(stale);
+  const auto found = again.find(other_run);
   ASSERT_TRUE(found.ok() && *found);
   EXPECT_EQ((*found)->state.step, 2);
 }
 
-TEST_F(CheckpointTest, OneOfOtherInputsStaysUntilItIsReplaced) {
+TEST_F(CheckpointTest, OneOfAnotherRunStaysUntilItIsReplaced) {
   auto checkpoints = store("a");
   RunState state;
   advance(state, 4);
   ASSERT_TRUE(checkpoints.save(state, trainable_, *optimizer_).ok());
   ASSERT_TRUE(checkpoints.wait().ok());
-  std::string stale;
+  std::string other_run;
   auto other = store("c");
-  ASSERT_TRUE(other.find(stale).ok());
-  EXPECT_EQ(stale, "data was \"a\", is \"c\"");
+  ASSERT_TRUE(other.find(other_run).ok());
+  EXPECT_EQ(other_run, "step 4 of another run (the data changed)");
   auto same = store("a");
-  EXPECT_TRUE(*same.find(stale));
+  EXPECT_TRUE(*same.find(other_run));
   RunState fresh;
   advance(fresh, 4);  // the same step, so the same name
   ASSERT_TRUE(other.save(fresh, trainable_, *optimizer_).ok());
   ASSERT_TRUE(other.wait().ok());
   auto after = store("c");
-  const auto found = after.find(stale);
+  const auto found = after.find(other_run);
   ASSERT_TRUE(found.ok() && *found);
   EXPECT_EQ(steps_of(after.metrics(), 4), (std::vector<int64_t>{1, 2, 3, 4}));
   EXPECT_FALSE(fs::exists(root_ + "/metrics"));
@@ -183,9 +183,9 @@ TEST_F(CheckpointTest, AnOldFormatIsReadAndWrittenAnew) {
   fs::rename(root_ + "/metrics/000000000-000000003.jsonl", root_ + "/step-000003/metrics.jsonl");
   fs::remove(root_ + "/metrics");
 
-  std::string stale;
+  std::string other_run;
   auto again = store();
-  auto found = again.find(stale);
+  auto found = again.find(other_run);
   ASSERT_TRUE(found.ok() && *found);
   EXPECT_TRUE((*found)->is_old_format);
   EXPECT_EQ((*found)->state.pending.size(), 3u);

@@ -12,6 +12,12 @@ namespace {
 constexpr const char *kOptions = "options", *kBatch = "batch_size",
                      *kMicroBatches = "gradient_accumulation_steps";
 
+/// What a reader is told of a digest that differs.
+constexpr std::pair<std::string_view, std::string_view> kInputs[] = {
+    {"base", "the base model changed"},
+    {"data", "the data changed"},
+    {"adapter", "the adapter to start from changed"}};
+
 /// With the rows of a step in place of the two options that make them.
 Json normalised(Json identity) {
   const auto options = identity.find(kOptions);
@@ -27,19 +33,15 @@ void add_differences(const Json& before, const Json& now, std::vector<std::strin
   for (const auto& [key, value] : now.items()) {
     const auto old = before.find(key);
     if (old == before.end()) {
-      out.push_back(key);
-    } else if (value.is_object() && old->is_object()) {
-      add_differences(*old, value, out);
+      out.push_back(fmt::format("{} was not given, is {}", key, dump_json(value)));
     } else if (*old != value) {
-      // Digests tell a reader nothing; options do.
-      const bool is_digest = value.is_string() && value.get_ref<const std::string&>().size() == 64;
-      out.push_back(is_digest
-                        ? key
-                        : fmt::format("{} was {}, is {}", key, dump_json(*old), dump_json(value)));
+      out.push_back(fmt::format("{} was {}, is {}", key, dump_json(*old), dump_json(value)));
     }
   }
   for (const auto& [key, value] : before.items()) {
-    if (!now.contains(key)) out.push_back(key);
+    if (!now.contains(key)) {
+      out.push_back(fmt::format("{} was {}, is not given", key, dump_json(value)));
+    }
   }
 }
 
@@ -49,16 +51,12 @@ bool same_run(const Json& before, const Json& now) { return normalised(before) =
 
 std::string identity_difference(const Json& before, const Json& now) {
   std::vector<std::string> differences;
-  add_differences(before, now, differences);
+  add_differences(before.value(kOptions, Json::object()), now.value(kOptions, Json::object()),
+                  differences);
+  for (const auto& [key, words] : kInputs) {
+    if (before.value(key, Json()) != now.value(key, Json())) differences.emplace_back(words);
+  }
   return fmt::format("{}", fmt::join(differences, "; "));
-}
-
-bool same_inputs(const Json& before, const Json& now) {
-  const auto inputs = [](Json identity) {
-    identity.erase(kOptions);
-    return identity;
-  };
-  return inputs(before) == inputs(now);
 }
 
 }  // namespace lorry::train

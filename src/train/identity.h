@@ -13,10 +13,8 @@ namespace lorry::train {
 /// changes nothing, so only their product counts.
 bool same_run(const Json& before, const Json& now);
 
-/// In what two identities differ, for a message: "learning_rate was 0.0002, is 0.001; data".
+/// In what two identities differ, for a message: "learning_rate was 0.0002, is 0.001; the data
+/// changed".
 std::string identity_difference(const Json& before, const Json& now);
-
-/// Whether they differ in options alone: base, data and starting adapter are the same.
-bool same_inputs(const Json& before, const Json& now);
 
 }  // namespace lorry::train

@@ -132,7 +132,12 @@ void visit_options(Options& o, Visit&& visit) {
          "steps between checkpoints; 0: --save-seconds decides", Decides::kNothing);
   number("--save-seconds", o.save_seconds, above(0), "seconds",
          "seconds between checkpoints at most", Decides::kNothing);
-  toggle("--fresh", o.fresh, false, "start over: ignore checkpoints and finished results",
+  toggle("--replace", o.replace, false,
+         "train in place of what a run with other options or inputs left under this name: its "
+         "result stays until the new one is published, its checkpoint until the first new one",
+         Decides::kNothing);
+  toggle("--fresh", o.fresh, false,
+         "start over, even where this very run has a checkpoint or a result; implies --replace",
          Decides::kNothing);
 }
 

@@ -19,6 +19,8 @@
 namespace lorry::train {
 namespace {
 
+constexpr const char *kLora = "/lora_model", *kFused = "/fused";
+
 /// Tokens to compare exports on: the first example that training had a use for.
 std::vector<int64_t> check_tokens(const Inputs& inputs, int64_t max_length) {
   for (const auto& shard : inputs.shards) {
@@ -145,6 +147,13 @@ void log_ledger(const RunState& state) {
   }
 }
 
+Error another_result(const std::string& dir, const std::string& difference) {
+  return invalid_input(
+      fmt::format("{} holds the result of another run ({}); --run-name NAME trains beside it, and "
+                  "--replace (or --fresh) in its place: it stays until the new one is published",
+                  dir, difference));
+}
+
 /// metrics.jsonl of all parts; their losses go into `curve`.
 Result<> join_metrics(const RunResult& r, const std::string& path, LossCurve& curve) {
   LORRY_ASSIGN(const auto writer, r.inputs.bucket->create(path));
@@ -157,10 +166,57 @@ Result<> join_metrics(const RunResult& r, const std::string& path, LossCurve& cu
   return writer->commit();
 }
 
-Error refused(const MergeCheck& check, const std::string& dir, bool is_lora) {
+Error refused(const MergeCheck& check, const std::string& dir, const std::string& rest) {
   return corrupt_data(fmt::format(
       "{}: the merged model's logits differ from the trained ones by {}, so it was not published{}",
-      dir, check.describe(), is_lora ? "; lora_model is there and answers as trained" : ""));
+      dir, check.describe(), rest));
+}
+
+/// Writes all but info.json to `dir`, whose files it names; `wrong` says that the merged model is.
+struct Exported {
+  Json info;
+  std::optional<MergeCheck> check;
+  bool wrong() const { return check && check->verdict() == MergeVerdict::kWrong; }
+};
+
+Result<Exported> export_all(RunResult& r, const std::string& dir) {
+  const store::Bucket& bucket = *r.inputs.bucket;
+  const std::string model_dir = store::model_dir(r.options.model);
+  const std::string lora = dir + kLora, fused = dir + kFused;
+  const bool is_lora = r.adapter != nullptr;
+  if (is_lora) {
+    const std::string base = base_name(r.inputs.model_info, r.options.model);
+    LORRY_TRY(export_adapter(bucket, *r.adapter, base, model_dir, lora));
+  } else {
+    LORRY_TRY(bucket.remove(lora));
+  }
+  Exported exported{info_json(r, r.trainable.size(), is_lora), std::nullopt};
+  LORRY_ASSIGN(exported.check, export_and_check(r, model_dir, fused));
+  exported.info["merge_check"] = exported.check ? check_json(*exported.check) : Json(nullptr);
+  if (exported.check) log_check(*exported.check);
+  if (exported.wrong()) LORRY_TRY(bucket.remove(fused));
+  if (exported.wrong() && !is_lora) return refused(*exported.check, fused, "");
+  LORRY_ASSIGN(exported.info["files"], recorded_files(bucket, dir));
+  LossCurve curve(r.state.step);
+  LORRY_TRY(join_metrics(r, dir + "/metrics.jsonl", curve));
+  const std::string run = store::run_of(r.options.dataset, r.options.run_name);
+  LORRY_TRY(bucket.write(dir + "/report.html", report_html(r.options.model + " on " + run, curve,
+                                                           report_facts(exported.info))));
+  return exported;
+}
+
+/// Puts the files of `from` in place of the result in `to`. Stopped on the way, it leaves no
+/// info.json, and the checkpoint of the last step to publish again.
+Result<> replace_result(const store::Bucket& bucket, const std::string& from,
+                        const std::string& to) {
+  LORRY_TRY(bucket.remove(to + "/info.json"));
+  for (const char* part : {kLora, kFused}) LORRY_TRY(bucket.remove(to + part));
+  LORRY_ASSIGN(const auto objects, bucket.list(from, /*recursive=*/true));
+  for (const store::ObjectInfo& object : objects) {
+    if (object.is_directory) continue;
+    LORRY_TRY(bucket.move(object.path, to + object.path.substr(from.size())));
+  }
+  return {};
 }
 
 }  // namespace
@@ -169,36 +225,23 @@ Result<> publish(RunResult r, store::Claim& claim) {
   const store::Bucket& bucket = *r.inputs.bucket;
   const std::string run = store::run_of(r.options.dataset, r.options.run_name);
   const std::string done = store::done_dir(r.options.model, run);
-  const std::string model_dir = store::model_dir(r.options.model);
-  const std::string adapter_dir = store::adapter_dir(r.options.model, run);
-  const std::string fused_dir = store::fused_dir(r.options.model, run);
-  const bool is_lora = r.adapter != nullptr;
   log_ledger(r.state);
-  LORRY_TRY(bucket.remove(done + "/info.json"));
-  if (is_lora) {
-    const std::string base = base_name(r.inputs.model_info, r.options.model);
-    LORRY_TRY(export_adapter(bucket, *r.adapter, base, model_dir, adapter_dir));
-  } else {
-    LORRY_TRY(bucket.remove(adapter_dir));
+  LORRY_ASSIGN(const bool replaces, bucket.exists(done + "/info.json"));
+  const std::string dir = replaces ? r.waiting_dir : done;
+  LORRY_ASSIGN(const Exported exported, export_all(r, dir));
+  if (replaces && exported.wrong()) {
+    return refused(
+        *exported.check, dir + kFused,
+        fmt::format("; {} stays as it was, and {}{} answers as trained", done, dir, kLora));
   }
-  Json info = info_json(r, r.trainable.size(), is_lora);
-  LORRY_ASSIGN(const auto check, export_and_check(r, model_dir, fused_dir));
-  info["merge_check"] = check ? check_json(*check) : Json(nullptr);
-  if (check) log_check(*check);
-  const bool wrong = check && check->verdict() == MergeVerdict::kWrong;
-  if (wrong) {
-    LORRY_TRY(bucket.remove(fused_dir));
-    if (!is_lora) return refused(*check, fused_dir, is_lora);
-  }
-  LORRY_ASSIGN(info["files"], recorded_files(bucket, done));
-  LossCurve curve(r.state.step);
-  LORRY_TRY(join_metrics(r, done + "/metrics.jsonl", curve));
-  LORRY_TRY(bucket.write(done + "/report.html",
-                         report_html(r.options.model + " on " + run, curve, report_facts(info))));
   LORRY_TRY(claim.confirm());
-  LORRY_TRY(bucket.write_info(done, info));
-  if (wrong) return refused(*check, fused_dir, is_lora);
-  return {};
+  if (replaces) {
+    LORRY_TRY(replace_result(bucket, dir, done));
+    LORRY_TRY(claim.confirm());
+  }
+  LORRY_TRY(bucket.write_info(done, exported.info));
+  if (!exported.wrong()) return {};
+  return refused(*exported.check, done + kFused, "; lora_model is there and answers as trained");
 }
 
 Result<std::optional<TrainReport>> find_published(const TrainOptions& options,
@@ -208,13 +251,15 @@ Result<std::optional<TrainReport>> find_published(const TrainOptions& options,
   LORRY_ASSIGN(const auto info, inputs.bucket->read_info(dir));
   if (!info) return std::optional<TrainReport>();
   LORRY_TRY(store::check_owner(dir, *info, options.model, options.dataset));
+  if (options.fresh) return std::optional<TrainReport>();
+  const Json identity = info->value("identity", Json::object());
+  if (!same_run(identity, inputs.identity)) {
+    if (options.replace) return std::optional<TrainReport>();
+    return another_result(dir, identity_difference(identity, inputs.identity));
+  }
   // Merged wrongly: the checkpoint of the last step is still there to merge again.
   const Json check = info->value("merge_check", Json::object());
   if (check.is_object() && check.value("refused", false)) return std::optional<TrainReport>();
-  if (options.fresh || !info->contains("identity") ||
-      !same_run(info->at("identity"), inputs.identity)) {
-    return std::optional<TrainReport>();
-  }
   TrainReport report;
   report.steps = info->value("steps", int64_t{0});
   report.tokens = info->value("tokens", int64_t{0});

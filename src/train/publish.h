@@ -24,18 +24,21 @@ struct RunResult {
   Trainable trainable;
   const RunState& state;
   const MetricsParts& metrics;  ///< of all steps
+  std::string waiting_dir;      ///< for a result that another one must make room for first
 };
 
 /// Writes lora_model (not in full training), fused, metrics.jsonl, report.html and info.json, with
 /// never more than one model in memory: the trained one answers first, then it is freed, and the
 /// merged one is read back and must give the same logits, as far as rounding goes (merge_check.h).
-/// A merged model that is wrong beyond rounding is removed and an error; lora_model and the rest
-/// are published all the same, with the measured numbers in info.json. `result` must be the only
-/// owner of its weights.
+/// A result that is there already stays until all of the new one lies in `waiting_dir`, and is then
+/// replaced by it. A merged model that is wrong beyond rounding is removed and an error; where it
+/// replaces nothing, lora_model and the rest are published all the same, with the measured numbers
+/// in info.json. `result` must be the only owner of its weights.
 Result<> publish(RunResult result, store::Claim& claim);
 
 /// The report of a run with these inputs and options that is already published whole; nullopt if
-/// none is, or with `fresh`. Fails if what is there is another model's or data set's.
+/// none is, or with `fresh`. Fails if what is there is another model's or data set's, or another
+/// run's and neither `replace` nor `fresh` is given.
 Result<std::optional<TrainReport>> find_published(const TrainOptions& options,
                                                   const Inputs& inputs);
 

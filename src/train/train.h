@@ -58,7 +58,8 @@ struct TrainOptions {
   std::string gradient_checkpointing = "off";
   int64_t save_steps = 100;   ///< checkpoint every so many steps
   double save_seconds = 300;  ///< and at least this often
-  bool fresh = false;         ///< ignore checkpoints and finished results
+  bool replace = false;       ///< train in place of another run's checkpoint or result
+  bool fresh = false;         ///< start over: ignore checkpoints and finished results
   bool wait = true;           ///< while another process is at this run; false: fail at once
 
   /// Digests of the info.json of the tokens and of the model that are meant; empty: whatever is
@@ -77,7 +78,8 @@ struct TrainReport {
 
 /// Trains over every shard of model-ready/{model}/{dataset}, then writes done/{model}/{dataset}/:
 /// lora_model, fused, metrics.jsonl, info.json. Goes on from the last checkpoint. Cancelled after
-/// a signal, with a checkpoint saved.
+/// a signal, with a checkpoint saved. What another run left there, a result or a checkpoint, is
+/// invalid input without `replace` or `fresh`.
 Result<TrainReport> train(const TrainOptions& options);
 
 }  // namespace lorry::train

@@ -151,13 +151,19 @@ class Trainer {
   /// Before the model is loaded: a run that must not go on ends at once.
   Result<> find_checkpoint() {
     if (options_.fresh) return checkpoints_.clear();
-    std::string stale;
-    LORRY_ASSIGN(found_, checkpoints_.find(stale));
+    std::string other;
+    LORRY_ASSIGN(found_, checkpoints_.find(other));
     if (found_) return {};
-    if (stale.empty()) return checkpoints_.clear();  // of what was never committed
-    log::warn("the checkpoint in {} cannot be resumed, changed since: {}; training from the start",
-              checkpoints_dir(options_), stale);
-    return {};
+    if (other.empty()) return checkpoints_.clear();  // of what was never committed
+    const std::string holds = fmt::format("{} holds {}", checkpoints_dir(options_), other);
+    if (options_.replace) {
+      log::warn("{}, which stays until the first checkpoint of this one", holds);
+      return {};
+    }
+    return invalid_input(
+        fmt::format("{}; what it was made with goes on from there, --run-name NAME trains beside "
+                    "it, and --replace (or --fresh) in its place",
+                    holds));
   }
 
   Result<> resume() {
@@ -341,9 +347,10 @@ class Trainer {
   Result<> publish_results() {
     loader_.reset();
     optimizer_.reset();
-    LORRY_TRY(publish({options_, inputs_, std::move(model_), std::move(adapter_),
-                       std::move(trainable_), state_, checkpoints_.metrics()},
-                      claim_));
+    LORRY_TRY(
+        publish({options_, inputs_, std::move(model_), std::move(adapter_), std::move(trainable_),
+                 state_, checkpoints_.metrics(), checkpoints_dir(options_) + "/result"},
+                claim_));
     return checkpoints_.clear();
   }
 
