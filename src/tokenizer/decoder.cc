@@ -99,12 +99,13 @@ Result<> Decoder::add(const Json& json) {
   if (fused_) return add_text_step(type, json, where);
   if (type == "ByteLevel") {
     steps_.push_back(make_byte_level_decoder());
-    fused_ = true;
+    fused_ = byte_chars_ = true;
   } else if (type == "Fuse") {
     steps_.push_back(make_fuse());
     fused_ = true;
   } else if (type == "ByteFallback") {
     steps_.push_back(make_byte_fallback());
+    byte_tokens_ = true;
   } else if (type == "Replace") {
     LORRY_ASSIGN(Change change, parse_replace(json, where));
     steps_.push_back(make_each_token(std::move(change)));
@@ -179,6 +180,20 @@ std::string Decoder::decode(std::vector<std::string> tokens) const {
   for (std::string& token : tokens) run.push(std::move(token), text);
   run.finish(text);
   return text;
+}
+
+std::string Decoder::bytes_of(std::string token, bool at_start) const {
+  if (byte_tokens_) {
+    if (const auto byte = byte_of_token(token)) return std::string(1, *byte);
+  }
+  if (byte_chars_) {
+    if (auto bytes = chars_to_bytes(token); bytes && !is_valid_utf8(*bytes)) return *bytes;
+  }
+  if (at_start) return decode({std::move(token)});
+  // What the token adds after one that every decoder writes as it is.
+  static constexpr std::string_view kBefore = "a";
+  std::string text = decode({std::string(kBefore), std::move(token)});
+  return text.starts_with(kBefore) ? text.substr(kBefore.size()) : text;
 }
 
 DecoderRun::DecoderRun(const Decoder& decoder) : decoder_(decoder) {

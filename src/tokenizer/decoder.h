@@ -41,6 +41,9 @@ class Decoder {
   static std::string token_bytes(std::string_view token);
 
   std::string decode(std::vector<std::string> tokens) const;
+  /// What a token adds to a text, at its start or after other tokens, a token of one byte that
+  /// byte.
+  std::string bytes_of(std::string token, bool at_start) const;
 
  private:
   friend class DecoderRun;
@@ -48,7 +51,9 @@ class Decoder {
   Result<> add_text_step(const std::string& type, const Json& json, const std::string& where);
   std::vector<DecoderStep> steps_;
   bool byte_level_ = false;
-  bool fused_ = false;  // by a step so far
+  bool fused_ = false;        // by a step so far
+  bool byte_tokens_ = false;  // <0x61> is a byte
+  bool byte_chars_ = false;   // characters are bytes, though other steps follow
   bool join_with_spaces_ = false;
 };
 

@@ -55,21 +55,6 @@ std::string strip(std::string_view text, const std::string& content, size_t star
   return std::string(text);
 }
 
-/// <0x61> is 'a'.
-std::optional<char> byte_of(std::string_view t) {
-  if (t.size() != 6 || !t.starts_with("<0x") || t[5] != '>') return std::nullopt;
-  int value = 0;
-  for (const char c : t.substr(3, 2)) {
-    const int digit = c >= '0' && c <= '9'   ? c - '0'
-                      : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                      : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                                             : -1;
-    if (digit < 0) return std::nullopt;
-    value = value * 16 + digit;
-  }
-  return static_cast<char>(value);
-}
-
 // ---- of tokens ----
 
 class Fuse : public DecoderStream {
@@ -103,7 +88,7 @@ class ByteLevel : public DecoderStream {
 class ByteFallback : public DecoderStream {
  public:
   void push(std::string token, Tokens& out) override {
-    if (const auto byte = byte_of(token)) {
+    if (const auto byte = byte_of_token(token)) {
       bytes_ += *byte;  // a byte that follows can break the whole run
     } else {
       finish(out);
@@ -286,6 +271,20 @@ class WholeText : public DecoderStream {
 };
 
 }  // namespace
+
+std::optional<char> byte_of_token(std::string_view t) {
+  if (t.size() != 6 || !t.starts_with("<0x") || t[5] != '>') return std::nullopt;
+  int value = 0;
+  for (const char c : t.substr(3, 2)) {
+    const int digit = c >= '0' && c <= '9'   ? c - '0'
+                      : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                      : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                                             : -1;
+    if (digit < 0) return std::nullopt;
+    value = value * 16 + digit;
+  }
+  return static_cast<char>(value);
+}
 
 std::string replace_matches(const Regex& pattern, const std::string& text,
                             std::string_view content) {

@@ -1,7 +1,9 @@
 // The changes that a decoder is made of.
 #pragma once
 
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "tokenizer/decoder.h"
 #include "tokenizer/regex.h"
@@ -38,6 +40,9 @@ std::vector<DecoderStep> make_text_clean_up();
 DecoderStep make_text_byte_fallback();
 /// For what only the whole text can tell: held until the end.
 DecoderStep make_whole_text(std::function<std::string(std::string)> change);
+
+/// The byte of a token such as <0x61>.
+std::optional<char> byte_of_token(std::string_view token);
 
 /// All matches replaced.
 std::string replace_matches(const Regex& pattern, const std::string& text,

@@ -98,6 +98,18 @@ TEST(Decoder, TakesAByteTokenForAByteIfTheTextIsNoMore) {
   EXPECT_EQ(stream(json, {"<0x", "61>", "b"}), (Strings{"", "", "<0x61>b", ""}));
 }
 
+TEST(Decoder, TellsTheBytesOfATokenThatIsPartOfACharacter) {
+  const Decoder sentence_piece =
+      parse(sequence({replace("String", "▁", " "), kByteFallback, kFuse, strip(" ", 1, 0)}));
+  EXPECT_EQ(sentence_piece.bytes_of("<0xF0>", false), "\xF0");
+  EXPECT_EQ(sentence_piece.bytes_of("▁the", false), " the");
+  EXPECT_EQ(sentence_piece.bytes_of("▁the", true), "the");
+  EXPECT_EQ(sentence_piece.bytes_of("é", false), "é");
+  const Decoder then_stripped = parse(sequence({{{"type", "ByteLevel"}}, strip(" ", 1, 0)}));
+  EXPECT_EQ(then_stripped.bytes_of("ð", false), "\xF0");
+  EXPECT_EQ(then_stripped.bytes_of("Ġis", false), " is");
+}
+
 TEST(Decoder, DecodesALongStreamOnce) {
   const Json ctc = {
       {"type", "CTC"}, {"pad_token", "p"}, {"word_delimiter_token", "|"}, {"cleanup", false}};

@@ -169,6 +169,13 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special_to
   return t.decoder.decode(std::move(tokens));
 }
 
+std::string Tokenizer::token_bytes(int32_t id, bool at_start) const {
+  const Impl& t = *impl_;
+  if (!t.tokens.has(id)) return "";
+  if (t.decoder.byte_level()) return std::string(t.bytes.get(id));
+  return t.decoder.bytes_of(std::string(t.tokens.get(id)), at_start);
+}
+
 int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(impl_->tokens.size()); }
 
 std::optional<int32_t> Tokenizer::token_to_id(std::string_view token) const {

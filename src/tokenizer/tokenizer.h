@@ -53,6 +53,10 @@ class Tokenizer {
   /// U+FFFD.
   std::string decode(std::span<const int32_t> ids, bool skip_special_tokens) const;
 
+  /// The bytes that the token adds to a text, at its start or after other tokens. They may be part
+  /// of a character, so they need not be UTF-8. "" for an id that is no token.
+  std::string token_bytes(int32_t id, bool at_start) const;
+
   /// One more than the largest id.
   int32_t vocab_size() const;
   std::optional<int32_t> token_to_id(std::string_view token) const;
