@@ -163,6 +163,24 @@ def test_what_cannot_be_read_is_named_in_one_line(tmp_path, name, data, words):
     assert len(error) == 1 and words in error[0] and name in error[0]
 
 
+def test_the_flags_about_rows_decide_and_a_changed_one_makes_the_rows_anew(tmp_path):
+    row = {"context": "c", "conversations": [{"from": "customer", "value": "q"}, {"from": "agent", "value": "a"}]}
+    (tmp_path / "in.jsonl").write_text(lines([row]))
+    bucket = ["--bucket", tmp_path / "b", "--dataset", "ds"]
+    roles = ["--roles", "customer=user,agent=assistant"]
+    refused = lorry("import-dataset", tmp_path / "in.jsonl", *bucket, *roles, check=False)
+    assert refused.returncode == 1 and "--ignore-columns context" in refused.stderr
+    done = lorry("standardize", *bucket, *roles, "--ignore-columns", "context")
+    assert "not used: context" in done.stderr
+    chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    assert rows_of(tmp_path / "b", stage="standardized") == [{"conversations": chat}]
+    info = json.loads((tmp_path / "b/standardized/ds/info.json").read_text())
+    assert (info["parts"], info["dropped_columns"]) == ("conversation: conversations", ["context"])
+    again = lorry("standardize", *bucket, *roles, "--columns", "system=context")
+    assert "nothing to do" not in again.stderr
+    assert rows_of(tmp_path / "b", stage="standardized")[0]["conversations"][0] == {"role": "system", "content": "c"}
+
+
 # ---- no word of an answer is lost or added --------------------------------------------------------
 
 

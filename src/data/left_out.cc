@@ -100,7 +100,9 @@ Sharing sharing_of(const std::string& column, const std::vector<Json>& sample,
   for (size_t i = 0; i < rows.size(); ++i) {
     const Json& value = field(sample[i], column);
     if (!value.is_string() || rows[i].answer.empty()) continue;
-    if (!adds_text(value, rows[i].row.turns)) continue;
+    // The row once more as JSON says nothing new either.
+    const Json inside = parsed(value);
+    if (!adds_text(inside.is_structured() ? inside : value, rows[i].row.turns)) continue;
     Words words;
     add_words(value.get_ref<const std::string&>(), words);
     sum.answer += share(rows[i].answer, words);

@@ -11,59 +11,22 @@
 #include "data/conversations.h"
 #include "data/left_out.h"
 #include "data/marks.h"
+#include "data/named_columns.h"
 #include "data/row_values.h"
 #include "data/turn_shapes.h"
 
 namespace lorry::data {
 namespace {
 
-/// The struct of the turns of a column: of a list of turns, or of turns as columns (a struct of
-/// lists, as `datasets` stores a Sequence of dicts). Null where turns are no structs.
-const arrow::DataType* turn_struct(const arrow::DataType& type) {
-  if (type.id() == arrow::Type::STRUCT) return &type;
-  if (type.num_fields() != 1 || type.field(0)->type()->id() != arrow::Type::STRUCT) return nullptr;
-  return type.field(0)->type().get();
-}
-
-std::string lower(std::string text) {
-  for (char& c : text) c = char(std::tolower(static_cast<unsigned char>(c)));
-  return text;
-}
-
-/// A row's value as text to compare; empty for what is none.
-std::string text_at(const Json& row, const std::string& column) {
-  const Json& value = field(row, column);
-  if (value.is_string()) return value.get<std::string>();
-  return value.is_number() ? dump_json(value) : std::string();
-}
-
-/// Rows in which one column's text has the other's in it.
-struct Overlap {
-  int both = 0;    ///< rows with text in both
-  int within = 0;  ///< of them: the second is in the first
-};
-
-Overlap overlap(const std::vector<Json>& sample, const std::string& whole,
-                const std::string& part) {
-  Overlap found;
-  for (const Json& row : sample) {
-    const std::string outer = text_at(row, whole), inner = text_at(row, part);
-    if (is_blank(outer) || is_blank(inner)) continue;
-    ++found.both;
-    found.within += outer.find(inner) != std::string::npos;
-  }
-  return found;
-}
-
 class Finder {
  public:
   Finder(const arrow::Schema& schema, const std::vector<Json>& sample, const RowOptions& options)
-      : schema_(schema), sample_(sample), options_(options), columns_(options.columns) {}
+      : options_(options), columns_(schema, sample, options), sample_(sample) {}
 
   Result<RowRules> find() {
     rules_.roles = options_.roles;
     rules_.placeholders = options_.placeholders;
-    LORRY_TRY(check_options());
+    LORRY_TRY(columns_.check_options());
     LORRY_TRY(check_not_wrapped());
     const bool is_told = !options_.format.empty() && options_.format != "auto";
     LORRY_TRY(choose_preferred(is_told));
@@ -75,7 +38,7 @@ class Finder {
     rules_.system = chosen_or_first("system", names::kSystem);
     rules_.tools = chosen_or_first("tools", names::kTools);
     if (const auto* column = chosen("functions")) rules_.tools = *column;
-    if (!is_told && columns_.empty()) find_other_formats();
+    if (!is_told && !columns_.any_chosen()) find_other_formats();
     find_marks();
     find_watched();
     LORRY_TRY(check_sample());
@@ -83,99 +46,22 @@ class Finder {
   }
 
  private:
-  // Which columns there are.
+  std::vector<std::string> all_of(Names list) const { return columns_.all(list, rules_); }
 
-  /// The column of a name, in any case; empty if there is none or it is to be ignored.
-  std::string column_of(const std::string& name) const {
-    std::string found;
-    for (const auto& column : schema_.field_names()) {
-      if (column == name) found = column;
-      if (found.empty() && lower(column) == name) found = column;
-    }
-    const auto& ignored = options_.ignored;
-    return std::find(ignored.begin(), ignored.end(), found) == ignored.end() ? found : "";
-  }
-
-  bool has(const std::string& name) const { return !column_of(name).empty(); }
-
-  const std::string* chosen(std::string_view part) const {
-    for (const auto& [name, column] : columns_) {
-      if (name == part) return &column;
-    }
-    return nullptr;
-  }
-
-  bool is_chosen(const std::string& column) const {
-    return std::any_of(columns_.begin(), columns_.end(),
-                       [&](const auto& pair) { return pair.second == column; });
-  }
-
-  bool has_values(const std::string& column) const {
-    return std::any_of(sample_.begin(), sample_.end(),
-                       [&](const Json& row) { return !holds_nothing(field(row, column)); });
-  }
-
-  /// The columns of a list of names that are not another part's already, those with values first.
-  template <size_t N>
-  std::vector<std::string> all_of(const std::array<const char*, N>& list) const {
-    std::vector<std::string> found;
-    for (const char* name : list) {
-      const std::string column = column_of(name);
-      if (column.empty() || rules_.uses(column) || is_chosen(column)) continue;
-      const bool is_lone_account =
-          (std::string_view(name) == names::kUser && !has(names::kAssistant)) ||
-          (std::string_view(name) == names::kAssistant && !has(names::kUser));
-      if (!is_lone_account) found.push_back(column);
-    }
-    std::stable_partition(found.begin(), found.end(),
-                          [this](const auto& column) { return has_values(column); });
-    return found;
-  }
-
-  template <size_t N>
-  std::string first_of(const std::array<const char*, N>& list) const {
+  std::string first_of(Names list) const {
     const auto found = all_of(list);
     return found.empty() ? "" : found.front();
   }
 
   /// The column that --columns names for a part, or the first of those that are called so.
-  template <size_t N>
-  std::string chosen_or_first(std::string_view part, const std::array<const char*, N>& list) const {
-    const auto* column = chosen(part);
+  std::string chosen_or_first(std::string_view part, Names list) const {
+    const auto* column = columns_.chosen(part);
     return column ? *column : first_of(list);
   }
 
-  std::string column_names() const {
-    return fmt::format("{}", fmt::join(schema_.field_names(), ", "));
-  }
+  bool has(const std::string& name) const { return columns_.has(name); }
 
-  Result<> check_options() const {
-    static constexpr std::array kParts = {
-        "conversations", "messages",  "conversation", "role",     "content",    "instruction",
-        "input",         "output",    "history",      "prompt",   "completion", "text",
-        "system",        "reasoning", "tools",        "functions"};
-    for (const auto& [part, column] : options_.columns) {
-      if (std::find(kParts.begin(), kParts.end(), part) == kParts.end()) {
-        return invalid_input(fmt::format("--columns: unknown part \"{}\"; the parts are {}", part,
-                                         fmt::join(kParts, ", ")));
-      }
-      if (part == "role" || part == "content" || schema_.GetFieldIndex(column) >= 0) continue;
-      return invalid_input(fmt::format("--columns {}={}: there is no column {}; there are {}", part,
-                                       column, column, column_names()));
-    }
-    for (const auto& column : options_.ignored) {
-      if (schema_.GetFieldIndex(column) >= 0) continue;
-      return invalid_input(fmt::format("--ignore-columns {}: there is no such column; there are {}",
-                                       column, column_names()));
-    }
-    for (const auto& [name, role] : options_.roles) {
-      if (find_role(role, {})) continue;
-      return usage_error(
-          fmt::format("--roles {}={}: unknown role; the roles are user, assistant, system and tool",
-                      name, role));
-    }
-    return {};
-  }
+  const std::string* chosen(std::string_view part) const { return columns_.chosen(part); }
 
   /// A file that is one object, the rows in it: it would be one row.
   Result<> check_not_wrapped() const {
@@ -200,13 +86,13 @@ class Finder {
   // Preference pairs.
 
   Result<> choose_preferred(bool is_told) {
-    const std::string preferred = column_of(names::kChosen);
+    const std::string preferred = columns_.of(names::kChosen);
     const bool has_pairs = !preferred.empty() && has(names::kRejected);
     if (!options_.prefer.empty()) {
       if (!has_pairs) {
         return invalid_input(
             fmt::format("--prefer {}: there are no columns chosen and rejected; there are {}",
-                        options_.prefer, column_names()));
+                        options_.prefer, columns_.names()));
       }
       return take_preferred(preferred);
     }
@@ -221,10 +107,10 @@ class Finder {
   /// The chosen answer follows the prompt, unless it is a conversation with the prompt in it.
   Result<> take_preferred(const std::string& column) {
     if (starts_conversation(column)) {
-      columns_.emplace_back("messages", column);
+      columns_.choose("messages", column);
       return {};
     }
-    columns_.emplace_back("completion", column);
+    columns_.choose("completion", column);
     if (chosen("prompt")) return {};
     std::string prompt = conversation_column();
     if (prompt.empty()) prompt = first_of(names::kPrompt);
@@ -232,9 +118,9 @@ class Finder {
       return invalid_input(fmt::format(
           "column {} has answers, but there is no column with their prompts; texts with both "
           "sides in them are not taken apart, lists of turns are. There are {}",
-          column, column_names()));
+          column, columns_.names()));
     }
-    columns_.emplace_back("prompt", prompt);
+    columns_.choose("prompt", prompt);
     return {};
   }
 
@@ -298,9 +184,9 @@ class Finder {
     if (chosen("text")) return std::string("text");
     const bool answers = !all_of(names::kCompletion).empty();
     const std::string conversation = conversation_column();
-    if (!conversation.empty()) {
+    if (columns_.has_values(conversation) || (!conversation.empty() && !answers)) {
       // Prompts that are lists of turns, their answers in a column of their own.
-      const bool is_prompt = answers && has_values(conversation) && !ends_in_answer(conversation);
+      const bool is_prompt = answers && !ends_in_answer(conversation);
       return std::string(is_prompt ? "prompt-completion" : "messages");
     }
     if (has("instruction") && has("output")) return std::string("alpaca");
@@ -309,7 +195,7 @@ class Finder {
       return invalid_input(fmt::format(
           "the columns ({}) are of no format that is recognised; say which is which, as in "
           "--columns prompt=question,completion=answer, or --columns text=body",
-          column_names()));
+          columns_.names()));
     }
     if (answers) LORRY_TRY(check_text_beside(first_of(names::kCompletion)));
     return std::string("text");
@@ -327,8 +213,8 @@ class Finder {
 
   /// `text` beside `output` may be the prompt, or the whole with the output in it.
   Result<> check_text_beside(const std::string& answer) const {
-    const std::string text = column_of("text");
-    const auto found = overlap(sample_, text, answer);
+    const std::string text = columns_.of("text");
+    const auto found = columns_.overlap(text, answer);
     if (found.within == found.both) return {};
     return invalid_input(fmt::format(
         "column {} may be the prompt of column {}, or all that there is to learn; --columns "
@@ -339,7 +225,7 @@ class Finder {
   Error missing(std::string_view format, std::string_view part) const {
     return invalid_input(
         fmt::format("format {} needs a column \"{}\"; there are {}; name it with --columns {}=NAME",
-                    format, part, column_names(), part));
+                    format, part, columns_.names(), part));
   }
 
   Result<> fill(const std::string& format) {
@@ -376,7 +262,7 @@ class Finder {
 
   /// Several columns of turns are one conversation, or it must be said which counts.
   Result<> check_one_conversation() const {
-    if (is_chosen(rules_.conversation)) return {};
+    if (columns_.is_chosen(rules_.conversation)) return {};
     for (const auto& other : all_of(names::kConversation)) {
       for (const Json& row : sample_) {
         const auto mine = standardize_row(rules_of_turns(rules_.conversation), row);
@@ -393,11 +279,11 @@ class Finder {
 
   Result<> fill_alpaca() {
     rules_.format = RowFormat::kAlpaca;
-    rules_.prompt = chosen_or_first("instruction", std::array{"instruction"});
+    rules_.prompt = chosen_or_first("instruction", std::array<const char*, 1>{"instruction"});
     if (rules_.prompt.empty()) return missing("alpaca", "instruction");
     rules_.completion = chosen("output") ? *chosen("output") : "";
     if (rules_.completion.empty() && options_.format == "alpaca") {
-      rules_.completion = column_of("output");
+      rules_.completion = columns_.of("output");
     }
     return fill_answer("alpaca", "output");
   }
@@ -417,7 +303,7 @@ class Finder {
       LORRY_ASSIGN(rules_.completion, find_completion(part));
     }
     if (rules_.completion.empty()) return missing(format, part);
-    rules_.input = chosen_or_first("input", names::kInput);
+    rules_.input = find_input();
     rules_.history = chosen_or_first("history", names::kHistory);
     if (const auto* column = chosen("reasoning")) rules_.reasoning = *column;
     rules_.nulls_are_absent = has_structs(rules_.prompt) || has_structs(rules_.completion);
@@ -427,12 +313,12 @@ class Finder {
   /// The first of the names that is no rendering of the row (another prompt with the answer).
   std::string find_prompt() const {
     const std::string conversation = conversation_column();
-    if (has_values(conversation) && !ends_in_answer(conversation)) return conversation;
+    if (columns_.has_values(conversation) && !ends_in_answer(conversation)) return conversation;
     auto prompts = all_of(names::kPrompt);
     const auto answers = all_of(names::kCompletion);
     const auto is_rendering = [&](const std::string& column) {
       const auto holds = [&](const std::string& other) {
-        const auto found = overlap(sample_, column, other);
+        const auto found = columns_.overlap(column, other);
         return other != column && found.both > 0 && found.within == found.both;
       };
       return std::any_of(prompts.begin(), prompts.end(), holds) &&
@@ -444,13 +330,22 @@ class Finder {
     return prompts.empty() ? "" : prompts.front();
   }
 
+  /// What is to follow the prompt, if the prompt does not have it already.
+  std::string find_input() const {
+    if (const auto* column = chosen("input")) return *column;
+    for (auto& column : all_of(names::kInput)) {
+      if (!columns_.is_always_within(column, rules_.prompt)) return column;
+    }
+    return "";
+  }
+
   /// Of several answers the one that has the others in it, as a solution ends in its result.
   Result<std::string> find_completion(std::string_view part) const {
     const auto answers = all_of(names::kCompletion);
     if (answers.empty()) return std::string();
     std::string best = answers.front();
     for (const auto& other : answers) {
-      const auto mine = overlap(sample_, best, other), its = overlap(sample_, other, best);
+      const auto mine = columns_.overlap(best, other), its = columns_.overlap(other, best);
       const bool has_other = 2 * mine.within >= mine.both;
       const bool other_has = 2 * its.within >= its.both;
       if (!has_other && !other_has) {
@@ -514,6 +409,9 @@ class Finder {
     add(names::kInput);
     add(names::kHistory);
     add(names::kMoreInput);
+    std::erase_if(rules_.watched, [this](const std::string& column) {
+      return columns_.is_filled_template(column, {rules_.completion, rules_.input, rules_.prompt});
+    });
   }
 
   /// Looks at the sample before any row is written: what its rows show is a fault of the data set
@@ -534,19 +432,18 @@ class Finder {
     if (rules_.format == RowFormat::kText) return {};
     std::vector<std::string> columns;
     const auto answers = all_of(names::kCompletion);
-    for (const auto& name : unused_columns(schema_, sample_, rules_)) {
-      const auto& ignored = options_.ignored;
-      const bool is_answer = name == column_of(names::kChosen) ||
-                             name == column_of(names::kRejected) ||
+    for (const auto& name : unused_columns(columns_.schema(), sample_, rules_)) {
+      const bool is_answer = name == columns_.of(names::kChosen) ||
+                             name == columns_.of(names::kRejected) ||
                              std::find(answers.begin(), answers.end(), name) != answers.end();
-      const bool is_ignored = std::find(ignored.begin(), ignored.end(), name) != ignored.end();
-      if (schema_.GetFieldIndex(name) >= 0 && !is_answer && !is_ignored) columns.push_back(name);
+      if (columns_.schema().GetFieldIndex(name) >= 0 && !is_answer && !columns_.is_ignored(name))
+        columns.push_back(name);
     }
     return check_shared_words(rules_, sample_, columns);
   }
 
   bool has_structs(const std::string& column) const {
-    return turn_struct(*schema_.GetFieldByName(column)->type()) != nullptr;
+    return turn_struct(*columns_.schema().GetFieldByName(column)->type()) != nullptr;
   }
 
   bool turns_have(const char* key) const {
@@ -560,70 +457,13 @@ class Finder {
     return false;
   }
 
-  const arrow::Schema& schema_;
-  const std::vector<Json>& sample_;
   const RowOptions& options_;
-  NamedValues columns_;  ///< the user's, and those that --prefer means
+  NamedColumns columns_;
+  const std::vector<Json>& sample_;
   RowRules rules_;
 };
 
-/// The keys of a turn that standardize_row looks at.
-bool is_turn_key(const RowRules& rules, const std::string& key) {
-  static constexpr std::array kExtras = {"tool_calls", "function_call",     "tool_call_id",
-                                         "name",       "reasoning_content", "thinking",
-                                         "reasoning"};
-  if (rules.role_key.empty() ? key == "role" || key == "from" : key == rules.role_key) return true;
-  if (rules.content_key.empty() ? key == "content" || key == "value" : key == rules.content_key) {
-    return true;
-  }
-  const bool named_by_roles = rules.role_key.empty() && is_role_key(key, rules.roles);
-  return named_by_roles || is_mark(key) ||
-         std::find(kExtras.begin(), kExtras.end(), key) != kExtras.end();
-}
-
-/// The keys that turns of a column have: by its type, or by the sample if they are JSON.
-std::vector<std::string> turn_keys(const arrow::Field& field, const std::vector<Json>& sample) {
-  std::vector<std::string> keys;
-  if (const auto* turn = turn_struct(*field.type())) {
-    for (const auto& key : turn->fields()) keys.push_back(key->name());
-    return keys;
-  }
-  const auto add_keys = [&](const Json& turn) {
-    if (!turn.is_object()) return;
-    for (const auto& [key, value] : turn.items()) {
-      if (std::find(keys.begin(), keys.end(), key) == keys.end()) keys.push_back(key);
-    }
-  };
-  for (const Json& row : sample) {
-    const auto turns = row.find(field.name());
-    if (turns == row.end()) continue;
-    add_keys(*turns);
-    if (!turns->is_array()) continue;
-    for (const Json& turn : *turns) add_keys(turn);
-  }
-  return keys;
-}
-
 }  // namespace
-
-std::vector<std::string> unused_columns(const arrow::Schema& schema,
-                                        const std::vector<Json>& sample, const RowRules& rules) {
-  const bool is_text = rules.format == RowFormat::kText;
-  std::vector<std::string> unused;
-  for (const auto& field : schema.fields()) {
-    if (std::find(rules.marks.begin(), rules.marks.end(), field->name()) != rules.marks.end())
-      continue;
-    const bool left_out_of_text = is_text && field->name() != rules.text &&
-                                  (field->name() == rules.system || field->name() == rules.tools);
-    const bool used = rules.uses(field->name()) && !left_out_of_text;
-    if (!used) unused.push_back(field->name());
-    if (!used || field->name() == rules.tools || field->name() == rules.history) continue;
-    for (const auto& key : turn_keys(*field, sample)) {
-      if (!is_turn_key(rules, key)) unused.push_back(fmt::format("{}[].{}", field->name(), key));
-    }
-  }
-  return unused;
-}
 
 std::string_view row_format_name(RowFormat format) {
   switch (format) {
@@ -652,26 +492,6 @@ bool RowRules::needs(const std::string& column) const {
   };
   return uses(column) || is_in(marks) || is_in(watched) || is_in(media) ||
          std::any_of(other_formats.begin(), other_formats.end(), is_in);
-}
-
-std::string describe_parts(const RowRules& rules) {
-  std::vector<std::string> parts;
-  const auto add = [&](const char* part, std::vector<std::string> columns) {
-    std::erase(columns, "");
-    if (!columns.empty()) {
-      parts.push_back(fmt::format("{}: {}", part, fmt::join(columns, " + ")));
-    }
-  };
-  if (rules.format == RowFormat::kText) {
-    add("text", {rules.text});
-  } else {
-    add("system", {rules.system});
-    add("conversation", {rules.conversation});
-    add("prompt", {rules.history, rules.prompt, rules.input});
-    add("answer", {rules.reasoning, rules.completion});
-    add("tools", {rules.tools});
-  }
-  return fmt::format("{}", fmt::join(parts, "; "));
 }
 
 Result<RowRules> find_rules(const arrow::Schema& schema, const std::vector<Json>& sample,

@@ -135,8 +135,35 @@ TEST(Columns, ThatShowTheWholeRowOrOtherRowsWordsAreNotAskedAbout) {
                     row["answer"].get<std::string>();
   }
   EXPECT_TRUE(rules_of(rows).ok());
+  for (Json& row : rows) {
+    row["report"] = dump_json({{{"role", "user"}, {"content", row["question"]}},
+                               {{"role", "assistant"}, {"content", row["answer"]}}});
+  }
+  EXPECT_TRUE(rules_of(rows).ok());
   for (Json& row : rows) row["report"] = "That town of heavy floods had sailors during winter";
   EXPECT_TRUE(rules_of(rows).ok());
+}
+
+TEST(Columns, OfFilledTemplatesAreNotAskedAbout) {
+  std::vector<Json> rows;
+  for (int i = 0; i < 8; ++i) {
+    const std::string n = std::to_string(i);
+    rows.push_back({{"instruction", "Do " + n},
+                    {"input", i % 2 ? "" : "with the thing number " + n},
+                    {"output", "Done " + n}});
+    const auto text = [&](const char* part) { return rows.back()[part].get<std::string>(); };
+    rows.back()["prompt"] = "### Instruction:\n" + text("instruction") + "\n\n### Input:\n" +
+                            text("input") + "\n\n### Response:\n";
+  }
+  EXPECT_EQ(read(rows), "user=Do 0\nwith the thing number 0;assistant=Done 0;");
+  for (Json& row : rows) {
+    row["response"] = row["output"];
+    row.erase("output");
+  }
+  // The prompt has the input already.
+  const auto rules = rules_of(rows);
+  ASSERT_TRUE(rules.ok()) << rules.error().message;
+  EXPECT_EQ(describe_parts(*rules), "prompt: prompt; answer: response");
 }
 
 TEST(Columns, OfTwoAnswersAreOneIfOneIsInTheOther) {
