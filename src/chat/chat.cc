@@ -176,6 +176,13 @@ Result<std::string> Chat::render(const Json& messages, const Json& tools,
   return std::move(text.rendered.text);
 }
 
+std::optional<CallForm> Chat::call_form() const {
+  if (!has_template()) return std::nullopt;
+  return find_call_form([this](const Json& messages, const Json& tools, bool prompt) {
+    return render(messages, tools, prompt, null_json(), Adapt::kWhereItFails);
+  });
+}
+
 Result<std::vector<int32_t>> Chat::encode_prompt(const Json& messages, const Json& tools,
                                                  const Json& extra) const {
   LORRY_ASSIGN(const std::string text, render(messages, tools, true, extra, Adapt::kWhereItFails));

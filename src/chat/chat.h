@@ -12,6 +12,7 @@
 
 #include "base/json.h"
 #include "base/result.h"
+#include "chat/call_form.h"
 #include "chat/capabilities.h"
 #include "chat/chat_template.h"
 #include "chat/losses.h"
@@ -86,6 +87,9 @@ class Chat {
   /// that of `transformers`, and fails where that raises.
   Result<std::string> render(const Json& messages, const Json& tools, bool add_generation_prompt,
                              const Json& extra, Adapt adapt = Adapt::kNever) const;
+
+  /// How the template writes tool calls; nullopt if not as JSON. Renders a few conversations.
+  std::optional<CallForm> call_form() const;
 
   /// Ids of the prompt for the next assistant turn (serving). Lists of parts become their text
   /// where the template would print the list; else adapted where the template fails.

@@ -206,7 +206,7 @@ Result<> choose_served(const Context& context, bool base, const std::string& run
   LORRY_TRY(check_run_name(run_name));
   LORRY_ASSIGN(const auto bucket, context.open_bucket(false));
   const bool model_given = !options.model.empty();
-  LORRY_ASSIGN(options.model, inspect::choose_model(*bucket, options.model));
+  LORRY_ASSIGN(options.model, inspect::choose_served_model(*bucket, options.model, base));
   if (!model_given) log::info("model: {}", options.model);
   if (base) {
     options.dataset.clear();

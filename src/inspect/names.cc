@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "store/layout.h"
+
 namespace lorry::inspect {
 namespace {
 
@@ -96,6 +98,18 @@ Result<std::vector<std::string>> trained_datasets(const store::Bucket& bucket,
   for (const auto& entry : entries)
     if (entry.info) names.push_back(entry.name);
   return names;
+}
+
+Result<std::string> choose_served_model(const store::Bucket& bucket, const std::string& name,
+                                        bool base) {
+  auto chosen = choose_model(bucket, name);
+  if (chosen.ok() || base || name.empty()) return chosen;
+  LORRY_ASSIGN(const auto trained, trained_datasets(bucket, name));
+  for (const std::string& dataset : trained) {
+    LORRY_ASSIGN(const bool whole, bucket.exists(store::fused_dir(name, dataset) + "/config.json"));
+    if (whole) return name;
+  }
+  return chosen;
 }
 
 namespace {

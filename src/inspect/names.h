@@ -33,6 +33,11 @@ Result<std::string> choose(const store::Bucket& bucket, const std::string& root,
 Result<std::string> choose_model(const store::Bucket& bucket, const std::string& name);
 Result<std::string> choose_dataset(const store::Bucket& bucket, const std::string& name);
 
+/// choose_model, but a model that is gone from models/ counts as long as something trained of it is
+/// there to be served, unless the base alone is meant.
+Result<std::string> choose_served_model(const store::Bucket& bucket, const std::string& name,
+                                        bool base);
+
 /// The runs of `model` that are finished: "dataset", or "dataset@run" (store::run_of).
 Result<std::vector<std::string>> trained_datasets(const store::Bucket& bucket,
                                                   const std::string& model);

@@ -21,6 +21,16 @@ TEST_F(Names, TheOnlyOneIsChosenAndSeveralAreListed) {
             std::string::npos);
 }
 
+TEST_F(Names, AModelThatIsGoneIsServedAsLongAsWhatWasTrainedOfItIsWhole) {
+  put_model("other");
+  ASSERT_TRUE(bucket_->write("done/org/tiny/data/info.json", "{}").ok());
+  EXPECT_FALSE(choose_served_model(*bucket_, "org/tiny", false).ok());
+  ASSERT_TRUE(bucket_->write("done/org/tiny/data/fused/config.json", "{}").ok());
+  EXPECT_EQ(*choose_served_model(*bucket_, "org/tiny", false), "org/tiny");
+  EXPECT_FALSE(choose_served_model(*bucket_, "org/tiny", true).ok());
+  EXPECT_EQ(*choose_served_model(*bucket_, "", false), "other");
+}
+
 TEST_F(Names, ANumberRightBelowTheRootIsAName) {
   put_model("2024");
   EXPECT_EQ(*choose_model(*bucket_, ""), "2024");

@@ -26,6 +26,7 @@
 
 #include "base/log.h"
 #include "base/version.h"
+#include "serve/content_encoding.h"
 
 namespace lorry::serve {
 namespace {
@@ -280,7 +281,7 @@ class Session final : public std::enable_shared_from_this<Session> {
     try {
       if (is_preflight(message)) {
         exchange_->respond(preflight_answer(message));
-      } else {
+      } else if (decode(message, request)) {
         shared_.handler(request, exchange_);
       }
     } catch (const std::exception& e) {
@@ -297,6 +298,23 @@ class Session final : public std::enable_shared_from_this<Session> {
     }
     unwatch_.emit(asio::cancellation_type::terminal);
     co_return exchange_->keep_alive() && !exchange_->closed() && !shared_.stopping;
+  }
+
+  /// Undoes the Content-Encoding of the body. False, and answered, if that cannot be.
+  bool decode(const Request& message, HttpRequest& request) {
+    const std::string_view encoding = text_of(message, http::field::content_encoding);
+    if (encoding.empty()) return true;
+    auto body = decode_body(encoding, std::move(request.body), shared_.options.max_body_bytes);
+    if (auto* text = std::get_if<std::string>(&body)) {
+      request.body = std::move(*text);
+      return true;
+    }
+    const auto& error = std::get<BodyError>(body);
+    HttpResponse response{error.status, "application/json", {}, {}};
+    response.body = shared_.error_body(error.status, error.message);
+    if (error.status == 415) response.headers.emplace_back("Accept-Encoding", kContentCodings);
+    exchange_->respond(std::move(response));
+    return false;
   }
 
   /// Takes what the client sends before its answer is complete, a next request or a stray line end,
