@@ -163,6 +163,20 @@ def test_what_cannot_be_read_is_named_in_one_line(tmp_path, name, data, words):
     assert len(error) == 1 and words in error[0] and name in error[0]
 
 
+@pytest.mark.parametrize("name", ["two.zip", "pax.tar", "a.tar.gz", "a.jsonl.xz", "utf16.jsonl"])
+def test_damage_anywhere_is_an_error_or_nothing(tmp_path, name):
+    random_ = random.Random(name)
+    for i in range(20):
+        data = bytearray(FILES[name])
+        for _ in range(random_.choice([1, 8])):
+            data[random_.randrange(len(data))] = random_.randrange(256)
+        (tmp_path / f"{i}-{name}").write_bytes(data[: random_.choice([len(data), random_.randrange(len(data))])])
+        done = lorry("import-dataset", tmp_path / f"{i}-{name}", "--bucket", tmp_path / "b", "--dataset", f"d{i}",
+                     "--no-standardize", check=False)
+        assert done.returncode in (0, 1), done.stderr
+        assert done.returncode == 0 or "error: " in done.stderr
+
+
 def test_the_flags_about_rows_decide_and_a_changed_one_makes_the_rows_anew(tmp_path):
     row = {"context": "c", "conversations": [{"from": "customer", "value": "q"}, {"from": "agent", "value": "a"}]}
     (tmp_path / "in.jsonl").write_text(lines([row]))
