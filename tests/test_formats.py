@@ -71,6 +71,7 @@ FILES = {
     "pretty.jsonl": "\n".join(json.dumps(row, indent=2) for row in ROWS).encode(),
     "joined.jsonl": "".join(map(json.dumps, ROWS)).encode(),
     "two-a-line.jsonl": "".join(json.dumps(r) + (" " if i % 2 else "\n") for i, r in enumerate(ROWS, 1)).encode(),
+    "late-two-a-line.jsonl": lines(ROWS[:150]).encode() + " ".join(map(json.dumps, ROWS[150:])).encode(),
     "returns.jsonl": TEXT.replace(b"\n", b"\r"),
     "utf16.jsonl": TEXT.decode().encode("utf-16"),
     "utf16-big.json": b"\xfe\xff" + json.dumps(ROWS, ensure_ascii=False).encode("utf-16-be"),
