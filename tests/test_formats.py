@@ -71,6 +71,7 @@ FILES = {
     "pretty.jsonl": "\n".join(json.dumps(row, indent=2) for row in ROWS).encode(),
     "joined.jsonl": "".join(map(json.dumps, ROWS)).encode(),
     "two-a-line.jsonl": "".join(json.dumps(r) + (" " if i % 2 else "\n") for i, r in enumerate(ROWS, 1)).encode(),
+    "late-two-a-line.jsonl": lines(ROWS[:150]).encode() + " ".join(map(json.dumps, ROWS[150:])).encode(),
     "returns.jsonl": TEXT.replace(b"\n", b"\r"),
     "utf16.jsonl": TEXT.decode().encode("utf-16"),
     "utf16-big.json": b"\xfe\xff" + json.dumps(ROWS, ensure_ascii=False).encode("utf-16-be"),
@@ -161,6 +162,20 @@ def test_what_cannot_be_read_is_named_in_one_line(tmp_path, name, data, words):
     assert done.returncode == 1
     error = [line for line in done.stderr.splitlines() if line.startswith("error")]
     assert len(error) == 1 and words in error[0] and name in error[0]
+
+
+@pytest.mark.parametrize("name", ["two.zip", "pax.tar", "a.tar.gz", "a.jsonl.xz", "utf16.jsonl"])
+def test_damage_anywhere_is_an_error_or_nothing(tmp_path, name):
+    random_ = random.Random(name)
+    for i in range(20):
+        data = bytearray(FILES[name])
+        for _ in range(random_.choice([1, 8])):
+            data[random_.randrange(len(data))] = random_.randrange(256)
+        (tmp_path / f"{i}-{name}").write_bytes(data[: random_.choice([len(data), random_.randrange(len(data))])])
+        done = lorry("import-dataset", tmp_path / f"{i}-{name}", "--bucket", tmp_path / "b", "--dataset", f"d{i}",
+                     "--no-standardize", check=False)
+        assert done.returncode in (0, 1), done.stderr
+        assert done.returncode == 0 or "error: " in done.stderr
 
 
 def test_the_flags_about_rows_decide_and_a_changed_one_makes_the_rows_anew(tmp_path):

@@ -94,11 +94,13 @@ class RowParser {
     const std::string_view text(block_.data() + begin, size);
     auto error = parser_.parse(text.data(), size, false).get(element);
     if (error && error != simdjson::UTF8_ERROR) error = parse_rewritten(text, error, element);
-    if (error) {
-      bad(line(), describe(error));
-      return true;
+    if (!error) return row(element, line);
+    const auto objects = objects_on_line(text);
+    if (objects.empty()) bad(line(), describe(error));
+    for (const auto& [at, length] : objects) {
+      if (!one(begin + at, length, line, row, bad)) return false;
     }
-    return row(element, line);
+    return true;
   }
 
   /// A row that simdjson refuses with `error`, as it may take it: NaN as null; integers past 64

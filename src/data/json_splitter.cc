@@ -351,4 +351,19 @@ Result<std::optional<Block>> sample_json(const SourceFile& file, int64_t offset,
   return splitter->next();
 }
 
+std::vector<std::pair<size_t, size_t>> objects_on_line(std::string_view line) {
+  std::vector<std::pair<size_t, size_t>> objects;
+  for (size_t at = 0; at < line.size();) {
+    if (is_space(line[at])) {
+      ++at;
+      continue;
+    }
+    const size_t end = line[at] == '{' ? ValueScanner().find_end(line, at) : std::string_view::npos;
+    if (end == std::string_view::npos) return {};
+    objects.emplace_back(at, end - at);
+    at = end;
+  }
+  return objects.size() > 1 ? objects : std::vector<std::pair<size_t, size_t>>();
+}
+
 }  // namespace lorry::data

@@ -2,6 +2,9 @@
 #pragma once
 
 #include <memory>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "data/text_format.h"
 
@@ -17,5 +20,8 @@ Result<std::unique_ptr<BlockSplitter>> split_json(const SourceFile& file, const 
 /// Some rows of about `bytes` from about `offset` on, for a guess at their types; nullopt where a
 /// row's begin cannot be told: only lines of plain files are read from their middle.
 Result<std::optional<Block>> sample_json(const SourceFile& file, int64_t offset, int64_t bytes);
+
+/// Begin and length of the objects of a line that holds several, and nothing else; else empty.
+std::vector<std::pair<size_t, size_t>> objects_on_line(std::string_view line);
 
 }  // namespace lorry::data

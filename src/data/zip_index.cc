@@ -107,7 +107,11 @@ class ZipIndex {
     if (method != 0 && method != 8)
       return refused(member, "is packed by another method than deflate");
     if (method == 8) member.zipped = ZippedMember{unpacked, number<uint32_t>(entry, 16)};
-    member.offset = header_at;  // of its header: find_bytes goes on from there
+    member.offset = header_at;  // of its header: zip_bytes_at goes on from there
+    const int64_t most = size_ - kLocalSize;
+    const bool is_inside = member.size >= 0 && member.offset >= 0 && member.size <= most &&
+                           member.offset <= most - member.size;
+    if (!is_inside) return damaged();
     return member;
   }
 
