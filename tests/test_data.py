@@ -587,3 +587,33 @@ def test_numbers_that_python_writes_into_json_are_read_as_null(tmp_path):
     assert [t["content"] for t in first["conversations"]] == ["q NaN", "a Infinity"]
     called, = json.loads(second["conversations"][1]["tool_calls"])
     assert called["function"]["arguments"] == {"x": None}
+
+
+@pytest.mark.parametrize("call", [
+    {"name": "f", "args": {"x": 1}},
+    {"type": "tool_use", "name": "f", "input": {"x": 1}},
+    {"functionCall": {"name": "f", "args": {"x": 1}}},
+    {"function": {"name": "f", "arguments": '{"x": 1}'}},
+])
+def test_calls_of_every_form_keep_their_arguments(tmp_path, call):
+    row = {"messages": [turn("user", "q"), turn("assistant", "") | {"tool_calls": [call]}],
+           "tools": [{"name": "f", "input_schema": {"type": "object"}}]}
+    write_lines(tmp_path / "in.jsonl", [row])
+    imported(tmp_path / "b", tmp_path / "in.jsonl")
+    got, = rows_of(tmp_path / "b", stage="standardized")
+    made, = json.loads(got["conversations"][1]["tool_calls"])
+    assert made["function"] == {"name": "f", "arguments": {"x": 1}}
+    tool, = json.loads(got["tools"])
+    assert tool == {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+
+
+@pytest.mark.parametrize("extra, message, said", [
+    ({"tools": ["search"]}, {}, "column tools: tool 0 is not a definition"),
+    ({"tools": [{}]}, {}, "column tools: tool 0 is not a definition"),
+    ({}, {"tool_calls": [{"name": "f", "arguments": "{bad"}]}, "turn 1: the arguments of the tool call f are no JSON object"),
+    ({}, {"tool_calls": [{"name": "f", "parms": {"x": 1}}]}, "turn 1: the tool call f has no arguments, but parms"),
+])
+def test_tools_and_calls_that_cannot_be_read_are_refused(lorry, tmp_path, extra, message, said):
+    write_lines(tmp_path / "in.jsonl", [{"messages": [turn("user", "q"), turn("assistant", "a") | message]} | extra])
+    failed = lorry("import-dataset", tmp_path / "in.jsonl", "--bucket", tmp_path / "b", code=1).stderr
+    assert "row 0: " in failed and said in failed

@@ -268,11 +268,13 @@ class RowStandardizer {
   Result<> add_call(const Json& content) {
     if (content.is_null()) return invalid_input("a function call without text");
     Turn& added = add("assistant", "");
-    if (auto calls = tool_calls(content)) {
-      added.tool_calls = dump_json(*calls);
-    } else {
-      added.content = fill(content.is_string() ? content.get<std::string>() : dump_json(content));
+    LORRY_ASSIGN(const Json calls, tool_calls(content));
+    if (!calls.is_null()) {
+      added.tool_calls = dump_json(calls);
+      return {};
     }
+    added.content = fill(content.is_string() ? content.get<std::string>() : dump_json(content));
+    out_.notes.insert("function calls that are no JSON of a call, kept as text");
     return {};
   }
 
@@ -286,14 +288,19 @@ class RowStandardizer {
         continue;
       }
       const Json& type = field(part, "type");
-      const std::string kind = type.is_string() ? type.get<std::string>() : "text";
+      const bool is_call = part.is_object() && part.contains("functionCall");  // Gemini's
+      const std::string kind = is_call            ? "tool_call"
+                               : type.is_string() ? type.get<std::string>()
+                                                  : "text";
       const Json& value = part_value(part, kind);
-      if (kind == "tool_call" || kind == "tool_calls" || kind == "function_call") {
+      if (kind == "tool_call" || kind == "tool_calls" || kind == "function_call" ||
+          kind == "tool_use") {
         Json calls_of_part = value.is_null() ? part : value;
         if (rules_.nulls_are_absent) remove_nulls(calls_of_part);
-        auto more = tool_calls(calls_of_part);
-        if (!more) return invalid_input("a tool call that is not {\"name\", \"arguments\"}");
-        for (auto& call : *more) calls.push_back(std::move(call));
+        LORRY_ASSIGN(const Json more, tool_calls(calls_of_part));
+        if (more.is_null())
+          return invalid_input("a tool call that is not {\"name\", \"arguments\"}");
+        calls.insert(calls.end(), more.begin(), more.end());
       } else if (kind == "text" || kind == "input_text" || kind == "output_text") {
         if (!value.is_string()) return invalid_input("a text part without text");
         text += value.get<std::string>();
@@ -327,9 +334,9 @@ class RowStandardizer {
     if (calls.is_discarded()) return invalid_input("function_call is a string, but not JSON");
     if (!calls.is_null() && !calls.empty()) {
       if (rules_.nulls_are_absent) remove_nulls(calls);
-      auto known = tool_calls(calls);
-      if (!known) return invalid_input("a tool call without a function's name");
-      turn.tool_calls = dump_json(*known);
+      LORRY_ASSIGN(const Json known, tool_calls(calls));
+      if (known.is_null()) return invalid_input("a tool call without a function's name");
+      turn.tool_calls = dump_json(known);
     }
     turn.tool_call_id = string_field(given, "tool_call_id");
     turn.name = string_field(given, "name");
@@ -371,19 +378,10 @@ class RowStandardizer {
     LORRY_ASSIGN(
         tools,
         rows_of_columns(std::move(tools)).with_context(fmt::format("column {}", rules_.tools)));
-    if (tools.is_object()) tools = Json::array({tools});
-    if (!tools.is_array()) {
-      return invalid_input(fmt::format("column {} is not a list of tools", rules_.tools));
-    }
     if (!given.is_string()) remove_nulls(tools);
-    for (Json& tool : tools) {
-      tool = parsed(tool);
-      // The bare function, as older data sets write it.
-      if (!tool.is_object() || tool.contains("function") || !tool.contains("name")) continue;
-      Json function = std::move(tool);
-      tool = Json{{"type", "function"}, {"function", std::move(function)}};
-    }
-    if (!tools.empty()) out_.tools = dump_json(tools);
+    LORRY_ASSIGN(const Json definitions,
+                 tool_definitions(tools).with_context(fmt::format("column {}", rules_.tools)));
+    if (!definitions.empty()) out_.tools = dump_json(definitions);
     return {};
   }
 
