@@ -223,8 +223,8 @@ class Trainer {
     const StepBatch& batch = prepared.batch;
     if (batch.max_id >= inputs_.spec.vocab_size) {
       return corrupt_data(
-          fmt::format("token {} in the data, but the model has {} of them; run "
-                      "`lorry pretokenize` again",
+          fmt::format("token {} in the data has no row in the model's embedding ({} rows); run "
+                      "`lorry pretokenize` again, which names the row of data",
                       batch.max_id, inputs_.spec.vocab_size));
     }
     StepMetrics metrics;
