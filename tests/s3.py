@@ -2,12 +2,15 @@
 it is missing the tests that need it skip and say so."""
 
 import contextlib
+import http.server
 import os
 import pathlib
 import shutil
 import socket
 import subprocess
+import threading
 import time
+import urllib.parse
 
 import pytest
 
@@ -76,3 +79,66 @@ def s3(tmp_path_factory):
     server = S3(tmp_path_factory.mktemp("s3"))
     yield server
     server.stop()
+
+
+class NamedObjects:
+    """A server of objects that are read only, whose keys are names and no paths: {key: bytes}."""
+
+    def __init__(self, objects):
+        self.objects = objects
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *args):
+                pass
+
+            def do_HEAD(self):
+                self.do_GET()
+
+            def do_GET(self):
+                url = urllib.parse.urlsplit(self.path)
+                _, _, key = urllib.parse.unquote(url.path)[1:].partition("/")
+                if not key:
+                    query = dict(urllib.parse.parse_qsl(url.query))
+                    return self.answer(200, outer.listing(query.get("prefix", "")))
+                if key not in outer.objects:
+                    return self.answer(404, b"")
+                self.answer(200, outer.objects[key])
+
+            def answer(self, status, body):
+                asked = self.headers.get("Range")
+                head = [("ETag", '"1"'), ("Last-Modified", "Mon, 01 Jan 2024 00:00:00 GMT")]
+                if status == 200 and asked:
+                    first, last = (int(part) for part in asked.removeprefix("bytes=").split("-"))
+                    head.append(("Content-Range", f"bytes {first}-{min(last, len(body) - 1)}/{len(body)}"))
+                    status, body = 206, body[first : last + 1]
+                self.send_response(status)
+                for name, value in [*head, ("Content-Length", str(len(body)))]:
+                    self.send_header(name, value)
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(body)
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def listing(self, prefix):
+        entries = "".join(
+            f"<Contents><Key>{key}</Key><Size>{len(body)}</Size><ETag>1</ETag>"
+            "<LastModified>2024-01-01T00:00:00.000Z</LastModified></Contents>"
+            for key, body in sorted(self.objects.items())
+            if key.startswith(prefix)
+        )
+        return f"<ListBucketResult>{entries}<IsTruncated>false</IsTruncated></ListBucketResult>".encode()
+
+    def env(self):
+        return {**USER, "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{self.server.server_port}"}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.server.shutdown()
+        self.server.server_close()

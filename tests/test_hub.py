@@ -4,6 +4,8 @@ That the real clients work against it shows that the server is faithful; that lo
 files, rows and bytes as they do is what is tested.
 """
 
+import gzip
+import http.server
 import io
 import json
 import os
@@ -15,6 +17,7 @@ import struct
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pyarrow as pa
@@ -470,6 +473,80 @@ def test_parquet_is_read_by_ranges(run, hub, bucket, tmp_path):
     assert sum(sizes) < 1.5 * len(data)
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz", "parquet", "csv"])
+def test_small_files_cost_no_more_requests_than_with_datasets(run, hub, bucket, tmp_path, suffix):
+    def content(i):
+        text = encode(some_rows(20, 20 * i), suffix)
+        return gzip.compress(text) if suffix.endswith("gz") else text
+
+    names = [f"data/train-{i:05}-of-00020.{suffix}" for i in range(20)]
+    hub.commit("datasets/o/small", {name: content(i) for i, name in enumerate(names)})
+    run("import-dataset", "o/small", "--no-standardize")
+    ours = len(hub.requests())
+    assert raw_rows(bucket, "o/small") == python(hub, tmp_path / "home", ROWS, "o/small")
+    assert ours <= len(hub.requests()) - ours
+    assert ours <= 4 + (20 if suffix in ("jsonl", "csv") else 40)  # large files lie elsewhere
+
+
+def test_a_list_of_urls_is_asked_side_by_side(run, bucket, tmp_path):
+    at_once, most = 0, 0
+    lock = threading.Lock()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *args):
+            pass
+
+        def do_GET(self):
+            nonlocal at_once, most
+            with lock:
+                at_once += 1
+                most = max(most, at_once)
+            time.sleep(0.05)
+            body = rows_of(self.path)
+            first, last = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"]).groups()
+            part = body[int(first) : int(last) + 1]
+            with lock:
+                at_once -= 1
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {first}-{int(first) + len(part) - 1}/{len(body)}")
+            self.send_header("Content-Length", str(len(part)))
+            self.end_headers()
+            self.wfile.write(part)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    listing = tmp_path / "urls.txt"
+    listing.write_text("".join(f"http://127.0.0.1:{server.server_port}/{i}.jsonl\n" for i in range(100)))
+    try:
+        run("import-dataset", f"@{listing}", "--no-standardize", "--dataset", "d")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert [row["path"] for row in raw_rows(bucket, "d")][::2] == [f"/{i}.jsonl" for i in range(100)]
+    assert 4 < most <= 16
+
+
+def test_offline_the_hub_is_not_asked(run, hub, bucket, tmp_path):
+    offline = {"HF_HUB_OFFLINE": "1"}
+    hub.commit("datasets/o/n", {"a.jsonl": rows_of("a.jsonl")})
+    commit = hub.commit("models/Qwen/Tiny-0.1B", sharded_model())
+    said = run("import-dataset", "o/n", code=2, env=offline).stderr
+    assert "HF_HUB_OFFLINE=1 keeps lorry from asking the Hub for o/n" in said
+    assert "its cache has no copy" in run("import-model", "Qwen/Tiny-0.1B", code=2, env=offline).stderr
+    assert not hub.requests()
+    python(hub, tmp_path / "home", SNAPSHOT, "Qwen/Tiny-0.1B")
+    asked = len(hub.requests())
+    run("import-model", "Qwen/Tiny-0.1B", env=offline)
+    assert len(hub.requests()) == asked
+    info = json.loads((bucket / "models/Qwen/Tiny-0.1B/info.json").read_text())
+    assert info["source"] == f"hf://Qwen/Tiny-0.1B@{commit}"
+    local = tmp_path / "local.jsonl"
+    local.write_bytes(rows_of("local.jsonl"))
+    run("import-dataset", local, "--no-standardize", env=offline)
+
+
 def test_sources_of_every_kind(run, hub, bucket, tmp_path):
     hub.commit("datasets/o/n", {f"part/{x}.jsonl": rows_of(f"part/{x}.jsonl") for x in "abc"})
     listing = tmp_path / "list.txt"
@@ -493,8 +570,6 @@ def test_sources_of_every_kind(run, hub, bucket, tmp_path):
 
 def test_a_server_without_ranges_is_spooled(run, bucket, tmp_path):
     import functools
-    import http.server
-    import threading
 
     (tmp_path / "www").mkdir()
     (tmp_path / "www" / "x.jsonl").write_bytes(rows_of("x.jsonl") * 1000)

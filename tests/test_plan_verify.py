@@ -43,6 +43,21 @@ def test_a_plan_before_the_tokens_are_there_estimates_them(lorry, bucket):
     assert "steps" in text and "memory" in text
 
 
+def test_a_plan_warns_of_what_training_warns_of(lorry, bucket):
+    import_example(lorry, bucket)
+    few = ("--max-steps", 1)
+    warning = "the only step is within the warm-up of 5: the learning rate reaches 0 of 0.0002"
+    assert warning in lorry("plan", *on(bucket), *few).stdout  # estimated
+    lorry("pretokenize", *on(bucket))
+    assert warning in lorry("plan", *on(bucket), *few).stdout
+    enough = (*few, "--warmup-steps", 0)
+    assert lorry.json("plan", *on(bucket), *enough, "--json")["train"]["warnings"] == []
+    assert "warm-up" not in lorry("train", *on(bucket), *enough).stderr
+    (refusal,) = lorry.json("plan", *on(bucket), "--max-steps", 2, "--warmup-steps", 0, "--json")["train"]["warnings"]
+    assert "max_steps was 1, is 2" in refusal and "--replace" in refusal
+    assert lorry.json("plan", *on(bucket), *enough, "--json")["train"]["warnings"] == []
+
+
 def test_a_plan_for_a_gpu_needs_none(lorry, prepared):
     plan = lorry.json("plan", *on(prepared), "--device", "cuda", "--json")
     assert plan["train"]["memory"]["total"] > plan["train"]["memory"]["weights"]

@@ -15,7 +15,7 @@ import fault_proxy as fault_proxies
 import pytest
 from conftest import EXAMPLE_MODEL, SEED, SOAK, import_example, on, tree_digest
 from fault_proxy import KINDS, fault_proxy
-from s3 import s3  # noqa: F401  (a fixture)
+from s3 import NamedObjects, s3  # noqa: F401  (s3 is a fixture)
 
 FAILED = 1
 # Faults of each kind; the long run of docs/benchmarks.md takes 500 of them.
@@ -106,6 +106,31 @@ def test_sources_lie_in_buckets_too(lorry, s3, tmp_path):
         call("import-dataset", f"s3://sources/data/{source}", "--bucket", bucket, "--dataset", "d")
         lorry("import-dataset", folder / source, "--bucket", local, "--dataset", "d")
         assert rows_of(s3.directory / f"from-{name}") == rows_of(local) != {}
+
+
+def test_keys_with_empty_parts_are_names_like_others(lorry, tmp_path):
+    import pyarrow.ipc
+
+    row = '{"prompt": "%s", "completion": "b"}\n'
+    keys = ["w/a.jsonl", "w//b.jsonl", "w/c//d.jsonl", "w//e//f.jsonl", "/g.jsonl"]
+    objects = {key: (row % key).encode() for key in keys}
+
+    def imported(source):
+        bucket = tmp_path / source.replace("/", "_")
+        done = lorry("import-dataset", source, "--bucket", bucket, "--dataset", "d", env=server.env())
+        shard = pyarrow.ipc.open_stream(bucket / "raw/d/0/data-00000.arrow").read_all()
+        return sorted(shard["prompt"].to_pylist()), done.stderr
+
+    with NamedObjects(objects) as server:
+        assert imported("s3://bkt/w/")[0] == sorted(keys[:4])
+        assert imported("s3://bkt/w")[0] == sorted(keys[:4])
+        assert imported("s3://bkt/w//b.jsonl")[0] == ["w//b.jsonl"]
+        assert imported("s3://bkt/w//")[0] == ["w//b.jsonl", "w//e//f.jsonl"]
+        assert imported("s3://bkt//g.jsonl")[0] == ["/g.jsonl"]
+        assert imported("s3://bkt/w/**/*.jsonl")[0] == sorted(keys[:4])
+        found, said = imported("s3://bkt/w/*.jsonl")
+        assert found == ["w/a.jsonl"]
+        assert "w//b.jsonl: left out, its name has an empty part" in said
 
 
 def test_a_model_comes_from_a_bucket_too(lorry, s3, tmp_path):

@@ -8,8 +8,10 @@ the final weights within 1e-3 relative.
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -439,9 +441,9 @@ def made_again(bucket):
 
 def test_a_second_run_does_nothing_and_another_one_leaves_the_result_alone(bucket):
     options = BASE_OPTIONS | dict(max_steps=4)
+    other = options | dict(learning_rate=2e-3, use_dora=True)
     assert not train(bucket, **options)["already_done"]
     before = tree_digest(bucket)
-    other = options | dict(learning_rate=2e-3, use_dora=True)
     assert train(bucket, **options)["already_done"]
     said = train(bucket, code=1, **other)
     assert "learning_rate was 0.01, is 0.002; use_dora was not given, is true" in said
@@ -464,8 +466,6 @@ def test_a_result_is_replaced_when_that_is_said(bucket, allowed):
     assert (bucket / "done/m/d" / weights).read_bytes() == (bucket / "done/m/d@alone" / weights).read_bytes()
     assert not (bucket / "done/m/d/lora_model").exists()
     assert not (bucket / "checkpoints/m/d").exists()
-
-
     assert train(bucket, replace=True, **other)["already_done"]
 
 
@@ -485,6 +485,8 @@ def test_a_result_stays_until_the_new_one_is_published(bucket):
     waiting.unlink()
     assert train(bucket, **other)["steps"] == 100
     assert json.loads((done / "info.json").read_text())["steps"] == 100
+
+
 def interrupted(bucket, options, step):
     """Stops a run after `step` is done; returns what it said."""
     process = subprocess.Popen(command(bucket, **options), stderr=subprocess.PIPE, text=True)
@@ -547,6 +549,42 @@ def test_what_the_starting_adapter_decides_is_refused_beside_it(bucket, tmp_path
     make_adapter(bucket, tmp_path / "start")
     said = train(bucket, code=1, adapter=tmp_path / "start", lora_r=64, max_steps=1)
     assert "--lora-r: --adapter" in said
+
+
+def test_an_adapter_in_pytorchs_format_is_told_how_it_is_converted(bucket, tmp_path):
+    start = tmp_path / "start"
+    make_adapter(bucket, start)
+    weights = start / "adapter_model.safetensors"
+    torch.save(load_file(weights), start / "adapter_model.bin")
+    weights.unlink()
+    said = train(bucket, code=1, adapter=start, max_steps=1)
+    assert "adapter_model.bin: its weights are not safetensors" in said
+    code = re.search(r"python -c '(.*)'", said)[1]
+    subprocess.run([sys.executable, "-c", code], cwd=start, check=True)
+    train(bucket, adapter=start, max_steps=1)
+
+
+WRAPPED = {
+    "_orig_mod.": "torch.compile",
+    "module.": "wrapper for several devices",
+    "base_model.model.": "peft's adapter around it",
+}
+
+
+@pytest.mark.parametrize("prefix", WRAPPED)
+def test_a_checkpoint_saved_in_a_wrapper_is_named(bucket, prefix):
+    path = bucket / "models/m/model.safetensors"
+    save_file({prefix + name: tensor for name, tensor in load_file(path).items()}, path, {"format": "pt"})
+    said = train(bucket, code=1, max_steps=1)
+    assert f"names begin with {prefix}: " in said and WRAPPED[prefix] in said
+
+
+def test_a_checkpoint_of_the_inner_model_is_trained(bucket):
+    path = bucket / "models/m/model.safetensors"
+    inner = {name.removeprefix("model."): tensor for name, tensor in load_file(path).items()}
+    save_file(inner, path, {"format": "pt"})
+    train(bucket, max_steps=1)
+    transformers.AutoModelForCausalLM.from_pretrained(bucket / "done/m/d/fused")
 
 
 def test_an_adapter_in_the_bucket_is_a_start(bucket):

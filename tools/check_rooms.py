@@ -14,7 +14,8 @@ ROOMS = """base net store hub data jinja tokenizer chat ops model generate train
 engine sources stages inspect cli""".split()
 ENGINE_ROOMS = {"ops", "model", "generate", "train", "serve"}
 LOADING_ROOMS = {"engine", "sources", "stages", "inspect", "cli"}
-ENGINE_FACES = {"train/evaluate.h", "train/train.h", "train/options.h", "train/plan.h", "serve/serve.h"}
+ENGINE_FACES = {"train/evaluate.h", "train/train.h", "train/options.h", "train/plan.h", "train/schedule.h",
+                "serve/serve.h"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
 
 

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "base/version.h"
+#include "hub/offline.h"
 
 namespace lorry::hub {
 namespace {
@@ -208,6 +209,7 @@ std::string Hub::list_revisions(RepoKind kind, const std::string& id) const {
 }
 
 Result<Repo> Hub::resolve(RepoKind kind, const std::string& id, const std::string& revision) const {
+  if (is_offline()) return offline(kind, id);
   Repo repo{kind, id, revision.empty() ? "main" : revision, ""};
   const auto url = fmt::format("{}/revision/{}", api_url(kind, id), net::url_encode(repo.revision));
   LORRY_ASSIGN(const auto response, get(url, id));

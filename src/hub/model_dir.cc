@@ -20,6 +20,19 @@ std::string_view config_name(std::string_view dtype) {
 /// What errors begin with; nothing at the root of a bucket, which has no name.
 std::string where(const std::string& dir) { return dir.empty() ? "" : dir + ": "; }
 
+/// How PyTorch's weights become safetensors, where one line does it: those of an adapter, whose
+/// names stay as they are. A model's may share tensors, which save_pretrained knows of.
+std::string conversion(const std::string& path, const std::string& wanted) {
+  if (path.ends_with("adapter_model.bin")) {
+    return fmt::format(
+        ": python -c 'import torch, safetensors.torch as s; "
+        "s.save_file(torch.load(\"adapter_model.bin\", weights_only=True), \"{}\")'",
+        wanted);
+  }
+  if (!path.ends_with(".bin")) return "";
+  return ", which from_pretrained and save_pretrained of transformers write";
+}
+
 /// Names of the checkpoint's files.
 Result<std::vector<std::string>> find_files(const store::Bucket& bucket, const std::string& dir,
                                             const std::string& stem) {
@@ -39,8 +52,8 @@ Result<std::vector<std::string>> find_files(const store::Bucket& bucket, const s
   for (const auto& object : listing) {
     if (object.path.ends_with(".bin") || object.path.ends_with(".gguf") ||
         object.path.ends_with(".pth")) {
-      return unsupported(
-          fmt::format("{}: its weights are not safetensors; lorry needs {}", object.path, single));
+      return unsupported(fmt::format("{}: its weights are not safetensors; lorry needs {}{}",
+                                     object.path, single, conversion(object.path, single)));
     }
   }
   return not_found(

@@ -1,27 +1,17 @@
 #include "inspect/doctor_hub.h"
 
 #include <fmt/format.h>
-#include <strings.h>  // strcasecmp
 
 #include <chrono>
-#include <cstdlib>
 
 #include "base/version.h"
 #include "hub/access.h"
+#include "hub/offline.h"
 #include "inspect/doctor_bucket.h"
 #include "net/http.h"
 
 namespace lorry::inspect {
 namespace {
-
-/// As `huggingface_hub` reads it.
-bool is_offline() {
-  const char* value = std::getenv("HF_HUB_OFFLINE");
-  if (value == nullptr) return false;
-  for (const char* yes : {"1", "on", "yes", "true"})
-    if (::strcasecmp(value, yes) == 0) return true;
-  return false;
-}
 
 Finding judge(const hub::Access& access, const net::Response& response, double milliseconds) {
   const std::string place = fmt::format("{} answers in {:.0f} ms", access.endpoint, milliseconds);
@@ -47,7 +37,7 @@ Finding judge(const hub::Access& access, const net::Response& response, double m
 }  // namespace
 
 Checked check_hub(double seconds) {
-  if (is_offline()) return {{ok("hub", "not asked: HF_HUB_OFFLINE is set")}};
+  if (hub::is_offline()) return {{ok("hub", "not asked: HF_HUB_OFFLINE is set")}};
   const hub::Access access = hub::find_access();
   const net::Client client(short_policy(seconds));
   net::Request request;

@@ -13,6 +13,7 @@
 #include "stages/messages.h"
 #include "stages/pretokenize.h"
 #include "store/layout.h"
+#include "train/schedule.h"
 
 namespace lorry::inspect {
 namespace {
@@ -111,6 +112,7 @@ class Plan {
                       {"trained_parameters", plan.trained_parameters},
                       {"flops", plan.flops},
                       {"device", plan.on_gpu ? "cuda" : "cpu"},
+                      {"warnings", plan.warnings},
                       {"tokens_per_pass", plan.micro_batch_tokens},
                       {"memory",
                        {{"weights", plan.weights_bytes},
@@ -162,6 +164,11 @@ class Plan {
     ready["bytes"] = all(tokens) * 5 + stage(1)["rows"].get<int64_t>() * 8;  // int32, int8, offsets
     ready["estimated"] = true;
     estimate_training(stage(1)["rows"], all(cut));
+    if (targets == 0) {
+      plan_["train"]["warnings"].push_back(fmt::format(
+          "none of {} rows that were looked at has a token to learn; see one with lorry render",
+          rows));
+    }
     return {};
   }
 
@@ -177,7 +184,11 @@ class Plan {
         {"rows", std::min<int64_t>(steps * per_step, std::llround(double(rows) * options_.epochs))},
         {"steps", steps},
         {"tokens", std::llround(double(tokens) * double(steps * per_step) / double(rows))},
+        {"warnings", Json::array()},
         {"estimated", true}};
+    if (auto text = train::warm_up_warning(options_, steps); !text.empty()) {
+      plan_["train"]["warnings"].push_back(std::move(text));
+    }
   }
 
   const store::Bucket& bucket_;
@@ -200,6 +211,8 @@ std::string format_training(const Json& train) {
       fmt::format("\ntraining{}: {} examples, {} rows, {} steps, {} tokens\n",
                   estimated ? ", about" : "", count(train, "examples"), count(train, "rows"),
                   count(train, "steps"), count(train, "tokens"));
+  for (const Json& text : train["warnings"])
+    out += fmt::format("  warning: {}\n", text.get<std::string>());
   if (estimated) return out + "lorry pretokenize makes the tokens, and with them exact numbers\n";
   if (train["cut_examples"] > 0)
     out += fmt::format("  {} are cut at --max-length, the longest has {} tokens\n",

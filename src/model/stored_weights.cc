@@ -12,6 +12,26 @@ namespace {
 constexpr std::string_view kModel = "model.", kHead = "lm_head.";
 constexpr int64_t kMxBlock = 32;
 
+/// Prefixes of a model that was saved inside of something else.
+struct Wrapper {
+  const char *prefix, *advice;
+};
+constexpr Wrapper kWrappers[] = {
+    {"base_model.model.",
+     "it is a model with peft's adapter around it; save what merge_and_unload "
+     "gives, or give the adapter to lorry train --adapter"},
+    {"_orig_mod.", "it was saved with torch.compile around it; save model._orig_mod"},
+    {"_fsdp_wrapped_module.", "it was saved with FSDP around it; save the whole model unwrapped"},
+    {"module.", "it was saved with a wrapper for several devices around it; save model.module"},
+};
+
+bool is_wrapped(const SafetensorsReader& reader, const std::string& prefix) {
+  const auto names = reader.names();
+  return !names.empty() && std::all_of(names.begin(), names.end(), [&](const std::string& name) {
+    return name.starts_with(prefix);
+  });
+}
+
 std::string shape_text(const std::vector<int64_t>& shape) {
   return fmt::format("({})", fmt::join(shape, ", "));
 }
@@ -53,6 +73,12 @@ std::string StoredWeights::stored_name(const std::string& name) const {
 }
 
 Result<> StoredWeights::missing(const std::string& name) const {
+  // What is published keeps the checkpoint's names, and nobody could load these.
+  for (const Wrapper& wrapper : kWrappers) {
+    if (!is_wrapped(reader_, wrapper.prefix)) continue;
+    return unsupported(fmt::format("{}the tensors' names begin with {}: {}", reader_.where(),
+                                   wrapper.prefix, wrapper.advice));
+  }
   for (const char* suffix : {".qweight", ".qzeros", ".scales"}) {
     const size_t at = name.rfind(".weight");
     if (at == std::string::npos || !reader_.contains(name.substr(0, at) + suffix)) continue;

@@ -35,6 +35,12 @@ int64_t transfer_memory();
 /// Thread-safe ReadAt that goes straight to `source`.
 std::shared_ptr<arrow::io::RandomAccessFile> open_range_file(std::shared_ptr<RangeSource> source);
 
+/// The same object, where a small one (64 kB at most) is read whole, once, when any part of it is
+/// first asked for: many small files cost one request each. Their bytes stay as long as the result
+/// does, in all no more than a quarter of transfer_memory(); those beyond are read as they are
+/// asked for.
+std::shared_ptr<RangeSource> keep_small(std::shared_ptr<RangeSource> source);
+
 /// Sequential from `offset`, keeping several ranges in flight. `first`: bytes that are there
 /// already and begin at `offset` (of a first request that found out the size).
 std::shared_ptr<arrow::io::InputStream> open_range_stream(std::shared_ptr<RangeSource> source,

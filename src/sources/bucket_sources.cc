@@ -45,6 +45,16 @@ std::vector<ObjectInfo> files_only(std::vector<ObjectInfo> objects) {
   return objects;
 }
 
+/// Whether a key with "//" in it is one that a glob seems to name.
+bool matches_but_for_empty_parts(const std::string& glob, const std::string& key) {
+  if (key.find("//") == std::string::npos) return false;
+  std::string single;
+  for (const char c : key) {
+    if (c != '/' || !single.ends_with('/')) single += c;
+  }
+  return hub::glob_match(glob, single);
+}
+
 Result<> add_glob(const Folder& folder, data::FoundFiles& found) {
   // List below the last folder before the first wildcard.
   const std::string fixed = folder.path.substr(0, folder.path.find_first_of("*?["));
@@ -53,7 +63,12 @@ Result<> add_glob(const Folder& folder, data::FoundFiles& found) {
   LORRY_ASSIGN(auto objects, folder.bucket->list(whole ? "" : start, true));
   size_t matched = 0;
   for (const auto& object : files_only(std::move(objects))) {
-    if (!hub::glob_match(folder.path, object.path)) continue;
+    if (!hub::glob_match(folder.path, object.path)) {
+      if (matches_but_for_empty_parts(folder.path, object.path))
+        found.notes.push_back(fmt::format(
+            "{}: left out, its name has an empty part, which * does not match", object.path));
+      continue;
+    }
     const auto format = data::format_of_name(object.path);
     if (!format) {
       found.notes.push_back(fmt::format("{}: left out, not a data file", object.path));
@@ -142,7 +157,7 @@ Result<> add_bucket_files(const std::string& url, const HubOptions& options,
   if (slash == name) return usage_error(fmt::format("{}: the bucket's name is missing", url));
   LORRY_ASSIGN(folder.bucket, Bucket::open(folder.root, false));
   const bool is_folder = folder.path.empty() || folder.path.ends_with('/');
-  while (folder.path.ends_with('/')) folder.path.pop_back();
+  if (is_folder && !folder.path.empty()) folder.path.pop_back();
   if (hub::has_magic(folder.path)) return add_glob(folder, found);
   if (!is_folder) {
     LORRY_ASSIGN(const auto object, folder.bucket->stat(folder.path));

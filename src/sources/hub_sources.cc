@@ -87,8 +87,8 @@ data::SourceFile source_file(const hub::Hub& hub, const hub::Repo& repo, const h
   source.version = file.sha256.empty() ? file.oid : file.sha256;
   source.remote = true;
   // One for all that open it: it keeps the place that the Hub redirects to.
-  source.open =
-      [range = hub.open(repo, file)]() -> Result<std::shared_ptr<arrow::io::RandomAccessFile>> {
+  source.open = [range = net::keep_small(hub.open(
+                     repo, file))]() -> Result<std::shared_ptr<arrow::io::RandomAccessFile>> {
     return net::open_range_file(range);
   };
   return source;

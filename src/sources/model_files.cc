@@ -76,10 +76,12 @@ Result<Names> choose_weights(const ModelSource& source) {
     const std::string& name = file.name;
     if (name.ends_with(".bin") || name.ends_with(".pth") || name.ends_with(".gguf") ||
         name.starts_with("consolidated"))
-      return unsupported(
-          fmt::format("{}: weights in {} are not supported; lorry reads model.safetensors (of a "
-                      "Hub model there may be a revision or a copy that has it)",
-                      source.name, name));
+      return unsupported(fmt::format(
+          "{}: weights in {} are not supported; lorry reads model.safetensors (of a "
+          "Hub model there may be a revision or a copy that has it{})",
+          source.name, name,
+          name.ends_with(".bin") ? "; from_pretrained and save_pretrained of transformers write it"
+                                 : ""));
   }
   return not_found(
       fmt::format("{} has no weights: no model.safetensors and no {}", source.name, kIndex));

@@ -12,6 +12,7 @@
 #include <optional>
 
 #include "hub/hub.h"
+#include "hub/offline.h"
 #include "net/http.h"
 #include "net/ranges.h"
 #include "sources/model_files.h"
@@ -135,14 +136,27 @@ std::optional<ModelPlace> parse_model_place(std::string text) {
   return place;
 }
 
+/// Without the Hub: what `huggingface_hub` has kept of the model.
+Result<ModelSource> open_cached(const std::string& id, const std::string& revision) {
+  const auto snapshot = hub::cached_snapshot(hub::RepoKind::kModel, id, revision);
+  if (!snapshot) return hub::offline(hub::RepoKind::kModel, id);
+  LORRY_ASSIGN(ModelSource source, open_directory(snapshot->directory));
+  source.default_name = id;
+  source.origin["source"] = fmt::format("hf://{}@{}", id, snapshot->commit);
+  source.origin["repository"] = id;
+  source.origin["commit"] = snapshot->commit;
+  return source;
+}
+
 Result<ModelSource> open_repository(const ModelPlace& place, const std::string& revision) {
   if (!revision.empty() && !place.revision.empty() && revision != place.revision) {
     return usage_error(fmt::format("{} is asked for at {} and at --revision {}", place.id,
                                    place.revision, revision));
   }
+  const std::string& asked = revision.empty() ? place.revision : revision;
+  if (hub::is_offline()) return open_cached(place.id, asked);
   const hub::Hub hub(hub::find_access());
-  LORRY_ASSIGN(const auto repo, hub.resolve(hub::RepoKind::kModel, place.id,
-                                            revision.empty() ? place.revision : revision));
+  LORRY_ASSIGN(const auto repo, hub.resolve(hub::RepoKind::kModel, place.id, asked));
   LORRY_ASSIGN(const auto list, hub.list(repo));
   ModelSource source;
   source.name = repo.id;

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 
 #include "base/log.h"
+#include "base/parallel.h"
 #include "data/archive.h"
 #include "data/file_names.h"
 #include "data/foreign.h"
@@ -21,6 +23,8 @@ namespace lorry::sources {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr int64_t kUrlsAtOnce = 16;
 
 bool is_bucket_scheme(const std::string& scheme) {
   return scheme == "s3" || scheme == "gs" || scheme == "gcs" || scheme == "az" ||
@@ -122,6 +126,38 @@ Result<Meaning> add_source(const std::string& source, const HubOptions& options,
   return Meaning{};
 }
 
+struct LookedUp {
+  data::FoundFiles found;
+  Meaning meaning;
+};
+
+/// A URL of a single file, which is asked for its size.
+bool is_single_url(const std::string& source) {
+  const std::string scheme = scheme_of(source);
+  if (scheme != "https" && scheme != "http") return false;
+  const auto place = parse_hub_place(source);
+  return place.ok() && !*place && !exists_here(source);
+}
+
+/// What each source stands for, in their order. URLs are asked side by side, since a list may have
+/// thousands.
+Result<std::vector<LookedUp>> look_up(const std::vector<std::string>& sources,
+                                      const HubOptions& options) {
+  std::vector<LookedUp> all(sources.size());
+  std::vector<size_t> urls;
+  for (size_t i = 0; i < sources.size(); ++i) {
+    if (is_single_url(sources[i])) {
+      urls.push_back(i);
+    } else {
+      LORRY_ASSIGN(all[i].meaning, add_source(sources[i], options, all[i].found));
+    }
+  }
+  LORRY_TRY(in_parallel(int64_t(urls.size()), kUrlsAtOnce, [&](int64_t i) {
+    return add_url_file(sources[urls[size_t(i)]], all[urls[size_t(i)]].found);
+  }));
+  return all;
+}
+
 Result<> check_one_format(const data::FoundFiles& found) {
   for (const auto& file : found.files) {
     const auto& first = found.files[0];
@@ -193,12 +229,14 @@ bool is_hub_source(const std::string& source) {
 Result<data::FoundFiles> find_sources(const std::vector<std::string>& sources,
                                       const HubOptions& options) {
   LORRY_ASSIGN(const auto expanded, expand_lists(sources));
+  LORRY_ASSIGN(auto looked_up, look_up(expanded, options));
   data::FoundFiles found;
   Meaning meaning;
-  for (const auto& source : expanded) {
-    LORRY_ASSIGN(const auto one, add_source(source, options, found));
-    meaning.parts |= one.parts;
-    meaning.revision |= one.revision;
+  for (auto& one : looked_up) {
+    std::move(one.found.files.begin(), one.found.files.end(), std::back_inserter(found.files));
+    std::move(one.found.notes.begin(), one.found.notes.end(), std::back_inserter(found.notes));
+    meaning.parts |= one.meaning.parts;
+    meaning.revision |= one.meaning.revision;
   }
   if (found.files.empty()) {
     return usage_error("name at least one file, directory, URL or Hub data set to import");

@@ -138,8 +138,8 @@ Result<> add_url_file(const std::string& url, data::FoundFiles& found) {
     file.size = opened->info.size;
     file.version = opened->info.etag.empty() ? opened->info.last_modified : opened->info.etag;
     file.remote = true;
-    file.open = [source =
-                     opened->source]() -> Result<std::shared_ptr<arrow::io::RandomAccessFile>> {
+    file.open = [source = net::keep_small(
+                     opened->source)]() -> Result<std::shared_ptr<arrow::io::RandomAccessFile>> {
       return net::open_range_file(source);
     };
   } else if (opened.error().kind == ErrorKind::kUnsupported) {

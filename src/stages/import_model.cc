@@ -23,6 +23,7 @@
 #include "sources/model_source.h"
 #include "stages/model_copy.h"
 #include "stages/shard_work.h"  // digest_of_info
+#include "stages/vocabulary.h"
 #include "store/claim.h"
 #include "store/layout.h"
 
@@ -43,7 +44,9 @@ Result<> check_text(const std::string& source, const std::vector<sources::ModelF
   LORRY_ASSIGN(const auto chat, chat::Chat::load(read).with_context(source));
   if (!chat->has_template())
     log::warn("{} has no chat template; it can be trained on plain text only", source);
-  return {};
+  LORRY_ASSIGN(const auto config, read("config.json"));
+  return check_vocabulary(*chat, Json::parse(config.value_or(""), nullptr, false), source)
+      .with_context(source);
 }
 
 /// Puts the user's template in the place of chat_template.jinja, which goes before all others.

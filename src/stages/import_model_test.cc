@@ -45,6 +45,18 @@ TEST_F(ImportModel, CopiesTheModelsFilesAndNothingElse) {
   EXPECT_EQ((*info)["files"][0]["sha256"].get<std::string>().size(), 64u);
 }
 
+TEST_F(ImportModel, ATokenBeyondTheEmbeddingIsRefusedWhereTheTemplateWritesIt) {
+  write(source_ / "config.json", R"({"model_type": "qwen2", "vocab_size": 257})");
+  const std::string said = problem();
+  EXPECT_NE(said.find("the chat template: token 257 (\"<|end|>\") has no row"), said.npos) << said;
+  EXPECT_NE(said.find("resize"), said.npos) << said;
+  // One that only data could hold is no reason to refuse the model.
+  write(source_ / "config.json", R"({"text_config": {"vocab_size": 258}})");
+  write(source_ / "tokenizer_config.json",
+        dump_json({{"eos_token", "<new>"}, {"chat_template", kTemplate}}));
+  EXPECT_TRUE(import_model(options_).ok());
+}
+
 TEST_F(ImportModel, ASecondTimeDoesNothing) {
   ASSERT_TRUE(import_model(options_).ok());
   fs::last_write_time(source_ / "config.json", fs::file_time_type::clock::now());

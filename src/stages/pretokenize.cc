@@ -12,9 +12,11 @@
 #include "base/version.h"
 #include "data/shard.h"
 #include "data/token_shard.h"
+#include "hub/model_dir.h"
 #include "stages/messages.h"
 #include "stages/pieces.h"
 #include "stages/token_counts.h"
+#include "stages/vocabulary.h"
 #include "store/layout.h"
 #include "store/owner.h"
 
@@ -107,9 +109,12 @@ Result<> check_losses(const std::vector<chat::Loss>& losses) {
 /// The stage at work on one model and data set.
 class Pretokenization {
  public:
-  Pretokenization(const PretokenizeOptions& options, std::shared_ptr<const chat::Chat> chat)
+  /// `vocabulary`: rows of the embedding, where the tokenizer knows ids beyond them.
+  Pretokenization(const PretokenizeOptions& options, std::shared_ptr<const chat::Chat> chat,
+                  std::optional<int64_t> vocabulary)
       : options_(options),
         chat_(std::move(chat)),
+        vocabulary_(vocabulary),
         source_(store::standardized_dir(options.dataset)),
         target_(store::model_ready_dir(options.model, options.dataset)),
         schema_(data::token_schema(options.with_text)),
@@ -235,6 +240,7 @@ class Pretokenization {
     if (!encoded.ok()) return encoded;
     if (encoded->input_ids.empty()) return invalid_input("it has no tokens");
     if (options_.losses == TemplateLosses::kFail) LORRY_TRY(check_losses(encoded->losses));
+    if (vocabulary_) LORRY_TRY(check_ids(*chat_, encoded->input_ids, *vocabulary_));
     return encoded;
   }
 
@@ -271,6 +277,7 @@ class Pretokenization {
 
   PretokenizeOptions options_;  ///< `bucket` becomes the claim's
   const std::shared_ptr<const chat::Chat> chat_;
+  const std::optional<int64_t> vocabulary_;
   const std::string source_, target_;
   const std::shared_ptr<arrow::Schema> schema_;
   const chat::ExampleOptions encoding_;
@@ -280,7 +287,7 @@ class Pretokenization {
 
 /// Where a run begins: what it is made of, checked. Nothing else decides the output.
 Result<Json> describe_inputs(const PretokenizeOptions& options, const chat::Chat& chat,
-                             const Json& source_info) {
+                             std::optional<int64_t> vocabulary, const Json& source_info) {
   const std::string source = store::standardized_dir(options.dataset);
   if (!source_info.contains("count") || !source_info["count"].is_number_integer())
     return corrupt_data(fmt::format("{}/info.json has no count; standardize again", source));
@@ -307,6 +314,7 @@ Result<Json> describe_inputs(const PretokenizeOptions& options, const chat::Chat
     info["options"]["max_length"] = options.length.max_length;
     info["options"]["excess_length"] = name_of(options.length.excess);
   }
+  if (vocabulary) info["options"]["vocabulary"] = *vocabulary;
   info["inputs"] = sha256_hex(dump_json(info));
   return info;
 }
@@ -336,7 +344,8 @@ namespace {
 /// What a run is made of, as it lies in the bucket at one moment.
 struct Inputs {
   std::shared_ptr<const chat::Chat> chat;
-  Json info;  ///< of the output, as far as it is known before the work
+  std::optional<int64_t> vocabulary;  ///< rows of the embedding, where ids may go beyond them
+  Json info;                          ///< of the output, as far as it is known before the work
   int64_t shards = 0, rows = 0;
   bool expected = true;  ///< it is what the caller meant
 };
@@ -375,7 +384,11 @@ Result<Inputs> read_inputs(const PretokenizeOptions& options) {
         "{} is not complete in bucket {}; run lorry import-dataset (or lorry standardize) first",
         source, bucket.uri()));
   LORRY_ASSIGN(inputs.chat, load_dated_chat(options, *source_info));
-  LORRY_ASSIGN(inputs.info, describe_inputs(options, *inputs.chat, *source_info));
+  const std::string model_dir = store::model_dir(options.model);
+  LORRY_ASSIGN(const auto config, hub::text_files(bucket, model_dir)("config.json"));
+  inputs.vocabulary = rows_to_check(*inputs.chat, Json::parse(config.value_or(""), nullptr, false));
+  LORRY_ASSIGN(inputs.info,
+               describe_inputs(options, *inputs.chat, inputs.vocabulary, *source_info));
   inputs.shards = inputs.info["count"].get<int64_t>() + 1;
   inputs.rows = source_info->value("rows", int64_t{0});
   return inputs;
@@ -412,7 +425,7 @@ Result<PretokenizeReport> pretokenize(const PretokenizeOptions& options) {
     const auto key = inputs.info["inputs"].get<std::string>();
     if (claim && claimed == key) {
       log_memory("pretokenize", options);
-      return Pretokenization(options, inputs.chat)
+      return Pretokenization(options, inputs.chat, inputs.vocabulary)
           .run(*claim, std::move(inputs.info), inputs.shards, inputs.rows);
     }
     // Who had it before may have done the work, or changed what it is made of.

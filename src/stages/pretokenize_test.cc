@@ -148,6 +148,25 @@ TEST_F(PretokenizeStage, ARefusedRowIsNamedOrLeftOutWhenAllowed) {
   EXPECT_NE(ledger.find(R"("place":"standardized/talk/1","row":50)"), std::string::npos) << ledger;
 }
 
+TEST_F(PretokenizeStage, ARowWithATokenBeyondTheEmbeddingIsRefusedByName) {
+  const std::string model = "models/tiny";
+  const Json config = {{"eos_token", "<new>"}, {"chat_template", kTemplate}};
+  ASSERT_TRUE(bucket_->write(model + "/tokenizer_config.json", dump_json(config)).ok());
+  ASSERT_TRUE(bucket_->write(model + "/config.json", R"({"vocab_size": 258})").ok());
+  put_dataset("plain", rows_, 100);
+  ASSERT_TRUE(pretokenize(options_for("plain")).ok()) << "no row holds it";
+  rows_[150][0].second = "a <new> word";
+  put_dataset("talk", rows_, 100);
+  const auto failed = pretokenize(options_);
+  ASSERT_FALSE(failed.ok());
+  EXPECT_EQ(failed.error().message.find("standardized/talk/1 row 50: token 258 (\"<new>\")"), 0u)
+      << failed.error().message;
+  options_.skip_bad_rows = 1;
+  EXPECT_EQ(pretokenize(options_)->dropped, 1);
+  ASSERT_TRUE(bucket_->write(model + "/config.json", R"({"vocab_size": 259})").ok());
+  EXPECT_EQ(pretokenize(options_)->dropped, 0) << "the model was resized";
+}
+
 TEST_F(PretokenizeStage, ARowWithNothingToLearnIsKeptAndCounted) {
   rows_[3] = {{"user", "alone"}};
   put_dataset("talk", rows_, 300);

@@ -38,6 +38,20 @@ Result<std::string> checked(std::string_view path, bool may_be_root) {
   return std::string(path);
 }
 
+/// A path that is only read. Keys of an object store are names, in which others may have left empty
+/// parts ("a//b"); as a path of this machine they would be another file's name.
+Result<std::string> checked_for_reading(const Backend& backend, std::string_view path,
+                                        bool may_be_root) {
+  if (backend.is_local()) return checked(path, may_be_root);
+  std::string single;
+  for (const char c : path) {
+    if (c != '/' || (!single.empty() && single.back() != '/')) single += c;
+  }
+  if (single.ends_with('/')) single.pop_back();
+  LORRY_TRY(checked(single, may_be_root));
+  return std::string(path);
+}
+
 Result<std::unique_ptr<Backend>> open_backend(const std::string& uri, bool create) {
   if (uri.empty()) return invalid_input("the bucket's name is empty");
   const size_t colon = uri.find("://");
@@ -111,7 +125,7 @@ const std::string& Bucket::uri() const { return impl_->uri; }
 bool Bucket::is_local() const { return impl_->backend->is_local(); }
 
 Result<std::optional<ObjectInfo>> Bucket::stat(std::string_view path) const {
-  LORRY_ASSIGN(const std::string inside, checked(path, true));
+  LORRY_ASSIGN(const std::string inside, checked_for_reading(*impl_->backend, path, true));
   return impl_->backend->stat(inside);
 }
 
@@ -121,31 +135,31 @@ Result<bool> Bucket::exists(std::string_view path) const {
 }
 
 Result<std::vector<ObjectInfo>> Bucket::list(std::string_view path, bool recursive) const {
-  LORRY_ASSIGN(const std::string inside, checked(path, true));
+  LORRY_ASSIGN(const std::string inside, checked_for_reading(*impl_->backend, path, true));
   return impl_->backend->list(inside, recursive);
 }
 
 Result<std::string> Bucket::read(std::string_view path) const {
-  LORRY_ASSIGN(const std::string inside, checked(path, false));
+  LORRY_ASSIGN(const std::string inside, checked_for_reading(*impl_->backend, path, false));
   return impl_->backend->read(inside);
 }
 
 Result<std::shared_ptr<arrow::io::RandomAccessFile>> Bucket::open_input(
     std::string_view path) const {
-  LORRY_ASSIGN(const std::string inside, checked(path, false));
+  LORRY_ASSIGN(const std::string inside, checked_for_reading(*impl_->backend, path, false));
   return impl_->backend->open_input(inside);
 }
 
 Result<std::shared_ptr<arrow::io::InputStream>> Bucket::open_stream(std::string_view path,
                                                                     int64_t offset) const {
-  LORRY_ASSIGN(const std::string inside, checked(path, false));
+  LORRY_ASSIGN(const std::string inside, checked_for_reading(*impl_->backend, path, false));
   if (offset < 0) return invalid_input(fmt::format("{}: cannot read from byte {}", path, offset));
   return impl_->backend->open_stream(inside, offset);
 }
 
 Result<std::shared_ptr<arrow::io::RandomAccessFile>> Bucket::open_mapped(
     std::string_view path) const {
-  LORRY_ASSIGN(const std::string inside, checked(path, false));
+  LORRY_ASSIGN(const std::string inside, checked_for_reading(*impl_->backend, path, false));
   return impl_->backend->open_mapped(inside);
 }
 
@@ -166,6 +180,12 @@ Result<> Bucket::write(std::string_view path, std::string_view bytes) const {
   return writer->commit();
 }
 
+Result<> Bucket::move(std::string_view from, std::string_view to) const {
+  LORRY_ASSIGN(const std::string source, checked(from, false));
+  LORRY_ASSIGN(const std::string target, checked(to, false));
+  return impl_->backend->move(source, target, impl_->guard);
+}
+
 Result<> Bucket::remove(std::string_view path) const {
   LORRY_ASSIGN(const std::string inside, checked(path, false));
   LORRY_TRY(ask(impl_->guard));
@@ -182,12 +202,6 @@ Result<std::optional<Json>> Bucket::read_info(std::string_view dir) const {
   auto info = parse_json(*text, path);
   if (!info.ok()) return corrupt_data(info.error().message + "; run the stage again with --fresh");
   if (!info->is_object()) return corrupt_data(path + ": not a JSON object");
-Result<> Bucket::move(std::string_view from, std::string_view to) const {
-  LORRY_ASSIGN(const std::string source, checked(from, false));
-  LORRY_ASSIGN(const std::string target, checked(to, false));
-  return impl_->backend->move(source, target, impl_->guard);
-}
-
   return std::optional<Json>(std::move(*info));
 }
 

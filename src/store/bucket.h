@@ -1,8 +1,8 @@
 // The bucket: where every stage reads its input and leaves its output.
 //
-// A bucket is a URI and the store behind it (backend.h). Streams and files are Arrow's. Paths are
-// relative to the bucket, with forward slashes ("raw/ds/0/state.json"). Nothing becomes visible
-// under its final name before it is whole, so a reader never meets half an object.
+// A bucket is a URI and the store behind it (backend.h); streams and files are Arrow's. Paths are
+// relative, with forward slashes ("raw/ds/0/state.json"); what is read from an object store may
+// have empty parts ("a//b"). Nothing becomes visible under its final name before it is whole.
 #pragma once
 
 #include <cstdint>

@@ -3,16 +3,13 @@
 #include <fmt/format.h>
 
 #include <cstdlib>
-#include <fstream>
 #include <mutex>
-#include <nlohmann/json.hpp>
 #include <optional>
-#include <sstream>
 
-#include "base/json.h"
 #include "net/http.h"
 #include "store/s3_profile.h"
-#include "store/s3_xml.h"
+#include "store/s3_profile_keys.h"
+#include "store/s3_sts.h"
 
 namespace lorry::store {
 namespace {
@@ -37,23 +34,6 @@ const net::Client& nearby_client() {
   return *client;
 }
 
-/// "2026-11-22T20:30:00Z" as UTC seconds; 0 for anything else.
-std::time_t parse_time(const std::string& text) {
-  std::tm utc{};
-  const char* end = ::strptime(text.c_str(), "%Y-%m-%dT%H:%M:%S", &utc);
-  return end ? ::timegm(&utc) : 0;
-}
-
-Result<std::string> read_token_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  std::string token = text.str();
-  while (!token.empty() && (token.back() == '\n' || token.back() == '\r')) token.pop_back();
-  if (token.empty()) return unavailable(fmt::format("no token in {}", path));
-  return token;
-}
-
 // ---- where credentials come from; nullopt: not configured here ---------------------------------
 
 using Found = Result<std::optional<Credentials>>;
@@ -74,82 +54,22 @@ Found from_environment() {
   return std::optional(std::move(found));
 }
 
-Found from_profile() {
-  const Profile profile = read_profile();
-  const auto setting = [&](const char* name) {
-    const auto found = profile.settings.find(name);
-    return found == profile.settings.end() ? std::string() : found->second;
-  };
-  if (!profile.found && !environment("AWS_PROFILE").empty()) {
-    return usage_error(
-        fmt::format("AWS_PROFILE={}: there is no such profile in {}", profile.name, profile.files));
-  }
-  Credentials found;
-  found.access_key = setting("aws_access_key_id");
-  found.secret_key = setting("aws_secret_access_key");
-  found.token = setting("aws_session_token");
-  found.origin = fmt::format("profile {} of {}", profile.name, profile.files);
-  if (found.access_key.empty() || found.secret_key.empty()) return std::optional<Credentials>();
-  return std::optional(std::move(found));
-}
-
-/// AssumeRoleWithWebIdentity of the security token service, which wants no signature.
+/// What a cluster gives its pods: a token in a file, and the role that it is good for.
 Found from_web_identity() {
   const std::string file = environment("AWS_WEB_IDENTITY_TOKEN_FILE");
-  const std::string role = environment("AWS_ROLE_ARN");
-  if (file.empty() || role.empty()) return std::optional<Credentials>();
-  LORRY_ASSIGN(const std::string token, read_token_file(file));
-  std::string region = environment("AWS_REGION");
-  if (region.empty()) region = environment("AWS_DEFAULT_REGION");
-  std::string endpoint = environment("AWS_ENDPOINT_URL_STS");
-  if (endpoint.empty()) {
-    endpoint = region.empty() || region == "auto"
-                   ? "https://sts.amazonaws.com"
-                   : fmt::format("https://sts.{}.amazonaws.com", region);
-  }
-  std::string session = environment("AWS_ROLE_SESSION_NAME");
-  if (session.empty()) session = "lorry";
-  const std::string body = fmt::format(
-      "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn={}&RoleSessionName={}"
-      "&WebIdentityToken={}",
-      net::url_encode(role), net::url_encode(session), net::url_encode(token));
-  net::Request request;
-  request.method = "POST";
-  request.url = endpoint + "/";
-  request.what = "credentials of role " + role;
-  request.headers = {{"Content-Type", "application/x-www-form-urlencoded"}};
-  request.body = {body};
-  LORRY_ASSIGN(const auto response, net::Client::shared().send(std::move(request)));
-  if (!response.ok()) {
-    return unavailable(fmt::format(
-        "credentials of role {}: {}", role,
-        xml_text(response.body, "Message").value_or(fmt::format("HTTP {}", response.status))));
-  }
-  Credentials found;
-  found.access_key = xml_text(response.body, "AccessKeyId").value_or("");
-  found.secret_key = xml_text(response.body, "SecretAccessKey").value_or("");
-  found.token = xml_text(response.body, "SessionToken").value_or("");
-  found.expires = parse_time(xml_text(response.body, "Expiration").value_or(""));
-  found.origin = "web identity " + file;
+  Role role;
+  role.arn = environment("AWS_ROLE_ARN");
+  if (file.empty() || role.arn.empty()) return std::optional<Credentials>();
+  role.session_name = environment("AWS_ROLE_SESSION_NAME");
+  role.region = environment("AWS_REGION");
+  if (role.region.empty()) role.region = environment("AWS_DEFAULT_REGION");
+  LORRY_ASSIGN(auto found, assume_role_with_web_identity(role, file));
   return std::optional(std::move(found));
 }
 
 /// The JSON document in which containers and instances get theirs.
 Found from_document(const std::string& text, const std::string& origin) {
-  LORRY_ASSIGN(const Json document, parse_json(text, origin));
-  const auto member = [&](const char* name) {
-    const auto at = document.find(name);
-    return at != document.end() && at->is_string() ? at->get<std::string>() : std::string();
-  };
-  Credentials found;
-  found.access_key = member("AccessKeyId");
-  found.secret_key = member("SecretAccessKey");
-  found.token = member("Token");
-  found.expires = parse_time(member("Expiration"));
-  found.origin = origin;
-  if (found.access_key.empty() || found.secret_key.empty()) {
-    return unavailable(fmt::format("{}: no keys in its answer", origin));
-  }
+  LORRY_ASSIGN(auto found, keys_from_document(text, origin));
   return std::optional(std::move(found));
 }
 
@@ -210,6 +130,18 @@ Found from_instance() {
   LORRY_ASSIGN(const auto keys, get(roles + role.body.substr(0, role.body.find('\n'))));
   if (!keys.ok()) return unavailable(fmt::format("{}: HTTP {}", what, keys.status));
   return from_document(keys.body, what);
+}
+
+Found from_profile() {
+  return profile_keys([](const std::string& source) -> Found {
+    if (source == "Environment") return from_environment();
+    if (source == "EcsContainer") return from_container();
+    if (source == "Ec2InstanceMetadata") return from_instance();
+    return usage_error(
+        fmt::format("credential_source {}: there are Environment, EcsContainer and "
+                    "Ec2InstanceMetadata",
+                    source));
+  });
 }
 
 // ------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-// Who we are towards S3: keys from the environment, a profile, a web identity, a container or an
+// Who we are towards S3: keys from the environment, a web identity, a profile, a container or an
 // instance role, in that order, renewed before they expire.
 #pragma once
 

@@ -23,6 +23,8 @@ std::string file_named_by(const char* variable, const char* usual) {
   return named.empty() ? environment("HOME") + usual : named;
 }
 
+std::string config_file() { return file_named_by("AWS_CONFIG_FILE", "/.aws/config"); }
+
 std::string contents(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   std::ostringstream text;
@@ -55,12 +57,13 @@ std::map<std::string, ProfileSettings> parse_profiles(std::string_view text) {
   return sections;
 }
 
-Profile read_profile() {
+Profile read_profile(std::string name) {
   Profile profile;
-  profile.name = environment("AWS_PROFILE");
+  profile.name = std::move(name);
+  if (profile.name.empty()) profile.name = environment("AWS_PROFILE");
   if (profile.name.empty()) profile.name = "default";
   const std::string credentials = file_named_by("AWS_SHARED_CREDENTIALS_FILE", "/.aws/credentials");
-  const std::string config = file_named_by("AWS_CONFIG_FILE", "/.aws/config");
+  const std::string config = config_file();
   profile.files = credentials + " and " + config;
   for (const std::string& path : {credentials, config}) {
     auto sections = parse_profiles(contents(path));
@@ -70,6 +73,12 @@ Profile read_profile() {
     profile.settings.merge(found->second);
   }
   return profile;
+}
+
+ProfileSettings read_config_section(const std::string& name) {
+  auto sections = parse_profiles(contents(config_file()));
+  const auto found = sections.find(name);
+  return found == sections.end() ? ProfileSettings() : std::move(found->second);
 }
 
 }  // namespace lorry::store

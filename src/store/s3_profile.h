@@ -20,8 +20,11 @@ struct Profile {
   bool found = false;
 };
 
-/// The profile that AWS_PROFILE names, from AWS_SHARED_CREDENTIALS_FILE and AWS_CONFIG_FILE or
-/// their usual places.
-Profile read_profile();
+/// A profile from AWS_SHARED_CREDENTIALS_FILE and AWS_CONFIG_FILE or their usual places; without a
+/// name the one that AWS_PROFILE names, or "default".
+Profile read_profile(std::string name = {});
+
+/// Another section of the config file, by its whole name ("sso-session x"); empty if there is none.
+ProfileSettings read_config_section(const std::string& name);
 
 }  // namespace lorry::store

@@ -69,12 +69,12 @@ std::string canonical_query(const Query& query) {
 }
 
 std::string S3Signer::signing_key(const Credentials& credentials, const std::string& region,
-                                  const std::string& day) {
+                                  const std::string& day, const std::string& service) {
   std::lock_guard lock(mutex_);
-  const std::string made_of = credentials.secret_key + "\n" + region + "\n" + day;
+  const std::string made_of = credentials.secret_key + "\n" + region + "\n" + day + "\n" + service;
   if (made_of == key_for_) return key_;
   key_ = hmac_sha256("AWS4" + credentials.secret_key, day);
-  for (const std::string& part : {region, std::string("s3"), std::string("aws4_request")}) {
+  for (const std::string& part : {region, service, std::string("aws4_request")}) {
     key_ = hmac_sha256(key_, part);
   }
   key_for_ = made_of;
@@ -100,10 +100,11 @@ void S3Signer::sign(const ToSign& request, const Credentials& credentials,
   }
   const std::string canonical = fmt::format("{}\n{}\n{}\n{}\n{}\n{}", request.method, request.path,
                                             request.query, lines, names, request.payload_hash);
-  const std::string scope = fmt::format("{}/{}/s3/aws4_request", day, region);
+  const std::string scope = fmt::format("{}/{}/{}/aws4_request", day, region, request.service);
   const std::string to_sign =
       fmt::format("AWS4-HMAC-SHA256\n{}\n{}\n{}", date, scope, sha256_hex(canonical));
-  const std::string signature = to_hex(hmac_sha256(signing_key(credentials, region, day), to_sign));
+  const std::string signature =
+      to_hex(hmac_sha256(signing_key(credentials, region, day, request.service), to_sign));
   headers.emplace_back(
       "Authorization",
       fmt::format("AWS4-HMAC-SHA256 Credential={}/{}, SignedHeaders={}, Signature={}",

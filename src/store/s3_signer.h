@@ -1,4 +1,4 @@
-// AWS Signature Version 4, as S3 wants it.
+// AWS Signature Version 4, as S3 wants it, and the services that give keys for it.
 #pragma once
 
 #include <ctime>
@@ -29,6 +29,7 @@ struct ToSign {
   std::string path;   ///< encoded
   std::string query;  ///< canonical
   std::string payload_hash;
+  std::string service = "s3";
 };
 
 /// Adds Host, x-amz-date, x-amz-content-sha256, x-amz-security-token and Authorization to
@@ -40,7 +41,7 @@ class S3Signer {
 
  private:
   std::string signing_key(const Credentials& credentials, const std::string& region,
-                          const std::string& day);
+                          const std::string& day, const std::string& service);
 
   std::mutex mutex_;
   std::string key_for_, key_;  ///< the last key and what it was made of; guarded by mutex_

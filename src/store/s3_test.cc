@@ -450,6 +450,7 @@ class S3Environment : public ::testing::Test {
                                            "AWS_ENDPOINT_URL_S3",
                                            "AWS_ENDPOINT_URL",
                                            "AWS_ENDPOINT_URL_STS",
+                                           "AWS_ENDPOINT_URL_SSO",
                                            "LORRY_S3_ADDRESSING",
                                            "LORRY_S3_ANONYMOUS",
                                            "AWS_WEB_IDENTITY_TOKEN_FILE",
@@ -506,6 +507,120 @@ std::string keys_document(std::time_t expires) {
              "{\"AccessKeyId\":\"A\",\"SecretAccessKey\":\"S\",\"Token\":\"T\","
              "\"Expiration\":\"") +
          text + "\"}";
+}
+
+/// A HOME with ~/.aws/config in it.
+class S3ProfileKeys : public S3Environment {
+ protected:
+  void SetUp() override {
+    S3Environment::SetUp();
+    home_ = std::filesystem::temp_directory_path() / ("lorry-home-" + std::to_string(::getpid()));
+    std::filesystem::create_directories(home_ / ".aws/sso/cache");
+    set("HOME", home_.string());
+    set("AWS_PROFILE", "work");
+  }
+  void TearDown() override {
+    std::filesystem::remove_all(home_);
+    S3Environment::TearDown();
+  }
+  void config(const std::string& text) { std::ofstream(home_ / ".aws/config") << text; }
+  std::string problem() {
+    const auto found = standard_credentials()->get();
+    return found.ok() ? "" : found.error().message;
+  }
+
+  std::filesystem::path home_;
+};
+
+TEST_F(S3ProfileKeys, AreThoseThatAProgramPrints) {
+  config(
+      "[profile work]\ncredential_process = printf '{\"Version\": 1, \"AccessKeyId\": \"A\", "
+      "\"SecretAccessKey\": \"S\", \"SessionToken\": \"T\"}'\n");
+  const auto found = standard_credentials()->get();
+  ASSERT_TRUE(found.ok()) << found.error().message;
+  EXPECT_EQ(found->access_key + found->secret_key + found->token, "AST");
+  config("[profile work]\ncredential_process = exit 3\n");
+  EXPECT_NE(problem().find("credential_process of profile work: it ended with status 3"),
+            std::string::npos);
+  config("[profile work]\ncredential_process = echo secret\n");
+  EXPECT_EQ(problem().find("secret"), std::string::npos) << "what it prints may be keys";
+}
+
+TEST_F(S3ProfileKeys, AreThoseOfARoleThatAnotherRoleMayTakeOn) {
+  std::vector<std::string> asked;
+  TestServer server([&](const auto& request) {
+    const std::string role = request.body.find("role%2Fsecond") == std::string::npos ? "1" : "2";
+    asked.push_back(role + " " + request.header("authorization"));
+    EXPECT_EQ(request.header("x-amz-security-token"), role == "1" ? "" : "T1");
+    if (role == "2") EXPECT_NE(request.body.find("ExternalId=me"), std::string::npos);
+    return reply(200, "<R><Credentials><AccessKeyId>A" + role + "</AccessKeyId><SecretAccessKey>S" +
+                          role + "</SecretAccessKey><SessionToken>T" + role +
+                          "</SessionToken></Credentials></R>");
+  });
+  set("AWS_ENDPOINT_URL_STS", server.url());
+  config(
+      "[profile work]\nrole_arn = arn:aws:iam::1:role/second\nsource_profile = first\n"
+      "external_id = me\nregion = eu-x\n"
+      "[profile first]\nrole_arn = arn:aws:iam::1:role/first\nsource_profile = first\n"
+      "aws_access_key_id = A0\naws_secret_access_key = S0\n");
+  const auto found = standard_credentials()->get();
+  ASSERT_TRUE(found.ok()) << found.error().message;
+  EXPECT_EQ(found->token, "T2");
+  ASSERT_EQ(asked.size(), 2u);
+  EXPECT_NE(asked[0].find("Credential=A0/"), std::string::npos) << asked[0];
+  EXPECT_NE(asked[0].find("/us-east-1/sts/aws4_request"), std::string::npos) << asked[0];
+  EXPECT_NE(asked[1].find("Credential=A1/"), std::string::npos) << asked[1];
+  EXPECT_NE(asked[1].find("/eu-x/sts/aws4_request"), std::string::npos) << asked[1];
+
+  config(
+      "[profile work]\nrole_arn = r\nsource_profile = b\n"
+      "[profile b]\nrole_arn = r\nsource_profile = work\n");
+  EXPECT_NE(problem().find("leads back to itself"), std::string::npos) << problem();
+  config("[profile work]\nrole_arn = r\nsource_profile = gone\n");
+  EXPECT_NE(problem().find("no source_profile gone"), std::string::npos) << problem();
+  config("[profile work]\nrole_arn = r\n");
+  EXPECT_NE(problem().find("neither source_profile nor"), std::string::npos) << problem();
+}
+
+TEST_F(S3ProfileKeys, AreThoseOfARoleByAWebIdentityOrByTheEnvironment) {
+  TestServer server([&](const auto& request) {
+    EXPECT_NE(request.body.find("WebIdentityToken=identity"), std::string::npos);
+    return reply(200, "<R><AccessKeyId>A</AccessKeyId><SecretAccessKey>S</SecretAccessKey></R>");
+  });
+  set("AWS_ENDPOINT_URL_STS", server.url());
+  std::ofstream(home_ / "token") << "identity\n";
+  config("[profile work]\nrole_arn = r\nweb_identity_token_file = " + (home_ / "token").string());
+  EXPECT_EQ(problem(), "");
+  config("[profile work]\nrole_arn = r\ncredential_source = Environment\n");
+  EXPECT_NE(problem().find("credential_source Environment has no keys"), std::string::npos);
+}
+
+TEST_F(S3ProfileKeys, AreThoseOfSingleSignOn) {
+  TestServer server([&](const auto& request) {
+    EXPECT_EQ(request.target, "/federation/credentials?role_name=Dev&account_id=123");
+    if (request.header("x-amz-sso_bearer_token") != "good") return reply(401, "{}");
+    return reply(200, R"({"roleCredentials": {"accessKeyId": "A", "secretAccessKey": "S",
+                          "sessionToken": "T", "expiration": 4102444800000}})");
+  });
+  set("AWS_ENDPOINT_URL_SSO", server.url());
+  config(
+      "[profile work]\nsso_session = my\nsso_account_id = 123\nsso_role_name = Dev\n"
+      "[sso-session my]\nsso_start_url = https://x.awsapps.com/start\nsso_region = eu-x\n");
+  EXPECT_NE(problem().find("run aws sso login --profile work"), std::string::npos) << problem();
+  // Named by the SHA-1 of "my".
+  const auto kept = home_ / ".aws/sso/cache/3ece1471f44f63177cbc35ba0b904e0c096b6783.json";
+  const auto token = [&](const std::string& value, const std::string& until) {
+    std::ofstream(kept) << "{\"accessToken\": \"" + value + "\", \"expiresAt\": \"" + until + "\"}";
+  };
+  token("good", "2100-01-01T00:00:00Z");
+  const auto found = standard_credentials()->get();
+  ASSERT_TRUE(found.ok()) << found.error().message;
+  EXPECT_EQ(found->token, "T");
+  EXPECT_EQ(found->expires, 4102444800);
+  token("good", "2020-01-01T00:00:00Z");
+  EXPECT_NE(problem().find("has expired"), std::string::npos) << problem();
+  token("withdrawn", "2100-01-01T00:00:00Z");
+  EXPECT_NE(problem().find("no longer valid"), std::string::npos) << problem();
 }
 
 TEST_F(S3Environment, TakesKeysFromTheInstancesRoleAndRenewsThem) {

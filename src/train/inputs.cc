@@ -86,6 +86,8 @@ Result<AdapterSource> open_adapter(const TrainOptions& options,
 }
 
 Result<std::string> adapter_digest(const AdapterSource& source) {
+  // Says what to do with weights of another format.
+  LORRY_TRY(hub::open_checkpoint(*source.bucket, source.dir, "adapter_model"));
   Sha256 digest;
   for (const char* name : {"adapter_config.json", "adapter_model.safetensors"}) {
     LORRY_ASSIGN(const std::string bytes, source.bucket->read(store::join_path(source.dir, name)));

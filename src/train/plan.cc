@@ -16,7 +16,9 @@
 #include "train/merge_check.h"
 #include "train/micro_batch_size.h"
 #include "train/options.h"
+#include "train/publish.h"
 #include "train/rows.h"
+#include "train/schedule.h"
 
 namespace lorry::train {
 namespace {
@@ -96,6 +98,17 @@ void play(const TrainOptions& options, const Inputs& inputs, TrainPlan& plan, Ru
   work.targets = work.tokens * share_of_targets(inputs.data_info);
 }
 
+std::vector<std::string> warnings_of(const TrainOptions& options, const Inputs& inputs,
+                                     int64_t steps) {
+  std::vector<std::string> warnings;
+  if (auto text = warm_up_warning(options, steps); !text.empty()) {
+    warnings.push_back(std::move(text));
+  }
+  const auto published = find_published(options, inputs);
+  if (!published.ok()) warnings.push_back(published.error().message);
+  return warnings;
+}
+
 }  // namespace
 
 Result<TrainPlan> plan_training(const TrainOptions& options) {
@@ -138,6 +151,7 @@ Result<TrainPlan> plan_training(const TrainOptions& options) {
   const auto activations =
       static_cast<int64_t>(kActivationShare * static_cast<double>(plan.activation_bytes));
   const int64_t training = plan.state_bytes + plan.copy_bytes + plan.logits_bytes + activations;
+  plan.warnings = warnings_of(options, inputs, plan.steps);
   const int64_t checking = kCheckedLogits * kCheckTokens * inputs.spec.vocab_size * 4;
   plan.memory_bytes = kFixedBytes + plan.weights_bytes + std::max(training, checking);
   return plan;

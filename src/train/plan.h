@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "train/train.h"
@@ -33,6 +35,9 @@ struct TrainPlan {
   int64_t checkpoint_bytes = 0;
   int64_t adapter_bytes = 0;  ///< 0 in full training
   int64_t fused_bytes = 0;
+
+  /// What train would warn of, or refuse to begin for: sentences.
+  std::vector<std::string> warnings;
 };
 
 /// Plays the run through without computing: the same order, the same packing, the same cuts. Needs

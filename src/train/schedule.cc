@@ -32,6 +32,19 @@ std::optional<double> Schedule::highest_of_warmup() const {
   return total_steps_ > 0 ? learning_rate(total_steps_ - 1) : 0;
 }
 
+std::string warm_up_warning(const TrainOptions& o, int64_t total_steps) {
+  const auto schedule =
+      Schedule::create(o.lr_scheduler_type, o.learning_rate, o.warmup_steps, total_steps);
+  const auto highest = schedule.ok() ? schedule->highest_of_warmup() : std::nullopt;
+  if (!highest) return {};
+  return fmt::format(
+      "{} within the warm-up of {}: the learning rate reaches {} of {}, and {}; lower "
+      "--warmup-steps or raise --epochs or --max-steps",
+      total_steps == 1 ? "the only step is" : fmt::format("all {} steps are", total_steps),
+      o.warmup_steps, *highest, o.learning_rate,
+      *highest > 0 ? "little is learned" : "nothing is learned");
+}
+
 double Schedule::learning_rate(int64_t step) const { return learning_rate_ * factor(step); }
 
 double Schedule::factor(int64_t step) const {

@@ -1,4 +1,4 @@
-// The learning rate of each step, as `transformers`' get_scheduler gives it.
+// The learning rate of each step, as `transformers`' get_scheduler gives it. Free of libtorch.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "train/train.h"
 
 namespace lorry::train {
 
@@ -35,6 +36,10 @@ class Schedule {
   double learning_rate_;
   int64_t warmup_steps_, total_steps_;
 };
+
+/// What to tell of a run all of whose steps are within its warm-up: the highest rate, and what to
+/// do. Empty where the warm-up ends before, or the options name no schedule.
+std::string warm_up_warning(const TrainOptions& options, int64_t total_steps);
 
 /// "linear", "cosine", "constant", "constant_with_warmup"
 const std::vector<std::string>& schedule_types();

@@ -123,12 +123,8 @@ class Trainer {
                                           : count_steps(rows_, options_.epochs, rows_per_step());
     LORRY_ASSIGN(schedule_, Schedule::create(options_.lr_scheduler_type, options_.learning_rate,
                                              options_.warmup_steps, total_steps_));
-    if (const auto highest = schedule_->highest_of_warmup()) {
-      log::warn(
-          "all {} steps are within the warm-up of {}: the learning rate reaches {} of {}, and {}; "
-          "lower --warmup-steps or raise --epochs or --max-steps",
-          total_steps_, options_.warmup_steps, *highest, options_.learning_rate,
-          *highest > 0 ? "little is learned" : "nothing is learned");
+    if (const auto text = warm_up_warning(options_, total_steps_); !text.empty()) {
+      log::warn("{}", text);
     }
     log::info("training {} parameters of {} in {} on {}: {} examples, {} steps of {} rows",
               trainable_.size(), options_.model, ops::dtype_name(dtype), device.str(),
@@ -223,8 +219,8 @@ class Trainer {
     const StepBatch& batch = prepared.batch;
     if (batch.max_id >= inputs_.spec.vocab_size) {
       return corrupt_data(
-          fmt::format("token {} in the data, but the model has {} of them; run "
-                      "`lorry pretokenize` again",
+          fmt::format("token {} in the data has no row in the model's embedding ({} rows); run "
+                      "`lorry pretokenize` again, which names the row of data",
                       batch.max_id, inputs_.spec.vocab_size));
     }
     StepMetrics metrics;
