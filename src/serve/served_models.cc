@@ -136,15 +136,16 @@ class ModelLoader {
   Result<ServedModel> describe(const std::string& dir, const Weights& weights) {
     ServedModel served;
     LORRY_ASSIGN(served.chat, chat::Chat::load(hub::text_files(*bucket_, dir)));
+    served.call_form = served.chat->call_form();
     served.defaults = sampling_defaults(weights.generation_config);
     const auto& config = weights.transformer->spec();
     served.stop_ids = generate::text_stop_ids(config.eos_token_ids, *served.chat);
     served.chat_stop_ids = generate::chat_stop_ids(config.eos_token_ids, *served.chat);
     served.vocab_size = config.vocab_size;
     served.max_model_len = config.max_position_embeddings;
-    if (options_.max_model_len > served.max_model_len && served.max_model_len > 0)
+    if (options_.max_model_len > config.longest_context && config.longest_context > 0)
       return usage_error(fmt::format("--max-model-len {}: the model's context is {} tokens",
-                                     options_.max_model_len, served.max_model_len));
+                                     options_.max_model_len, config.longest_context));
     if (options_.max_model_len > 0) served.max_model_len = options_.max_model_len;
     served.queue = transformers_.size();
     transformers_.push_back(weights.transformer);
