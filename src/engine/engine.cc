@@ -103,6 +103,11 @@ Error load_error(const std::string& path, const fs::path& torch, std::string_vie
 /// training alone as fast as before. libgomp reads the variable when it is loaded.
 void shorten_openmp_spin() { ::setenv("GOMP_SPINCOUNT", "10000", /*overwrite=*/0); }
 
+/// oneDNN keeps the code that it generated for each shape of a product, by default for the last
+/// 1024, which is up to 0.8 MB each: a server of a 5 MB model grew to 1 GB. oneDNN reads the
+/// variable when it is first used.
+void bound_kernel_cache() { ::setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "320", /*overwrite=*/0); }
+
 /// All symbols now: a library that does not fit must fail here, not in the middle of a training.
 void* load(const char* path) { return ::dlopen(path, RTLD_NOW | RTLD_LOCAL); }
 
@@ -133,6 +138,7 @@ Result<> check_torch(void* library, const Engine& engine) {
 Result<const Engine*> open_engine() {
   const std::string path = engine_path();
   shorten_openmp_spin();
+  bound_kernel_cache();
   LORRY_ASSIGN(void* const library, load_library(path));
   const auto entry = reinterpret_cast<decltype(&lorry_engine)>(dlsym(library, "lorry_engine"));
   if (!entry)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,11 @@ class AnswerText {
              std::vector<std::string> stops)
       : decoder_(std::move(tokenizer), skip_special_tokens), stops_(std::move(stops)) {}
 
+  /// The answer goes on after these tokens, whose text is not its own: a first token then keeps the
+  /// space before it. Before the first `push`.
+  void continue_after(std::span<const int32_t> prompt) {
+    for (const int32_t id : prompt) decoder_.push(id);
+  }
   /// The text that became certain. Not to be called once `finish` is set.
   std::string push(const TokenEvent& event) {
     std::string out;

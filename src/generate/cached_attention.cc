@@ -65,10 +65,16 @@ ops::StepInputs measure(std::span<const SequenceStep> steps) {
   return inputs;
 }
 
-/// input_ids, positions, slots, logit_rows. Returns the number of the last.
-int64_t fill_longs(std::span<const SequenceStep> steps, int64_t tokens, int64_t* out) {
+int64_t logit_rows(std::span<const SequenceStep> steps) {
+  int64_t rows = 0;
+  for (const SequenceStep& step : steps) rows += step.logits;
+  return rows;
+}
+
+/// input_ids, positions, slots, logit_rows.
+void fill_longs(std::span<const SequenceStep> steps, int64_t tokens, int64_t* out) {
   int64_t *ids = out, *positions = ids + tokens, *slots = positions + tokens;
-  int64_t *logit_rows = slots + tokens, row = 0, logits = 0;
+  int64_t *logits = slots + tokens, row = 0;
   for (const SequenceStep& step : steps) {
     for (size_t i = 0; i < step.tokens.size(); ++i, ++row) {
       const int64_t position = step.cache->length + static_cast<int64_t>(i);
@@ -76,9 +82,8 @@ int64_t fill_longs(std::span<const SequenceStep> steps, int64_t tokens, int64_t*
       positions[row] = position;
       slots[row] = step.cache->blocks[position / kBlock] * kBlock + position % kBlock;
     }
-    if (step.wants_logits) logit_rows[logits++] = row - 1;
+    for (int64_t left = step.logits; left > 0; --left) *logits++ = row - left;
   }
-  return logits;
 }
 
 /// query_starts, sequence_lengths, block_table (`width` blocks a sequence), adapter_of_token.
@@ -108,14 +113,14 @@ ops::StepInputs make_step_inputs(std::span<const SequenceStep> steps,
   ops::StepInputs inputs = measure(steps);
   const int64_t t = inputs.tokens, s = inputs.sequences;
   const int64_t width = KvCache::blocks_for(inputs.max_context);
-  InputBuffer buffer(3 * t + s, (s + 1) + s + s * width + t, device);
-  const int64_t logits = fill_longs(steps, t, buffer.longs());
+  InputBuffer buffer(3 * t + logit_rows(steps), (s + 1) + s + s * width + t, device);
+  fill_longs(steps, t, buffer.longs());
   fill_ints(steps, adapters, width, buffer.ints());
   buffer.send();
   inputs.input_ids = buffer.next_longs(t);
   inputs.positions = buffer.next_longs(t);
   inputs.slots = buffer.next_longs(t);
-  inputs.logit_rows = buffer.next_longs(logits);
+  inputs.logit_rows = buffer.next_longs(logit_rows(steps));
   inputs.query_starts = buffer.next_ints(s + 1);
   inputs.sequence_lengths = buffer.next_ints(s);
   inputs.block_table = buffer.next_ints(s * width).view({s, width});

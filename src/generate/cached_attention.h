@@ -22,7 +22,7 @@ struct SequenceStep {
   const KvCache::Sequence* cache = nullptr;  ///< holds what came before, has room for these
   std::span<const int32_t> tokens;           ///< at least one
   std::shared_ptr<const model::LoraAdapter> adapter;  ///< null: the base model
-  bool wants_logits = false;                          ///< of the last token
+  int64_t logits = 0;  ///< of how many tokens, the last ones, logits are wanted
   /// Tokens the sequence is known to have, those that later steps compute included; 0: none beyond
   /// this step's. longrope chooses its frequencies by it, the same for all parts of a prompt.
   int64_t known_tokens = 0;

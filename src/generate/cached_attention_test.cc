@@ -19,14 +19,14 @@ using Longs = std::vector<int64_t>;
 TEST(StepInputs, DescribeConcatenatedSequencesAndTheirBlocks) {
   KvCache::Sequence a{{4, 7}, 31}, b{{2}, 0};
   const std::vector<int32_t> a_tokens = {11, 12}, b_tokens = {21, 22, 23};
-  const std::vector<SequenceStep> steps = {{&a, a_tokens, nullptr, true}, {&b, b_tokens}};
+  const std::vector<SequenceStep> steps = {{&a, a_tokens, nullptr, 1}, {&b, b_tokens, nullptr, 3}};
   const std::vector<int32_t> adapters = {1, 0};
   const ops::StepInputs inputs = make_step_inputs(steps, adapters, at::kCPU);
   EXPECT_EQ(longs(inputs.input_ids), (Longs{11, 12, 21, 22, 23}));
   EXPECT_EQ(longs(inputs.positions), (Longs{31, 32, 0, 1, 2}));
   EXPECT_EQ(longs(inputs.slots),
             (Longs{4 * kBlock + 31, 7 * kBlock, 2 * kBlock, 2 * kBlock + 1, 2 * kBlock + 2}));
-  EXPECT_EQ(longs(inputs.logit_rows), (Longs{1}));
+  EXPECT_EQ(longs(inputs.logit_rows), (Longs{1, 2, 3, 4}));
   EXPECT_EQ(longs(inputs.query_starts), (Longs{0, 2, 5}));
   EXPECT_EQ(longs(inputs.sequence_lengths), (Longs{33, 3}));
   EXPECT_EQ(inputs.block_table.sizes(), (Longs{2, 2}));

@@ -21,9 +21,11 @@ struct SequenceRequest {
   SamplingParams sampling;
   std::vector<std::pair<int32_t, float>> logit_bias;
   uint64_t seed = 0;
-  int64_t max_tokens = 16;        ///< at least 1
+  int64_t max_tokens = 16;        ///< at least 1; 0 where `score_prompt` asks for no more
   std::vector<int32_t> stop_ids;  ///< generation ends with one of these, which is part of the count
   int64_t top_logprobs = -1;      ///< -1: none; 0: of the token alone
+  /// Whether the prompt's tokens are scored too, each but the first given those before it.
+  bool score_prompt = false;
   /// null: the base model. A sequence keeps the adapter it began with: one that is trained further
   /// or replaced meanwhile is another object.
   std::shared_ptr<const model::LoraAdapter> adapter;
@@ -36,14 +38,20 @@ struct TokenLogprob {
   float logprob = 0;  ///< under the model's own distribution, before temperature and penalties
 };
 
-/// One step of one sequence.
-struct TokenEvent {
-  int32_t id = -1;       ///< -1: no token (cancelled, failed)
+/// A token in its place, and what the model expected there.
+struct TokenScore {
+  int32_t id = -1;
+  float logprob = 0;
+  std::vector<TokenLogprob> top;  ///< the top_logprobs most probable, the most probable first
+};
+
+/// One step of one sequence. `logprob` and `top` are set if top_logprobs >= 0; an `id` of -1 is no
+/// token (cancelled, failed, a part of the prompt).
+struct TokenEvent : TokenScore {
   bool is_stop = false;  ///< one of stop_ids: no text
   FinishReason finish = FinishReason::kNone;
-  float logprob = 0;              ///< if top_logprobs >= 0
-  std::vector<TokenLogprob> top;  ///< most probable first
-  std::string error;              ///< with kError
+  std::vector<TokenScore> prompt;  ///< with score_prompt: its next tokens; they precede `id`
+  std::string error;               ///< with kError
 };
 
 }  // namespace lorry::generate

@@ -147,6 +147,19 @@ TokenEvent RowSampler::sample(const LogitRow& logits, const SamplingRow& row) {
   return event;
 }
 
+TokenScore RowSampler::score(const LogitRow& logits, int32_t id, int64_t count) {
+  TokenScore out{id, std::numeric_limits<float>::quiet_NaN(), {}};
+  LogitRow view = logits;
+  float top = block_maxima(view, maxima_);
+  if (top == kInfinity) {
+    copy_clean(view, copy_);
+    view = {copy_.data(), nullptr, logits.size};
+    top = block_maxima(view, maxima_);
+  }
+  if (top != -kInfinity) add_logprobs(view, exp_sums(view, top, 1.0, sums_), count, out);
+  return out;
+}
+
 LogitRow RowSampler::edited(const LogitRow& logits, const SamplingRow& row) {
   copy_clean(logits, copy_);
   for (const auto& [id, bias] : row.request->logit_bias) {
@@ -241,9 +254,9 @@ int32_t RowSampler::draw_from_all(const LogitRow& logits, float top, double temp
 }
 
 void RowSampler::add_logprobs(const LogitRow& logits, double sum, int64_t count,
-                              TokenEvent& event) {
+                              TokenScore& score) {
   const double norm = *std::max_element(maxima_.begin(), maxima_.end()) + std::log(sum);
-  event.logprob = static_cast<float>(logits[event.id] - norm);
+  score.logprob = static_cast<float>(clean(logits[score.id]) - norm);
   const int64_t k = std::min(count, logits.size);
   if (k == 0) return;
   candidates_.clear();
@@ -251,7 +264,7 @@ void RowSampler::add_logprobs(const LogitRow& logits, double sum, int64_t count,
   const auto kept = std::min<int64_t>(k, static_cast<int64_t>(candidates_.size()));
   std::partial_sort(candidates_.begin(), candidates_.begin() + kept, candidates_.end());
   for (int64_t i = 0; i < kept; ++i) {
-    event.top.push_back({candidates_[i].id, static_cast<float>(candidates_[i].logit - norm)});
+    score.top.push_back({candidates_[i].id, static_cast<float>(candidates_[i].logit - norm)});
   }
 }
 

@@ -46,6 +46,8 @@ class RowSampler {
   /// Fills id, logprob and top. Order, as in vLLM: bias, penalties, temperature, min_p, top_k,
   /// top_p.
   TokenEvent sample(const LogitRow& logits, const SamplingRow& row);
+  /// The log-probability of `id` and the `count` likeliest tokens; NaN if no logit is a number.
+  TokenScore score(const LogitRow& logits, int32_t id, int64_t count);
 
  private:
   LogitRow edited(const LogitRow& logits, const SamplingRow& row);
@@ -57,7 +59,7 @@ class RowSampler {
   /// A logit that at least `count` others reach; -inf if the maxima cannot tell.
   float reached_by(int64_t count);
   /// `sum`: exp(logit - largest) over the vocabulary.
-  void add_logprobs(const LogitRow& logits, double sum, int64_t count, TokenEvent& event);
+  void add_logprobs(const LogitRow& logits, double sum, int64_t count, TokenScore& score);
 
   std::vector<float> copy_;    // the row where it was changed
   std::vector<float> maxima_;  // of the row in hand

@@ -26,16 +26,32 @@ LogitRow row_of(const at::Tensor& logits, int64_t row) {
   return out;
 }
 
-std::vector<TokenEvent> sample_on_cpu(const at::Tensor& any, std::span<const SamplingRow> rows) {
+/// work(sampler, logits of row i, i) for each of `rows` rows, over the threads.
+template <typename Work>
+void for_each_row(const at::Tensor& any, size_t rows, const Work& work) {
   const bool read_in_place = any.scalar_type() == at::kFloat || any.scalar_type() == at::kBFloat16;
   const at::Tensor logits = (read_in_place ? any : any.to(at::kFloat)).contiguous();
-  std::vector<TokenEvent> events(rows.size());
   const int64_t grain = std::max<int64_t>(1, kLogitsPerThread / logits.size(1));
-  at::parallel_for(0, static_cast<int64_t>(rows.size()), grain, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, static_cast<int64_t>(rows), grain, [&](int64_t begin, int64_t end) {
     thread_local RowSampler sampler;  // keeps its memory from step to step
-    for (int64_t i = begin; i < end; ++i) events[i] = sampler.sample(row_of(logits, i), rows[i]);
+    for (int64_t i = begin; i < end; ++i) work(sampler, row_of(logits, i), i);
+  });
+}
+
+std::vector<TokenEvent> sample_on_cpu(const at::Tensor& logits, std::span<const SamplingRow> rows) {
+  std::vector<TokenEvent> events(rows.size());
+  for_each_row(logits, rows.size(), [&](RowSampler& sampler, const LogitRow& row, int64_t i) {
+    events[i] = sampler.sample(row, rows[i]);
   });
   return events;
+}
+
+std::vector<TokenScore> score_on_cpu(const at::Tensor& logits, std::span<const ScoringRow> rows) {
+  std::vector<TokenScore> scores(rows.size());
+  for_each_row(logits, rows.size(), [&](RowSampler& sampler, const LogitRow& row, int64_t i) {
+    scores[i] = sampler.score(row, rows[i].id, rows[i].top_logprobs);
+  });
+  return scores;
 }
 
 /// What a device leaves of rows that need no more than their largest logits.
@@ -127,6 +143,38 @@ class ReducedRows {
 };
 
 }  // namespace
+
+std::vector<TokenScore> detail::score_rows_reduced(const at::Tensor& logits,
+                                                   std::span<const ScoringRow> rows) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  std::vector<int64_t> ids;
+  int64_t most = 1;
+  for (const ScoringRow& row : rows) {
+    ids.push_back(row.id);
+    most = std::max(most, row.top_logprobs);
+  }
+  const at::Tensor numbers = at::nan_to_num(logits.to(at::kFloat), -kInfinity, {}, -kInfinity);
+  const at::Tensor norms = numbers.logsumexp(-1, /*keepdim=*/true);
+  const at::Tensor index = at::tensor(ids, at::kLong).unsqueeze(1).to(logits.device());
+  const at::Tensor chosen = (numbers.gather(1, index) - norms).to(at::kCPU);
+  most = std::min(most, logits.size(1));
+  const auto [values, indices] = numbers.topk(most);
+  const at::Tensor top = (values - norms).to(at::kCPU), top_ids = indices.to(at::kCPU);
+  std::vector<TokenScore> scores(rows.size());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const auto begin = static_cast<int64_t>(i) * most;
+    scores[i] = {rows[i].id, chosen.const_data_ptr<float>()[i], {}};
+    for (int64_t j = begin; j < begin + std::min(most, rows[i].top_logprobs); ++j) {
+      scores[i].top.push_back({static_cast<int32_t>(top_ids.const_data_ptr<int64_t>()[j]),
+                               top.const_data_ptr<float>()[j]});
+    }
+  }
+  return scores;
+}
+
+std::vector<TokenScore> score_rows(const at::Tensor& logits, std::span<const ScoringRow> rows) {
+  return logits.is_cpu() ? score_on_cpu(logits, rows) : detail::score_rows_reduced(logits, rows);
+}
 
 std::vector<TokenEvent> detail::sample_rows_reduced(const at::Tensor& logits,
                                                     std::span<const SamplingRow> rows) {

@@ -19,10 +19,21 @@ namespace lorry::generate {
 /// copied to the host.
 std::vector<TokenEvent> sample_rows(const at::Tensor& logits, std::span<const SamplingRow> rows);
 
+/// A row whose next token is known.
+struct ScoringRow {
+  int32_t id = 0;
+  int64_t top_logprobs = 0;
+};
+/// logits: as above. The log-probability of each row's token and the likeliest ones. It is NaN
+/// where no logit of the row is a number. A GPU reduces the rows itself.
+std::vector<TokenScore> score_rows(const at::Tensor& logits, std::span<const ScoringRow> rows);
+
 namespace detail {
-/// sample_rows as on a GPU, for tests on any device.
+/// Both as on a GPU, for tests on any device.
 std::vector<TokenEvent> sample_rows_reduced(const at::Tensor& logits,
                                             std::span<const SamplingRow> rows);
+std::vector<TokenScore> score_rows_reduced(const at::Tensor& logits,
+                                           std::span<const ScoringRow> rows);
 }  // namespace detail
 
 }  // namespace lorry::generate

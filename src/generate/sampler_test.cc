@@ -304,6 +304,27 @@ TEST(Sampler, LogprobsAreThoseOfTheModel) {
   EXPECT_EQ(events[2].id, 7);
 }
 
+TEST(Sampler, ScoresAreTheLogprobsOfAGivenToken) {
+  at::manual_seed(5);
+  at::Tensor logits = at::randn({3, 500}) * 4;
+  logits[2].fill_(std::numeric_limits<float>::quiet_NaN());
+  logits[1][7] = -kInfinity;
+  const at::Tensor expected = logits.log_softmax(-1);
+  const std::vector<ScoringRow> rows = {{3, 0}, {7, 2}, {1, 1}};
+  for (const auto& scores : {score_rows(logits, rows), detail::score_rows_reduced(logits, rows)}) {
+    ASSERT_EQ(scores.size(), 3u);
+    EXPECT_EQ(scores[0].id, 3);
+    EXPECT_NEAR(scores[0].logprob, expected[0][3].item<float>(), 1e-5);
+    EXPECT_TRUE(scores[0].top.empty());
+    EXPECT_EQ(scores[1].logprob, -kInfinity);
+    ASSERT_EQ(scores[1].top.size(), 2u);
+    EXPECT_EQ(scores[1].top[0].id, expected[1].argmax().item<int64_t>());
+    EXPECT_NEAR(scores[1].top[0].logprob, expected[1].max().item<float>(), 1e-5);
+    EXPECT_GT(scores[1].top[0].logprob, scores[1].top[1].logprob);
+    EXPECT_TRUE(std::isnan(scores[2].logprob));
+  }
+}
+
 TEST(Sampler, ARowWithoutANumberIsAnError) {
   for (const float value : {std::nanf(""), -kInfinity}) {
     for (const double temperature : {0.0, 1.0}) {

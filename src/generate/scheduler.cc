@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
@@ -30,11 +31,88 @@ struct Running {
   KvCache::Sequence cache;
   std::mt19937_64 rng;
   int64_t step_tokens = 0;  // that the engine step in hand computes
+  int64_t scored = 1;       // tokens of the prompt whose scores are known or, the first, not asked
 
   int64_t pending() const { return static_cast<int64_t>(tokens.size()) - cache.length; }
   int64_t generated() const { return static_cast<int64_t>(tokens.size() - request.prompt.size()); }
+  bool is_scoring() const {
+    return request.score_prompt && scored < static_cast<int64_t>(request.prompt.size());
+  }
+  /// How many tokens of the prompt the step in hand scores: the token after each one computed, but
+  /// not again after a preemption.
+  int64_t to_score() const {
+    if (!is_scoring()) return 0;
+    const int64_t end =
+        std::min(cache.length + step_tokens + 1, static_cast<int64_t>(request.prompt.size()));
+    return std::max<int64_t>(0, end - std::max(cache.length + 1, scored));
+  }
 };
 using RunningPtr = std::unique_ptr<Running>;
+
+/// Tokens that one engine step scores: their logits are in memory at the same time.
+constexpr int64_t kMostScored = 512;
+
+/// What one engine step may compute.
+struct StepBudget {
+  int64_t tokens = 0;
+  int64_t scored = kMostScored;
+};
+
+/// The rows of one step's logits: for each sequence those that score its prompt, then the one that
+/// the next token is drawn from.
+class StepRows {
+ public:
+  /// The rows of the sequence's step.
+  int64_t add(Running& sequence) {
+    const int64_t to_score = sequence.to_score();
+    const bool last = sequence.step_tokens == sequence.pending();
+    for (int64_t i = 0; i < to_score; ++i) {
+      scored_rows_.push_back(rows_ + i);
+      scoring_.push_back({sequence.request.prompt[static_cast<size_t>(sequence.scored + i)],
+                          std::max<int64_t>(sequence.request.top_logprobs, 0)});
+    }
+    const bool samples = last && sequence.request.max_tokens > 0;
+    if (samples) {
+      sampled_rows_.push_back(rows_ + to_score);
+      sampling_.push_back({&sequence.request, sequence.tokens, &sequence.rng});
+    }
+    of_sequence_.emplace_back(to_score, samples);
+    const int64_t rows = to_score + (last ? 1 : 0);
+    rows_ += rows;
+    return rows;
+  }
+
+  /// One event for each sequence; without token and scores where the step gave it none.
+  std::vector<TokenEvent> events(const at::Tensor& logits) const {
+    std::vector<TokenEvent> sampled, out;
+    std::vector<TokenScore> scores;
+    if (!sampling_.empty()) sampled = sample_rows(pick(logits, sampled_rows_), sampling_);
+    if (!scoring_.empty()) scores = score_rows(pick(logits, scored_rows_), scoring_);
+    auto next_sampled = sampled.begin();
+    auto next_score = scores.begin();
+    for (const auto& [to_score, samples] : of_sequence_) {
+      TokenEvent event = samples ? std::move(*next_sampled++) : TokenEvent();
+      for (int64_t i = 0; i < to_score; ++i, ++next_score) {
+        if (std::isnan(next_score->logprob)) event = no_logit();
+        event.prompt.push_back(std::move(*next_score));
+      }
+      out.push_back(std::move(event));
+    }
+    return out;
+  }
+
+ private:
+  at::Tensor pick(const at::Tensor& logits, const std::vector<int64_t>& rows) const {
+    if (static_cast<int64_t>(rows.size()) == rows_) return logits;
+    return logits.index_select(0, at::tensor(rows, at::kLong).to(logits.device()));
+  }
+
+  int64_t rows_ = 0;
+  std::vector<int64_t> scored_rows_, sampled_rows_;
+  std::vector<ScoringRow> scoring_;
+  std::vector<SamplingRow> sampling_;
+  std::vector<std::pair<int64_t, bool>> of_sequence_;  // rows that score; whether one is drawn from
+};
 
 /// The sequences of one model.
 class ModelQueue {
@@ -116,20 +194,21 @@ class ModelQueue {
   /// prompts.
   void schedule() {
     const bool preempted = reserve_running();
-    int64_t budget =
-        options_.max_step_tokens > 0 ? options_.max_step_tokens : model_->step_tokens();
+    StepBudget budget{options_.max_step_tokens > 0 ? options_.max_step_tokens
+                                                   : model_->step_tokens()};
     for (auto& sequence : running_) {
       sequence->step_tokens = sequence->pending() == 1 ? 1 : 0;
-      budget -= sequence->step_tokens;
+      budget.tokens -= sequence->step_tokens;
     }
     for (auto& sequence : running_) {
       if (sequence->step_tokens == 0) assign(*sequence, budget);
     }
-    while (!preempted && budget > 0 && !waiting_.empty() &&
+    while (!preempted && budget.tokens > 0 && !waiting_.empty() &&
            static_cast<int64_t>(running_.size()) < options_.max_num_seqs) {
       Running& next = *waiting_.front();
       // The whole prompt at once, and a token to go on with, so that only answers can run short.
-      const int64_t tokens = static_cast<int64_t>(next.tokens.size()) + 1;
+      const int64_t tokens =
+          static_cast<int64_t>(next.tokens.size()) + (next.request.max_tokens > 0 ? 1 : 0);
       if (!model_->reserve(next.cache, tokens)) break;
       assign(next, budget);
       running_.push_back(std::move(waiting_.front()));
@@ -137,9 +216,13 @@ class ModelQueue {
     }
   }
 
-  static void assign(Running& sequence, int64_t& budget) {
-    sequence.step_tokens = std::clamp<int64_t>(budget, 0, sequence.pending());
-    budget -= sequence.step_tokens;
+  static void assign(Running& sequence, StepBudget& budget) {
+    sequence.step_tokens = std::clamp<int64_t>(budget.tokens, 0, sequence.pending());
+    if (sequence.is_scoring()) {
+      sequence.step_tokens = std::min(sequence.step_tokens, budget.scored);
+      budget.scored -= sequence.step_tokens;
+    }
+    budget.tokens -= sequence.step_tokens;
   }
 
   /// Reserves the next token of all that run; where the cache is full, the youngest go back to the
@@ -172,35 +255,41 @@ class ModelQueue {
       return std::less<>()(a->request.adapter.get(), b->request.adapter.get());
     });
     std::vector<SequenceStep> steps;
-    std::vector<SamplingRow> sampling;
-    std::vector<Running*> sampled;
+    StepRows rows;
     int64_t computed = 0;
     for (Running* sequence : order) {
       const auto position = static_cast<size_t>(sequence->cache.length);
       const auto count = static_cast<size_t>(sequence->step_tokens);
-      const bool last = sequence->step_tokens == sequence->pending();
       steps.push_back({&sequence->cache, std::span(sequence->tokens).subspan(position, count),
-                       sequence->request.adapter, last,
+                       sequence->request.adapter, rows.add(*sequence),
                        static_cast<int64_t>(sequence->tokens.size())});
       computed += sequence->step_tokens;
-      if (!last) continue;
-      sampled.push_back(sequence);
-      sampling.push_back({&sequence->request, sequence->tokens, &sequence->rng});
     }
     const at::Tensor logits = model_->step(steps);
-    std::vector<TokenEvent> events;
-    if (!sampled.empty()) events = sample_rows(logits, sampling);
+    std::vector<TokenEvent> events = rows.events(logits);
     // Nothing throws from here on.
-    for (Running* sequence : order) sequence->cache.length += sequence->step_tokens;
-    for (size_t i = 0; i < sampled.size(); ++i) deliver(*sampled[i], std::move(events[i]));
+    for (size_t i = 0; i < order.size(); ++i) {
+      Running& sequence = *order[i];
+      const bool last = sequence.step_tokens == sequence.pending();
+      sequence.cache.length += sequence.step_tokens;
+      sequence.scored += static_cast<int64_t>(events[i].prompt.size());
+      if (last || !events[i].prompt.empty()) deliver(sequence, std::move(events[i]));
+    }
     return computed;
   }
 
-  /// Reports the token; a sequence that is complete loses its `on_token`, and one whose keys change
-  /// with its length begins anew.
+  /// Reports what the step gave; a sequence that is complete loses its `on_token`, and one whose
+  /// keys change with its length begins anew.
   void deliver(Running& sequence, TokenEvent event) {
     if (event.finish == FinishReason::kError) {
       log::error("a sequence failed: {}", event.error);
+      finish(sequence, std::move(event));
+      sequence.on_token = nullptr;
+      return;
+    }
+    if (event.id < 0) {  // scores alone
+      if (sequence.pending() > 0) return sequence.on_token(std::move(event));
+      event.finish = FinishReason::kLength;
       finish(sequence, std::move(event));
       sequence.on_token = nullptr;
       return;

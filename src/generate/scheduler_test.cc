@@ -43,10 +43,11 @@ class CountingModel : public StepModel {
       EXPECT_FALSE(step.tokens.empty());
       EXPECT_LE(step.cache->length + static_cast<int64_t>(step.tokens.size()),
                 static_cast<int64_t>(step.cache->blocks.size()));
-      if (!step.wants_logits) continue;
-      at::Tensor one = at::zeros({kVocab});
-      one[(step.tokens.back() + 1) % kVocab] = 20.0F;
-      logits.push_back(one);
+      for (const int32_t token : step.tokens.last(static_cast<size_t>(step.logits))) {
+        at::Tensor one = at::zeros({kVocab});
+        one[(token + 1) % kVocab] = 20.0F;
+        logits.push_back(one);
+      }
     }
     return logits.empty() ? at::Tensor() : at::stack(logits);
   }
@@ -155,6 +156,62 @@ TEST(Scheduler, AFullCacheDelaysTheYoungestWithoutChangingItsAnswer) {
   f.collector.wait(3);
   for (int i = 0; i < 3; ++i) EXPECT_EQ(f.collector.tokens_[i], counting(i + 5, 30)) << i;
   EXPECT_EQ(f.collector.order_, (std::vector<int>{0, 1, 2}));
+}
+
+/// Gathers the scores of a prompt.
+Scheduler::OnToken scores_into(std::vector<TokenScore>& scores, Scheduler::OnToken next) {
+  return [&scores, next = std::move(next)](TokenEvent event) {
+    scores.insert(scores.end(), event.prompt.begin(), event.prompt.end());
+    next(std::move(event));
+  };
+}
+
+void expect_scores_of(const std::vector<int32_t>& prompt, const std::vector<TokenScore>& scores) {
+  ASSERT_EQ(scores.size(), prompt.size() - 1);
+  for (size_t i = 0; i < scores.size(); ++i) {
+    EXPECT_EQ(scores[i].id, prompt[i + 1]);
+    const bool expected = prompt[i + 1] == prompt[i] + 1;  // by a model that counts
+    EXPECT_NEAR(scores[i].logprob, expected ? 0 : -20, 0.01) << i;
+    ASSERT_EQ(scores[i].top.size(), 1u);
+    EXPECT_EQ(scores[i].top[0].id, (prompt[i] + 1) % kVocab);
+  }
+}
+
+TEST(Scheduler, APromptIsScoredInWhateverChunksItGoesThrough) {
+  Fixture f({.max_step_tokens = 7});
+  std::vector<TokenScore> alone, first;
+  std::vector<int32_t> prompt = counting(3, 40);
+  prompt[20] = 9;
+  SequenceRequest scoring = greedy(prompt, 0), answering = greedy(prompt, 3);
+  scoring.score_prompt = answering.score_prompt = true;
+  scoring.top_logprobs = answering.top_logprobs = 1;
+  ASSERT_TRUE(f.scheduler.submit(0, scoring, scores_into(alone, f.collector.on_token(0))).ok());
+  ASSERT_TRUE(f.scheduler.submit(0, answering, scores_into(first, f.collector.on_token(1))).ok());
+  ASSERT_TRUE(f.scheduler.submit(0, greedy({1}, 5), f.collector.on_token(2)).ok());
+  f.scheduler.start();
+  f.collector.wait(3);
+  expect_scores_of(prompt, alone);
+  expect_scores_of(prompt, first);
+  EXPECT_TRUE(f.collector.tokens_[0].empty());
+  EXPECT_EQ(f.collector.finish_[0], FinishReason::kLength);
+  EXPECT_EQ(f.collector.tokens_[1], counting(43, 3));
+  EXPECT_EQ(f.collector.tokens_[2], counting(2, 5));
+}
+
+TEST(Scheduler, APromptThatFillsTheCacheIsScoredOnceThoughItIsPreempted) {
+  Fixture f({.max_step_tokens = 4}, 40);
+  std::vector<TokenScore> whole, late;
+  SequenceRequest fills = greedy(counting(0, 40), 0), preempted = greedy(counting(0, 12), 6);
+  fills.score_prompt = preempted.score_prompt = true;
+  fills.top_logprobs = preempted.top_logprobs = 1;
+  ASSERT_TRUE(f.scheduler.submit(0, greedy({1}, 30), f.collector.on_token(0)).ok());
+  ASSERT_TRUE(f.scheduler.submit(0, preempted, scores_into(late, f.collector.on_token(1))).ok());
+  ASSERT_TRUE(f.scheduler.submit(0, fills, scores_into(whole, f.collector.on_token(2))).ok());
+  f.scheduler.start();
+  f.collector.wait(3);
+  expect_scores_of(counting(0, 12), late);
+  expect_scores_of(counting(0, 40), whole);
+  EXPECT_EQ(f.collector.tokens_[1], counting(12, 6));
 }
 
 TEST(Scheduler, WhatCanNeverFitIsRefused) {

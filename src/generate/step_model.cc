@@ -71,7 +71,7 @@ class TransformerStepModel final : public StepModel {
       if (found == all.end()) all.push_back(step.adapter);
       out.of_step.push_back(static_cast<int32_t>(index));
       append(out.of_tokens, index, static_cast<int64_t>(step.tokens.size()));
-      if (step.wants_logits) append(out.of_logits, index, 1);
+      if (step.logits > 0) append(out.of_logits, index, step.logits);
     }
     if (all.size() == 1) {  // then it serves all
       out.of_tokens.segments.clear();

@@ -25,8 +25,8 @@ class StepModel {
   virtual int64_t keys_change_after() const { return 0; }
   virtual bool reserve(KvCache::Sequence& sequence, int64_t tokens) = 0;
   virtual void release(KvCache::Sequence& sequence) = 0;
-  /// Computes all steps at once. Returns (R, vocab_size): the logits of the sequences that want
-  /// them, in order. The caller adds the tokens to the sequences' lengths.
+  /// Computes all steps at once. Returns (R, vocab_size): the logits that the steps want, in order.
+  /// The caller adds the tokens to the sequences' lengths.
   virtual at::Tensor step(std::span<const SequenceStep> steps) = 0;
 };
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>  // join
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -104,6 +105,27 @@ void name_as_text_part(ModelSpec& spec) {
   }
 }
 
+/// The context that rope scaling gives: YaRN's original length times its factor, as in vLLM, which
+/// the cards of models tell their users to ask for by adding `rope_scaling` alone. A linear scaling
+/// is in `max_position_embeddings` already in some checkpoints and not in others, so it only raises
+/// what may be asked for, and only where all positions are scaled.
+void set_context(ModelSpec& spec) {
+  const auto times = [](int64_t length, double factor) {
+    return static_cast<int64_t>(static_cast<double>(length) * std::max(factor, 1.0));
+  };
+  bool linear = !spec.ropes.empty();
+  double factor = 1;
+  for (const RopeSpec& rope : spec.ropes) {
+    linear = linear && rope.type == RopeSpec::Type::kLinear;
+    factor = rope.factor;
+    if (rope.type != RopeSpec::Type::kYarn) continue;
+    spec.max_position_embeddings = std::max(
+        spec.max_position_embeddings, times(rope.original_max_position_embeddings, rope.factor));
+  }
+  spec.longest_context =
+      linear ? times(spec.max_position_embeddings, factor) : spec.max_position_embeddings;
+}
+
 }  // namespace
 
 Result<ModelSpec> parse_model_spec(const Json& json, const Json& generation_config) {
@@ -121,6 +143,7 @@ Result<ModelSpec> parse_model_spec(const Json& json, const Json& generation_conf
   spec.architecture = family->architecture;
   spec.model_type = family->model_type;
   if (wrapped) name_as_text_part(spec);
+  set_context(spec);
   LORRY_TRY(add_eos(generation_config, "generation_config.json", spec.eos_token_ids));
   return spec;
 }

@@ -42,6 +42,28 @@ TEST(Config, ReadsRopeOfBothFormats) {
   }
 }
 
+TEST(Config, RopeScalingMakesTheContextLonger) {
+  const auto contexts = [](Json scaling, int64_t positions) {
+    Json json = small_config();
+    json["max_position_embeddings"] = positions;
+    json["rope_scaling"] = std::move(scaling);
+    const auto spec = parse_model_spec(json, nullptr);
+    EXPECT_TRUE(spec.ok());
+    return std::pair(spec->max_position_embeddings, spec->longest_context);
+  };
+  using Contexts = std::pair<int64_t, int64_t>;
+  const auto yarn = [](int64_t original) {
+    return Json{{"type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", original}};
+  };
+  EXPECT_EQ(contexts(yarn(2048), 2048), Contexts(8192, 8192));
+  EXPECT_EQ(contexts(yarn(2048), 2560), Contexts(8192, 8192));  // Qwen3: room for the answer
+  EXPECT_EQ(contexts(yarn(2048), 8192), Contexts(8192, 8192));
+  EXPECT_EQ(contexts({{"type", "yarn"}, {"factor", 4.0}}, 2048), Contexts(8192, 8192));
+  EXPECT_EQ(contexts({{"type", "linear"}, {"factor", 2.0}}, 2048), Contexts(2048, 4096));
+  EXPECT_EQ(contexts({{"type", "dynamic"}, {"factor", 2.0}}, 2048), Contexts(2048, 2048));
+  EXPECT_EQ(contexts(nullptr, 2048), Contexts(2048, 2048));
+}
+
 TEST(Config, JoinsTheEndTokensOfBothFiles) {
   const auto spec = parse_model_spec(small_config(), Json{{"eos_token_id", {5, 3}}});
   ASSERT_TRUE(spec.ok());

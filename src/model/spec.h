@@ -171,7 +171,12 @@ struct ModelSpec {
   std::string architecture;  ///< "Qwen2ForCausalLM"
   std::string model_type;    ///< "qwen2"
   int64_t vocab_size = 0, hidden_size = 0;
+  /// Tokens that the model is made for; 0: not said. With YaRN those it was scaled to, whatever
+  /// `max_position_embeddings` says.
   int64_t max_position_embeddings = 0;
+  /// Tokens that its positions reach if asked for: more than that where they were scaled linearly
+  /// and the config names the length before that, as `transformers` asks for.
+  int64_t longest_context = 0;
   /// What `peft` finds before "layers.0" and "embed_tokens": a multimodal class puts its own there.
   std::string module_prefix = "model.";
   std::string dtype;  ///< "bfloat16", "float16", "float32", as the checkpoint is stored

@@ -4,7 +4,10 @@
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <unistd.h>  // sysconf
+
 #include <cmath>
+#include <fstream>
 #include <functional>
 
 #include "ops/attention.h"
@@ -259,15 +262,38 @@ TEST(Weight, PackedProductsAreThoseOfTheDenseMatrix) {
     const Weight packed = quantize(dense, WeightFormat::kPacked).value();
     // float32's order of sums; in bf16 one rounding of numbers up to 32.
     const double tolerance = type == at::kFloat ? 1e-4 : 0.25;
-    for (const int64_t rows : {1, 3, 16, 65}) {
+    for (const int64_t rows : {0, 1, 3, 9, 16, 37, 65, 500}) {
       const at::Tensor x = at::randn({rows, 96}).to(type);
       const at::Tensor want =
           at::linear(x.to(at::kDouble), dense.data.to(at::kDouble), dense.bias.to(at::kDouble));
-      const double worst = (linear(x, packed).to(at::kDouble) - want).abs().max().item<double>();
+      const at::Tensor got = linear(x, packed);
+      ASSERT_EQ(got.sizes(), want.sizes());
+      if (rows == 0) continue;
+      const double worst = (got.to(at::kDouble) - want).abs().max().item<double>();
       EXPECT_LE(worst, tolerance) << rows << " rows of " << toString(type);
     }
   }
   if (packed_types == 0) GTEST_SKIP() << "no oneDNN on this machine";
+}
+
+/// Resident memory of this process in bytes.
+int64_t resident_memory() {
+  std::ifstream status("/proc/self/statm");
+  int64_t size = 0, resident = 0;
+  status >> size >> resident;
+  return resident * sysconf(_SC_PAGESIZE);
+}
+
+TEST(Weight, PackedProductsOfEveryNumberOfRowsDoNotFillTheMemory) {
+  const at::NoGradGuard no_grad;
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    const Weight dense = Weight::dense(at::randn({256, 256}).to(type));
+    if (!can_pack(dense)) continue;
+    const Weight packed = quantize(dense, WeightFormat::kPacked).value();
+    const int64_t before = resident_memory();
+    for (int64_t rows = 1; rows <= 512; ++rows) linear(at::randn({rows, 256}).to(type), packed);
+    EXPECT_LT(resident_memory() - before, 64 << 20) << toString(type);
+  }
 }
 
 TEST(Device, NamesWhatIsWrong) {

@@ -234,17 +234,30 @@ std::optional<std::string> join_parts(Fields& fields, const std::string& where, 
   return text;
 }
 
-/// Arguments of a tool call come as JSON text; templates want the object, as in training data.
-void parse_tool_arguments(Json& message) {
+/// Arguments of a tool call come as JSON text, of a call without any as none; templates want the
+/// object, as in training data.
+void parse_arguments(Json& function) {
+  Json& arguments = function["arguments"];
+  if (arguments.is_null() || arguments == "") arguments = Json::object();
+  if (!arguments.is_string()) return;
+  auto parsed = parse_json(arguments.get_ref<const std::string&>(), "arguments");
+  if (parsed.ok() && parsed->is_object()) arguments = *std::move(parsed);
+}
+
+/// A list of no calls is no list: to templates that ask whether there is one, it would be a call.
+void read_tool_calls(Json& message) {
   const auto calls = message.find("tool_calls");
-  if (calls == message.end() || !calls->is_array()) return;
+  if (calls == message.end()) return;
+  if (calls->is_null() || (calls->is_array() && calls->empty())) {
+    message.erase("tool_calls");
+    const auto content = message.find("content");
+    if (content == message.end() || content->is_null()) message["content"] = "";
+    return;
+  }
+  if (!calls->is_array()) return;
   for (Json& call : *calls) {
     if (!call.is_object() || !call.contains("function") || !call["function"].is_object()) continue;
-    Json& function = call["function"];
-    const auto arguments = function.find("arguments");
-    if (arguments == function.end() || !arguments->is_string()) continue;
-    auto parsed = parse_json(arguments->get_ref<const std::string&>(), "arguments");
-    if (parsed.ok() && parsed->is_object()) *arguments = *std::move(parsed);
+    parse_arguments(call["function"]);
   }
 }
 
@@ -261,6 +274,7 @@ void read_messages(Fields& fields, ChatRequest& out) {
     const auto role = message.find("role");
     if (role == message.end() || !role->is_string())
       return fields.fail("messages", where + ".role must be a string");
+    read_tool_calls(message);
     const auto content = message.find("content");
     if (content != message.end() && content->is_array()) {
       auto text = join_parts(fields, where + ".content", *content);
@@ -275,7 +289,6 @@ void read_messages(Fields& fields, ChatRequest& out) {
                !message.contains("tool_calls")) {
       return fields.fail("messages", where + ".content is missing");
     }
-    parse_tool_arguments(message);
   }
 }
 
@@ -290,6 +303,10 @@ void read_tools(Fields& fields, ChatRequest& out) {
   if (!tools->is_array()) return fields.expected("tools", "an array", *tools);
   for (const Json& tool : *tools) {
     if (!tool.is_object()) return fields.expected("tools", "an array of objects", tool);
+    const Json& function = tool.contains("function") ? tool["function"] : tool;
+    if (!function.is_object() || !function.value("name", Json()).is_string())
+      return fields.fail("tools", "must hold functions, each with a name");
+    out.callable.push_back(function["name"].get<std::string>());
   }
   if (!tools->empty()) out.tools = *tools;
 }
@@ -396,8 +413,7 @@ std::variant<CompletionRequest, ApiError> parse_completion_request(
   // The API's own default here is 16 tokens.
   out.max_tokens = fields.integer("max_tokens", out.echo ? 0 : 1, INT64_MAX).value_or(16);
   out.top_logprobs = fields.integer("logprobs", 0, 20).value_or(-1);
-  if (out.echo && out.top_logprobs >= 0)
-    fields.fail("logprobs", "is not supported together with 'echo'");
+  out.score_prompt = out.echo && out.top_logprobs >= 0;
   if (const Json* suffix = fields.find("suffix"); suffix && !asks_for_nothing(*suffix)) {
     fields.fail("suffix", "is not supported");
   }

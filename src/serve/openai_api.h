@@ -44,8 +44,10 @@ struct GenerationOptions {
   std::vector<std::pair<int32_t, float>> logit_bias;
   int64_t n = 1;
   int64_t top_logprobs = -1;  ///< -1: no logprobs
+  bool score_prompt = false;  ///< logprobs of the prompt's tokens too
   bool ignore_eos = false;
   bool skip_special_tokens = true;
+  std::vector<std::string> callable;  ///< names of the tools that an answer may call
   bool stream = false;
   bool include_usage = false;
 };

@@ -60,6 +60,30 @@ TEST(ChatRequest, ToolCallArgumentsBecomeAnObject) {
   EXPECT_EQ(request.messages[0]["tool_calls"][0]["function"]["arguments"]["x"], 1);
 }
 
+TEST(ChatRequest, CallsOfTheHistoryMeanWhatTheirAuthorMeant) {
+  const ChatRequest request = chat_ok(R"({"messages": [
+      {"role": "assistant", "content": null, "tool_calls": []},
+      {"role": "assistant", "content": "hi", "tool_calls": null},
+      {"role": "assistant", "content": null, "tool_calls": [
+        {"function": {"name": "f", "arguments": ""}}, {"function": {"name": "f"}},
+        {"function": {"name": "f", "arguments": {"x": 1}}}]}]})");
+  EXPECT_EQ(request.messages[0], (Json{{"role", "assistant"}, {"content", ""}}));
+  EXPECT_EQ(request.messages[1], (Json{{"role", "assistant"}, {"content", "hi"}}));
+  const Json& calls = request.messages[2]["tool_calls"];
+  EXPECT_EQ(calls[0]["function"]["arguments"], Json::object());
+  EXPECT_EQ(calls[1]["function"]["arguments"], Json::object());
+  EXPECT_EQ(calls[2]["function"]["arguments"]["x"], 1);
+}
+
+TEST(ChatRequest, ToolsMayBeCalledUnlessTheChoiceIsNone) {
+  const std::string head = R"({"messages": [{"role": "user", "content": "hi"}],
+      "tools": [{"type": "function", "function": {"name": "f"}}])";
+  EXPECT_EQ(chat_ok(head + "}").callable, std::vector<std::string>{"f"});
+  EXPECT_TRUE(chat_ok(head + R"(, "tool_choice": "none"})").callable.empty());
+  EXPECT_EQ(chat_error(R"({"messages": [{"role": "user", "content": "hi"}], "tools": [{}]})").param,
+            "tools");
+}
+
 TEST(ChatRequest, DeepArgumentsOfAToolCallStayText) {
   const std::string deep = std::string(100'000, '[') + std::string(100'000, ']');
   const Json body = {

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <span>
+#include <utility>
+
+#include "tokenizer/unicode.h"
 
 namespace lorry::serve {
 namespace {
@@ -32,12 +34,29 @@ std::string usage_json(const Usage& usage) {
                      usage.prompt_tokens + usage.completion_tokens);
 }
 
+std::string call_members(const IdentifiedCall& call) {
+  return fmt::format(R"("id":"{}","type":"function","function":{{"name":{},"arguments":{}}})",
+                     call.id, json_string(call.call.name), json_string(call.call.arguments));
+}
+
+/// The message of a chat's choice. Without words there is no content, but for an empty answer.
+std::string message_json(const Choice& choice) {
+  std::string calls;
+  for (const IdentifiedCall& call : choice.calls)
+    calls += fmt::format("{}{{{}}}", calls.empty() ? "" : ",", call_members(call));
+  const bool no_words = choice.text.empty() && !calls.empty();
+  return fmt::format(R"({{"role":"assistant","content":{}{}}})",
+                     no_words ? "null" : json_string(choice.text),
+                     calls.empty() ? "" : fmt::format(R"(,"tool_calls":[{}])", calls));
+}
+
 /// JSON knows no infinity; the API's floor is -9999.
 float finite(float logprob) { return std::max(logprob, -9999.0F); }
 
 }  // namespace
 
-std::string_view finish_reason_name(generate::FinishReason reason) {
+std::string_view finish_reason_name(generate::FinishReason reason, bool calls) {
+  if (calls && reason == generate::FinishReason::kStop) return "tool_calls";
   return reason == generate::FinishReason::kLength ? "length" : "stop";
 }
 
@@ -55,9 +74,16 @@ std::string text_chunk(const AnswerHead& head, size_t index, std::string_view te
   return choice_chunk(head, index, content, dump_json(logprobs), "null");
 }
 
-std::string finish_chunk(const AnswerHead& head, size_t index, generate::FinishReason reason) {
+std::string call_chunk(const AnswerHead& head, size_t index, size_t number,
+                       const IdentifiedCall& call) {
+  const std::string delta =
+      fmt::format(R"("delta":{{"tool_calls":[{{"index":{},{}}}]}})", number, call_members(call));
+  return choice_chunk(head, index, delta, "null", "null");
+}
+
+std::string finish_chunk(const AnswerHead& head, size_t index, std::string_view reason) {
   return choice_chunk(head, index, head.chat ? R"("delta":{})" : R"("text":"")", "null",
-                      fmt::format("\"{}\"", finish_reason_name(reason)));
+                      fmt::format("\"{}\"", reason));
 }
 
 std::string usage_chunk(const AnswerHead& head, const Usage& usage) {
@@ -69,12 +95,11 @@ std::string whole_answer(const AnswerHead& head, const std::vector<Choice>& choi
   std::string list;
   for (size_t i = 0; i < choices.size(); ++i) {
     const Choice& choice = choices[i];
-    const std::string text = json_string(choice.text);
-    list += fmt::format(
-        R"({}{{"index":{},{},"logprobs":{},"finish_reason":"{}"}})", i ? "," : "", i,
-        head.chat ? fmt::format(R"("message":{{"role":"assistant","content":{}}})", text)
-                  : R"("text":)" + text,
-        dump_json(choice.logprobs), choice.finish_reason);
+    list +=
+        fmt::format(R"({}{{"index":{},{},"logprobs":{},"finish_reason":"{}"}})", i ? "," : "", i,
+                    head.chat ? R"("message":)" + message_json(choice)
+                              : R"("text":)" + json_string(choice.text),
+                    dump_json(choice.logprobs), choice.finish_reason);
   }
   return fmt::format(
       R"({{"id":"{}","object":"{}","created":{},"model":{},"choices":[{}],"usage":{}}})", head.id,
@@ -82,45 +107,84 @@ std::string whole_answer(const AnswerHead& head, const std::vector<Choice>& choi
       list, usage_json(usage));
 }
 
-std::string LogprobWriter::token_text(int32_t id) const {
-  return tokenizer_.decode(std::span(&id, 1), false);
+int64_t count_characters(std::string_view text) {
+  return std::count_if(text.begin(), text.end(),
+                       [](char c) { return (static_cast<uint8_t>(c) & 0xc0) != 0x80; });
 }
 
-Json LogprobWriter::entry(const generate::TokenLogprob& token) const {
-  Json out;
-  const std::string text = token_text(token.id);
-  out["token"] = text;
-  out["logprob"] = finite(token.logprob);
-  out["bytes"] = std::vector<uint8_t>(text.begin(), text.end());
+void LogprobWriter::continue_after(std::span<const int32_t> prompt) {
+  for (const int32_t id : prompt) advance(id);
+  text_offset_ = 0;
+}
+
+void LogprobWriter::begin_with_prompt(int32_t first, std::vector<int64_t> offsets, int64_t length) {
+  prompt_offsets_ = std::move(offsets);
+  text_offset_ = length;
+  add({first, 0, {}}, true);
+}
+
+int64_t LogprobWriter::advance(int32_t id) {
+  const std::string text = decoder_.push(id);
+  if (!skip_special_tokens_ || !tokenizer_->is_special(id)) at_start_ = false;
+  if (prompt_tokens_ < prompt_offsets_.size()) return prompt_offsets_[prompt_tokens_++];
+  return std::exchange(text_offset_, text_offset_ + count_characters(text));
+}
+
+std::string LogprobWriter::bytes_of(int32_t id) const {
+  return tokenizer_->token_bytes(id, at_start_);
+}
+
+/// The token in the lists of completions: different for all that may stand in one place.
+std::string LogprobWriter::key_of(int32_t id) const {
+  std::string bytes = bytes_of(id);
+  if (tokenizer::is_valid_utf8(bytes)) return bytes;
+  std::string out = "bytes:";
+  for (const char byte : bytes) out += fmt::format("\\x{:02x}", static_cast<uint8_t>(byte));
   return out;
 }
 
-void LogprobWriter::add(const generate::TokenEvent& event) {
-  if (chat_) {
-    Json one = entry({event.id, event.logprob});
-    Json top = Json::array();
-    for (const generate::TokenLogprob& token : event.top) top.push_back(entry(token));
-    one["top_logprobs"] = std::move(top);
-    if (pending_.is_null()) pending_["content"] = Json::array();
-    pending_["content"].push_back(std::move(one));
-    return;
-  }
+Json LogprobWriter::entry(int32_t id, float logprob) const {
+  const std::string bytes = bytes_of(id);
+  Json out;
+  out["token"] = tokenizer::replace_invalid_utf8(bytes);
+  out["logprob"] = finite(logprob);
+  out["bytes"] = std::vector<uint8_t>(bytes.begin(), bytes.end());
+  return out;
+}
+
+void LogprobWriter::add(const generate::TokenScore& score, bool unknown) {
+  chat_ ? add_to_chat(score) : add_to_completion(score, unknown);
+}
+
+void LogprobWriter::add_to_chat(const generate::TokenScore& score) {
+  Json one = entry(score.id, score.logprob);
+  Json top = Json::array();
+  for (const generate::TokenLogprob& token : score.top)
+    top.push_back(entry(token.id, token.logprob));
+  one["top_logprobs"] = std::move(top);
+  if (pending_.is_null()) pending_["content"] = Json::array();
+  pending_["content"].push_back(std::move(one));
+  advance(score.id);
+}
+
+void LogprobWriter::add_to_completion(const generate::TokenScore& score, bool unknown) {
   if (pending_.is_null()) {
     for (const char* list : {"text_offset", "token_logprobs", "tokens", "top_logprobs"})
       pending_[list] = Json::array();
   }
-  const std::string text = token_text(event.id);
   Json top = Json::object();
-  for (const generate::TokenLogprob& token : event.top)
-    top[token_text(token.id)] = finite(token.logprob);
-  top[text] = finite(event.logprob);
-  pending_["text_offset"].push_back(text_offset_);
-  pending_["token_logprobs"].push_back(finite(event.logprob));
-  pending_["tokens"].push_back(text);
-  pending_["top_logprobs"].push_back(std::move(top));
-  // Offsets count characters, as Python strings do.
-  text_offset_ += std::count_if(text.begin(), text.end(),
-                                [](char c) { return (static_cast<uint8_t>(c) & 0xc0) != 0x80; });
+  const std::string key = key_of(score.id);
+  // Ids of one text (a byte and the letter that it is): the likelier one has the key.
+  const auto insert = [&](const std::string& text, float logprob) {
+    const auto [it, fresh] = top.emplace(text, finite(logprob));
+    if (!fresh && it->get<float>() < logprob) *it = finite(logprob);
+  };
+  for (const generate::TokenLogprob& token : score.top) insert(key_of(token.id), token.logprob);
+  insert(key, score.logprob);
+  pending_["tokens"].push_back(key);
+  pending_["token_logprobs"].push_back(unknown ? Json() : Json(finite(score.logprob)));
+  pending_["top_logprobs"].push_back(unknown ? Json() : std::move(top));
+  pending_["text_offset"].push_back(advance(score.id));
 }
 
 Json LogprobWriter::take() { return std::exchange(pending_, Json()); }

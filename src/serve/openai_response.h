@@ -2,12 +2,15 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/json.h"
+#include "chat/call_reader.h"
 #include "generate/generation.h"
 #include "tokenizer/tokenizer.h"
 
@@ -26,15 +29,22 @@ struct Usage {
   int64_t prompt_tokens = 0, completion_tokens = 0;
 };
 
+/// A call with the id by which its result is given back.
+struct IdentifiedCall {
+  std::string id;
+  chat::ToolCall call;
+};
+
 /// One choice of a whole answer.
 struct Choice {
   std::string text;
+  std::vector<IdentifiedCall> calls;
   std::string finish_reason;
   Json logprobs;  ///< null if not asked for
 };
 
-/// "stop", "length", ...
-std::string_view finish_reason_name(generate::FinishReason reason);
+/// "stop", "length", ...; "tool_calls" for an answer that ends with calls.
+std::string_view finish_reason_name(generate::FinishReason reason, bool calls);
 
 /// "data: {...}\n\n"
 std::string sse(std::string_view json);
@@ -45,27 +55,58 @@ std::string role_chunk(const AnswerHead& head, size_t index);
 /// A piece of text; `logprobs` may be null.
 std::string text_chunk(const AnswerHead& head, size_t index, std::string_view text,
                        const Json& logprobs);
-std::string finish_chunk(const AnswerHead& head, size_t index, generate::FinishReason reason);
+/// A whole call; `number`: of the choice's calls, from 0.
+std::string call_chunk(const AnswerHead& head, size_t index, size_t number,
+                       const IdentifiedCall& call);
+std::string finish_chunk(const AnswerHead& head, size_t index, std::string_view reason);
 std::string usage_chunk(const AnswerHead& head, const Usage& usage);
 std::string whole_answer(const AnswerHead& head, const std::vector<Choice>& choices,
                          const Usage& usage);
 
+/// How many characters UTF-8 text has, as Python counts them.
+int64_t count_characters(std::string_view text);
+
 /// Log-probabilities in the form of chat ({"content": [...]}) or completions ({"tokens", ...}).
+///
+/// A token that is part of a character is no text: chat shows it as U+FFFD beside its `bytes`,
+/// completions as "bytes:\xf0\x9f", as OpenAI's did. Offsets count the characters of the text
+/// before the one that the token belongs to.
 class LogprobWriter {
  public:
-  LogprobWriter(const tokenizer::Tokenizer& tokenizer, bool chat, int64_t text_offset)
-      : tokenizer_(tokenizer), chat_(chat), text_offset_(text_offset) {}
-  void add(const generate::TokenEvent& event);
+  LogprobWriter(std::shared_ptr<const tokenizer::Tokenizer> tokenizer, bool skip_special_tokens,
+                bool chat)
+      : tokenizer_(tokenizer),
+        decoder_(std::move(tokenizer), skip_special_tokens),
+        skip_special_tokens_(skip_special_tokens),
+        chat_(chat) {}
+  /// The answer goes on after these tokens, which are not shown. Before the first `add`.
+  void continue_after(std::span<const int32_t> prompt);
+  /// The text begins with a prompt of `length` characters whose tokens have these offsets. Adds the
+  /// first, which nothing predicts; the others come through `add`. Before the first `add`.
+  void begin_with_prompt(int32_t first, std::vector<int64_t> offsets, int64_t length);
+  void add(const generate::TokenScore& score) { add(score, false); }
   /// What was added since the last call; null if nothing was.
   Json take();
 
  private:
-  std::string token_text(int32_t id) const;
-  Json entry(const generate::TokenLogprob& token) const;
+  /// `unknown`: the log-probabilities are null.
+  void add(const generate::TokenScore& score, bool unknown);
+  void add_to_chat(const generate::TokenScore& score);
+  void add_to_completion(const generate::TokenScore& score, bool unknown);
+  /// The next token of the text; returns its offset.
+  int64_t advance(int32_t id);
+  std::string bytes_of(int32_t id) const;
+  std::string key_of(int32_t id) const;
+  Json entry(int32_t id, float logprob) const;
 
-  const tokenizer::Tokenizer& tokenizer_;
+  std::shared_ptr<const tokenizer::Tokenizer> tokenizer_;
+  tokenizer::StreamDecoder decoder_;
+  bool skip_special_tokens_;
   bool chat_;
-  int64_t text_offset_;
+  bool at_start_ = true;  // of the text: no token of it was seen
+  std::vector<int64_t> prompt_offsets_;
+  size_t prompt_tokens_ = 0;  // of them, seen so far
+  int64_t text_offset_ = 0;
   Json pending_;
 };
 

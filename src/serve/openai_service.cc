@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "base/log.h"
 #include "generate/answer_text.h"
 #include "serve/openai_api.h"
 #include "serve/openai_response.h"
@@ -28,6 +29,18 @@ std::string fresh_id(bool chat) {
   thread_local std::mt19937_64 random{std::random_device{}()};
   return fmt::format("{}-{:016x}{:08x}", chat ? "chatcmpl" : "cmpl", random(),
                      static_cast<uint32_t>(random()));
+}
+
+/// Nine letters and digits: the one form of an id that every template takes back (Mistral's raise
+/// for others).
+std::string fresh_call_id() {
+  static constexpr std::string_view kSigns =
+      "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+  thread_local std::mt19937_64 random{std::random_device{}()};
+  std::uniform_int_distribution<size_t> sign(0, kSigns.size() - 1);
+  std::string out;
+  for (int i = 0; i < 9; ++i) out += kSigns[sign(random)];
+  return out;
 }
 
 void respond_json(HttpExchange& exchange, std::string body) {
@@ -56,10 +69,9 @@ class Answer : public std::enable_shared_from_this<Answer> {
         stream_(options.stream),
         options_(options) {}
 
-  /// `echo`: text that goes in front of the answer.
-  void add(generate::SequenceRequest sequence, std::string echo) {
+  void add(generate::SequenceRequest sequence, const Echo& echo) {
     parts_.push_back(
-        std::make_unique<Part>(std::move(sequence), std::move(echo), model_, options_, head_.chat));
+        std::make_unique<Part>(std::move(sequence), echo, model_, options_, head_.chat));
   }
   void add_prompt_tokens(int64_t tokens) { usage_.prompt_tokens += tokens; }
 
@@ -79,16 +91,51 @@ class Answer : public std::enable_shared_from_this<Answer> {
 
  private:
   struct Part {
-    Part(generate::SequenceRequest sequence, std::string echo, const ServedModel& model,
+    Part(generate::SequenceRequest sequence, const Echo& prompt, const ServedModel& model,
          const GenerationOptions& options, bool chat)
         : request(std::move(sequence)),
-          echo(std::move(echo)),
+          echo(prompt.text),
           text(model.chat->tokenizer(), options.skip_special_tokens, options.stop),
-          logprobs(*model.chat->tokenizer(), chat, static_cast<int64_t>(this->echo.size())) {}
+          logprobs(model.chat->tokenizer(), options.skip_special_tokens, chat) {
+      if (chat) {
+        start_calls(model, options);
+        return;
+      }
+      text.continue_after(request.prompt);
+      if (options.score_prompt) {
+        logprobs.begin_with_prompt(request.prompt[0], prompt.offsets, count_characters(echo));
+      } else if (options.top_logprobs >= 0) {
+        logprobs.continue_after(request.prompt);
+      }
+    }
+    void start_calls(const ServedModel& model, const GenerationOptions& options) {
+      if (options.callable.empty() || !model.call_form) return;
+      calls.emplace(chat::without_special_tokens(*model.call_form, *model.chat->tokenizer(),
+                                                 options.skip_special_tokens),
+                    options.callable);
+    }
+    /// The content that became certain; calls go to `made`.
+    std::string read_calls(std::string text_now, bool ended) {
+      if (!calls) return text_now;
+      auto piece = calls->push(text_now);
+      if (ended) piece.content += calls->finish().content;
+      for (chat::ToolCall& call : piece.calls) made.push_back({fresh_call_id(), std::move(call)});
+      return std::move(piece.content);
+    }
+    std::string_view finish_reason() const {
+      const auto finish = text.finish();
+      return finish_reason_name(
+          finish == generate::FinishReason::kNone ? generate::FinishReason::kLength : finish,
+          !made.empty());
+    }
+
     generate::SequenceRequest request;
-    std::string echo;
+    std::string echo;  // not yet sent, in a stream
     generate::AnswerText text;
     LogprobWriter logprobs;
+    std::optional<chat::CallReader> calls;  // if the request has tools
+    std::vector<IdentifiedCall> made;
+    size_t sent = 0;     // of them, in a stream
     std::string so_far;  // of a whole answer
     generate::Scheduler::Ticket ticket;
     bool finished = false;
@@ -96,7 +143,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
 
   bool submit(generate::Scheduler& scheduler, size_t i) {
     Part& part = *parts_[i];
-    if (part.request.max_tokens == 0) {  // an echo alone
+    if (part.request.max_tokens == 0 && !part.request.score_prompt) {  // an echo alone
       part.finished = true;
       return true;
     }
@@ -122,8 +169,14 @@ class Answer : public std::enable_shared_from_this<Answer> {
   void start_stream_of(size_t i) {
     Part& part = *parts_[i];
     if (head_.chat) exchange_->write(role_chunk(head_, i));
-    if (!part.echo.empty()) exchange_->write(text_chunk(head_, i, part.echo, Json()));
-    if (part.finished) exchange_->write(finish_chunk(head_, i, generate::FinishReason::kLength));
+    if (!options_.score_prompt) write_echo(i);
+    if (part.finished) exchange_->write(finish_chunk(head_, i, part.finish_reason()));
+  }
+
+  void write_echo(size_t i) {
+    Part& part = *parts_[i];
+    if (part.echo.empty()) return;
+    exchange_->write(text_chunk(head_, i, std::exchange(part.echo, {}), part.logprobs.take()));
   }
 
   void take(size_t i, const generate::TokenEvent& event) {
@@ -132,21 +185,32 @@ class Answer : public std::enable_shared_from_this<Answer> {
     if (event.finish == generate::FinishReason::kError) return fail(server_error(500, event.error));
     if (event.finish == generate::FinishReason::kCancelled)
       return fail(server_error(503, "the server is stopping"));
-    const std::string text = part.text.push(event);
-    if (options_.top_logprobs >= 0 && !event.is_stop) part.logprobs.add(event);
-    ++usage_.completion_tokens;
+    for (const generate::TokenScore& score : event.prompt) part.logprobs.add(score);
+    const bool more_of_the_prompt = event.id < 0 && event.finish == generate::FinishReason::kNone;
+    if (more_of_the_prompt) return;
+    if (stream_) write_echo(i);
+    std::string text = part.text.push(event);
+    const bool ended = part.text.finish() != generate::FinishReason::kNone;
+    text = part.read_calls(std::move(text), ended);
+    if (event.id >= 0) {
+      // Who scores a text counts on one entry for each token; a chat's are those of its content.
+      const bool shown = !event.is_stop || !head_.chat;
+      if (options_.top_logprobs >= 0 && shown) part.logprobs.add(event);
+      ++usage_.completion_tokens;
+    }
     if (stream_) {
       const Json logprobs = part.logprobs.take();
       if (!text.empty() || !logprobs.is_null())
         exchange_->write(text_chunk(head_, i, text, logprobs));
+      for (; part.sent < part.made.size(); ++part.sent)
+        exchange_->write(call_chunk(head_, i, part.sent, part.made[part.sent]));
     } else {
       part.so_far += text;
     }
-    const generate::FinishReason finish = part.text.finish();
-    if (finish == generate::FinishReason::kNone) return;
+    if (!ended) return;
     part.finished = true;
     *part.ticket = true;  // a stop string: the scheduler does not know yet
-    if (stream_) exchange_->write(finish_chunk(head_, i, finish));
+    if (stream_) exchange_->write(finish_chunk(head_, i, part.finish_reason()));
     if (--open_ == 0) complete();
   }
 
@@ -160,12 +224,9 @@ class Answer : public std::enable_shared_from_this<Answer> {
     }
     std::vector<Choice> choices;
     for (auto& part : parts_) {
-      const generate::FinishReason finish = part->text.finish();
-      choices.push_back(
-          {part->echo + part->so_far,
-           std::string(finish_reason_name(
-               finish == generate::FinishReason::kNone ? generate::FinishReason::kLength : finish)),
-           part->logprobs.take()});
+      std::string reason(part->finish_reason());
+      choices.push_back({part->echo + part->so_far, std::move(part->made), std::move(reason),
+                         part->logprobs.take()});
     }
     respond_json(*exchange_, whole_answer(head_, choices, usage_));
   }
@@ -201,8 +262,8 @@ class Answer : public std::enable_shared_from_this<Answer> {
 /// Adds `n` sequences for each prompt; an error if one of them cannot be.
 std::optional<ApiError> add_prompt(Answer& answer, const ServedModel& model,
                                    const GenerationOptions& options,
-                                   const std::vector<int32_t>& prompt, const std::string& echo,
-                                   bool chat, int64_t& choice) {
+                                   const std::vector<int32_t>& prompt, const Echo& echo, bool chat,
+                                   int64_t& choice) {
   for (int64_t i = 0; i < options.n; ++i) {
     auto sequence = make_sequence(model, options, prompt, choice++, chat);
     if (auto* error = std::get_if<ApiError>(&sequence)) return *error;
@@ -219,12 +280,21 @@ AnswerHead make_head(const Json& body, const ServedModel& model, const Generatio
           options.stream && options.include_usage};
 }
 
+/// Once: the answers are right but for their form.
+void warn_of_unknown_calls(const ServedModel& model) {
+  static std::atomic<bool> said{false};
+  if (said.exchange(true)) return;
+  log::warn("the chat template of {} does not write tool calls as JSON: in answers they stay text",
+            model.name);
+}
+
 std::optional<ApiError> start_chat(const Json& body, const ServedModel& model,
                                    generate::Scheduler& scheduler,
                                    const std::shared_ptr<HttpExchange>& exchange) {
   auto parsed = parse_chat_request(body, model.defaults);
   if (auto* error = std::get_if<ApiError>(&parsed)) return *error;
   const auto& request = std::get<ChatRequest>(parsed);
+  if (!request.callable.empty() && !model.call_form) warn_of_unknown_calls(model);
   auto prompt = chat_prompt(model, request);
   if (auto* error = std::get_if<ApiError>(&prompt)) return *error;
   auto answer =
@@ -249,11 +319,7 @@ std::optional<ApiError> start_completion(const Json& body, const ServedModel& mo
     auto prompt = completion_prompt(model, one);
     if (auto* error = std::get_if<ApiError>(&prompt)) return *error;
     const auto& ids = std::get<0>(prompt);
-    std::string echo;
-    if (request.echo) {
-      const auto* text = std::get_if<std::string>(&one);
-      echo = text ? *text : model.chat->tokenizer()->decode(ids, request.skip_special_tokens);
-    }
+    const Echo echo = make_echo(model, request, one, ids);
     if (auto error = add_prompt(*answer, model, request, ids, echo, false, choice)) return error;
   }
   answer->start(scheduler);

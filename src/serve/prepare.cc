@@ -6,6 +6,9 @@
 #include <optional>
 #include <random>
 
+#include "serve/openai_response.h"
+#include "tokenizer/unicode.h"
+
 namespace lorry::serve {
 namespace {
 
@@ -78,6 +81,36 @@ std::optional<ApiError> adapt_roles(const chat::Chat& chat, Json& messages) {
   return std::nullopt;
 }
 
+/// The character that each token of `text` begins in.
+std::vector<int64_t> offsets_in(const tokenizer::Tokenizer& tokenizer, const std::string& text) {
+  std::vector<int64_t> out;
+  size_t at = 0;
+  int64_t characters = 0;  // before `at`
+  for (const auto& [first, end] : tokenizer.encode_with_offsets(text, true).offsets) {
+    size_t begin = first;
+    while (begin > 0 && begin < text.size() && tokenizer::is_utf8_continuation(text[begin]))
+      --begin;
+    const auto [low, high] = std::minmax(at, begin);
+    const int64_t between = count_characters(std::string_view(text).substr(low, high - low));
+    characters += begin < at ? -between : between;
+    at = begin;
+    out.push_back(characters);
+  }
+  return out;
+}
+
+std::vector<int64_t> offsets_of(const std::shared_ptr<const tokenizer::Tokenizer>& tokenizer,
+                                const std::vector<int32_t>& ids, bool skip_special_tokens) {
+  std::vector<int64_t> out;
+  tokenizer::StreamDecoder decoder(tokenizer, skip_special_tokens);
+  int64_t characters = 0;
+  for (const int32_t id : ids) {
+    out.push_back(characters);
+    characters += count_characters(decoder.push(id));
+  }
+  return out;
+}
+
 }  // namespace
 
 std::variant<std::vector<int32_t>, ApiError> chat_prompt(const ServedModel& model,
@@ -112,13 +145,29 @@ std::variant<std::vector<int32_t>, ApiError> completion_prompt(
   return ApiError{400, "'prompt' is empty", "invalid_request_error", "prompt", {}};
 }
 
+Echo make_echo(const ServedModel& model, const CompletionRequest& request,
+               const std::variant<std::string, std::vector<int32_t>>& prompt,
+               const std::vector<int32_t>& ids) {
+  if (!request.echo) return {};
+  const auto tokenizer = model.chat->tokenizer();
+  Echo out;
+  const auto* text = std::get_if<std::string>(&prompt);
+  out.text = text ? *text : tokenizer->decode(ids, request.skip_special_tokens);
+  if (!request.score_prompt) return out;
+  out.offsets = text ? offsets_in(*tokenizer, *text)
+                     : offsets_of(tokenizer, ids, request.skip_special_tokens);
+  out.offsets.resize(ids.size());  // an empty text still has a first token
+  return out;
+}
+
 std::variant<generate::SequenceRequest, ApiError> make_sequence(const ServedModel& model,
                                                                 const GenerationOptions& options,
                                                                 std::vector<int32_t> prompt,
                                                                 int64_t choice, bool chat) {
   const auto length = static_cast<int64_t>(prompt.size());
   const char* param = chat ? "messages" : "prompt";
-  if (length >= model.max_model_len)
+  const int64_t least = options.max_tokens == 0 ? 0 : 1;  // of the answer
+  if (length + least > model.max_model_len)
     return context_length_error(model.max_model_len, length, param);
   if (prompt.empty())
     return ApiError{400,
@@ -140,6 +189,7 @@ std::variant<generate::SequenceRequest, ApiError> make_sequence(const ServedMode
     out.stop_ids.insert(out.stop_ids.end(), ends.begin(), ends.end());
   }
   out.top_logprobs = options.top_logprobs;
+  out.score_prompt = options.score_prompt;
   out.adapter = model.adapter;
   return out;
 }

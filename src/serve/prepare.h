@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <variant>
 #include <vector>
 
@@ -17,6 +18,16 @@ std::variant<std::vector<int32_t>, ApiError> chat_prompt(const ServedModel& mode
                                                          const ChatRequest& request);
 std::variant<std::vector<int32_t>, ApiError> completion_prompt(
     const ServedModel& model, const std::variant<std::string, std::vector<int32_t>>& prompt);
+
+/// A prompt as a part of the answer.
+struct Echo {
+  std::string text;
+  std::vector<int64_t> offsets;  ///< of its tokens, in characters; empty unless they are scored
+};
+/// Empty unless the request asks for it. `ids`: of the prompt.
+Echo make_echo(const ServedModel& model, const CompletionRequest& request,
+               const std::variant<std::string, std::vector<int32_t>>& prompt,
+               const std::vector<int32_t>& ids);
 
 /// Sequence `choice` of a request. `param` is the field that holds the prompt, for the error of one
 /// that is too long. max_tokens is cut to what the context leaves.

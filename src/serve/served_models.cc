@@ -138,6 +138,7 @@ class ModelLoader {
                      chat::TemplateSettings settings, ServedModel& served) const {
     LORRY_ASSIGN(served.chat,
                  chat::Chat::load(hub::text_files(*bucket_, dir), {}, std::move(settings)));
+    served.call_form = served.chat->call_form();
     served.stop_ids = generate::text_stop_ids(config.eos_token_ids, *served.chat);
     served.chat_stop_ids = generate::chat_stop_ids(config.eos_token_ids, *served.chat);
     return {};
@@ -159,9 +160,9 @@ class ModelLoader {
     served.defaults = sampling_defaults(weights.generation_config);
     served.vocab_size = config.vocab_size;
     served.max_model_len = config.max_position_embeddings;
-    if (options_.max_model_len > served.max_model_len && served.max_model_len > 0)
+    if (options_.max_model_len > config.longest_context && config.longest_context > 0)
       return usage_error(fmt::format("--max-model-len {}: the model's context is {} tokens",
-                                     options_.max_model_len, served.max_model_len));
+                                     options_.max_model_len, config.longest_context));
     if (options_.max_model_len > 0) served.max_model_len = options_.max_model_len;
     served.queue = transformers_.size();
     transformers_.push_back(weights.transformer);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,9 +24,10 @@ struct ServedModel {
   size_t queue = 0;    ///< the scheduler's index of its weights
   std::shared_ptr<const model::LoraAdapter> adapter;
   std::shared_ptr<const chat::Chat> chat;
-  generate::SamplingParams defaults;   ///< from generation_config.json
-  std::vector<int32_t> stop_ids;       ///< the model's and the tokenizer's end of text
-  std::vector<int32_t> chat_stop_ids;  ///< and the template's end of turn
+  std::optional<chat::CallForm> call_form;  ///< nullopt: calls in an answer are text
+  generate::SamplingParams defaults;        ///< from generation_config.json
+  std::vector<int32_t> stop_ids;            ///< the model's and the tokenizer's end of text
+  std::vector<int32_t> chat_stop_ids;       ///< and the template's end of turn
   int64_t max_model_len = 0;
   int64_t vocab_size = 0;
 };

@@ -183,6 +183,24 @@ RowSource make_rows(const TrainOptions& options, const Inputs& inputs) {
                    });
 }
 
+void warn_of_long_rows(const Inputs& inputs, int64_t max_length) {
+  const int64_t context = inputs.spec.longest_context;
+  if (context <= 0 || max_length <= context) return;
+  int64_t longest = 0, count = 0;
+  for (const auto& shard : inputs.shards) {
+    for (int64_t row = 0; row < shard->rows(); ++row) {
+      const auto size = static_cast<int64_t>(shard->row(row).input_ids.size());
+      longest = std::max(longest, std::min(size, max_length));
+      count += size > context;
+    }
+  }
+  if (count == 0) return;
+  log::warn(
+      "{} examples have up to {} tokens, but the model's context is {}: it does not know positions "
+      "beyond that; give --max-length {}, or import the model with a longer context (rope_scaling)",
+      count, longest, context, context);
+}
+
 Result<> check_targets(const Inputs& inputs, int64_t max_length) {
   int64_t rows = 0;
   for (const auto& shard : inputs.shards) {

@@ -51,6 +51,10 @@ bool are_expected(const Inputs& inputs, const TrainOptions& options);
 /// The rows of a run over these inputs, which must outlive it.
 RowSource make_rows(const TrainOptions& options, const Inputs& inputs);
 
+/// Warns where examples, cut to `max_length`, are longer than the context that the model is made
+/// for.
+void warn_of_long_rows(const Inputs& inputs, int64_t max_length);
+
 /// Fails unless some example has a target within `max_length` tokens.
 Result<> check_targets(const Inputs& inputs, int64_t max_length);
 

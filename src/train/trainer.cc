@@ -79,6 +79,7 @@ class Trainer {
 
   Result<TrainReport> run() {
     LORRY_TRY(check_targets(inputs_, options_.max_length));
+    warn_of_long_rows(inputs_, options_.max_length);
     LORRY_TRY(find_checkpoint());
     LORRY_TRY(load_model());
     LORRY_TRY(resume());
