@@ -351,6 +351,17 @@ PROMISES = {
 }
 
 
+def test_tools_that_the_template_does_not_show_are_refused(client):
+    messages = [{"role": "user", "content": "Who are you?"}]
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]
+    with pytest.raises(openai.BadRequestError) as error:
+        client.chat.completions.create(model="gpt", messages=messages, max_tokens=1, tools=tools)
+    assert error.value.body["param"] == "tools"
+    client.chat.completions.create(
+        model="gpt", messages=messages, max_tokens=1, tools=tools, tool_choice="none"
+    )
+
+
 @pytest.mark.parametrize("field", PROMISES)
 def test_a_field_that_promises_something_is_refused_by_name(client, field):
     with pytest.raises(openai.BadRequestError, match=field):

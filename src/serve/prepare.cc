@@ -60,6 +60,20 @@ bool shows_role(const chat::Chat& chat, const std::string& role) {
   return text.ok() && text->find(kWords) != std::string::npos;
 }
 
+/// Whether the template writes the definitions of tools.
+bool shows_tools(const chat::Chat& chat) {
+  constexpr const char* kName = "qvxzj";  // of no template
+  const Json tool = {{"type", "function"},
+                     {"function",
+                      {{"name", kName},
+                       {"description", "."},
+                       {"parameters", {{"type", "object"}, {"properties", Json::object()}}}}}};
+  const Json messages = Json::array({{{"role", "user"}, {"content", "."}}});
+  const auto text =
+      chat.render(messages, Json::array({tool}), /*add_generation_prompt=*/true, Json());
+  return !text.ok() || text->find(kName) != std::string::npos;  // an error comes with the request
+}
+
 /// A template leaves messages of a role that it does not know out in silence: instructions of a
 /// developer then become the system's, and any other role is an error.
 std::optional<ApiError> adapt_roles(const chat::Chat& chat, Json& messages) {
@@ -121,6 +135,14 @@ std::variant<std::vector<int32_t>, ApiError> chat_prompt(const ServedModel& mode
     changed = *messages;
     if (auto error = adapt_roles(*model.chat, changed)) return *std::move(error);
     messages = &changed;
+  }
+  if (!request.tools.is_null() && !shows_tools(*model.chat)) {
+    return ApiError{400,
+                    "'tools': this model's chat template has no place for them, so the model would "
+                    "not see them; leave them out, or send \"tool_choice\": \"none\"",
+                    "invalid_request_error",
+                    "tools",
+                    {}};
   }
   auto ids = model.chat->encode_prompt(*messages, request.tools, request.extra);
   if (!ids.ok()) return from_error(ids.error(), "messages");
