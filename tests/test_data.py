@@ -607,6 +607,30 @@ def test_calls_of_every_form_keep_their_arguments(tmp_path, call):
     assert tool == {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 
 
+def test_results_of_tools_inside_of_a_users_turn_are_turns_of_the_tool(tmp_path):
+    text = {"type": "text", "text": "and now?"}
+    call = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"x": 1}}
+    results = [
+        {"type": "tool_result", "tool_use_id": "toolu_1", "content": "[22]"},
+        {"type": "tool_result", "tool_use_id": "toolu_2", "content": [{"type": "text", "text": "23"}]},
+    ]
+    answered = {"role": "assistant", "content": [{"type": "text", "text": "let me"}, call]}
+    turns = [turn("user", "q"), answered, turn("user", [*results, text]), turn("assistant", "a")]
+    write_lines(tmp_path / "in.jsonl", [{"system": "s", "messages": turns}, {"system": "s", "messages": [turn("user", "q"), turn("assistant", "a")]}])
+    imported(tmp_path / "b", tmp_path / "in.jsonl")
+    got, plain = rows_of(tmp_path / "b", stage="standardized")
+    assert [(t["role"], t["content"], t["tool_call_id"]) for t in got["conversations"]] == [
+        ("system", "s", None),
+        ("user", "q", None),
+        ("assistant", "let me", None),
+        ("tool", "[22]", "toolu_1"),
+        ("tool", "23", "toolu_2"),
+        ("user", "and now?", None),
+        ("assistant", "a", None),
+    ]
+    assert [t["content"] for t in plain["conversations"]] == ["s", "q", "a"]
+
+
 @pytest.mark.parametrize("extra, message, said", [
     ({"tools": ["search"]}, {}, "column tools: tool 0 is not a definition"),
     ({"tools": [{}]}, {}, "column tools: tool 0 is not a definition"),

@@ -75,6 +75,58 @@ void add_named_turns(const Json& named, const RoleNames& roles, Json& turns) {
   }
 }
 
+bool is_tool_result(const Json& part) {
+  return part.is_object() && part.contains("type") && part["type"] == "tool_result";
+}
+
+bool holds_tool_results(const Json& turn) {
+  const auto content = turn.is_object() ? turn.find("content") : turn.end();
+  return turn.is_object() && content != turn.end() && content->is_array() &&
+         std::any_of(content->begin(), content->end(), is_tool_result);
+}
+
+/// Its content: a text or text parts, which may be written as JSON.
+Json words_of_result(const Json& result) {
+  const auto content = result.find("content");
+  if (content == result.end() || content->is_null()) return "";
+  if (!content->is_string() || !content->get_ref<const std::string&>().starts_with('[')) {
+    return *content;
+  }
+  Json parts = parsed(*content);
+  const auto is_part = [](const Json& part) { return part.is_object() && part.contains("type"); };
+  return parts.is_array() && all_are(parts, is_part) ? parts : *content;
+}
+
+/// Anthropic's results of tools are parts of a user's turn: each becomes a turn of the tool's, and
+/// what is left of the user's comes after them.
+void add_apart(const Json& given, Json& turns) {
+  Json rest = given;
+  rest["content"] = Json::array();
+  for (const Json& part : given["content"]) {
+    if (!is_tool_result(part)) {
+      rest["content"].push_back(part);
+      continue;
+    }
+    Json result = turn("tool", words_of_result(part));
+    if (part.contains("tool_use_id")) result["tool_call_id"] = part["tool_use_id"];
+    turns.push_back(std::move(result));
+  }
+  if (!rest["content"].empty()) turns.push_back(std::move(rest));
+}
+
+Json with_results_apart(Json turns) {
+  if (std::none_of(turns.begin(), turns.end(), holds_tool_results)) return turns;
+  Json out = Json::array();
+  for (Json& each : turns) {
+    if (holds_tool_results(each)) {
+      add_apart(each, out);
+    } else {
+      out.push_back(std::move(each));
+    }
+  }
+  return out;
+}
+
 }  // namespace
 
 bool is_role_key(const std::string& key, const RoleNames& roles) {
@@ -107,7 +159,7 @@ Result<Json> usual_turns(Json turns, const RoleNames& roles) {
                     first));
   }
   if (!all_are(turns, [&](const Json& each) { return is_named_by_roles(each, roles); })) {
-    return turns;
+    return with_results_apart(std::move(turns));
   }
   Json usual = Json::array();
   for (const Json& each : turns) add_named_turns(each, roles, usual);

@@ -13,7 +13,8 @@ Result<Json> list_of_turns(const Json& given);
 
 /// Turns in other shapes as objects with `role` and `content`: strings (user and assistant by
 /// turns), [role, text] pairs, and objects whose keys are the roles ({"user", "assistant"},
-/// {"system", "input", "output"}). Other lists are left as they are.
+/// {"system", "input", "output"}); the results of tools among the parts of a user's turn
+/// (Anthropic) as turns of their own. Other lists are left as they are.
 Result<Json> usual_turns(Json turns, const RoleNames& roles);
 
 /// Whether `key` is one of a turn whose keys are the roles.
