@@ -260,6 +260,32 @@ def test_a_checkpoint_that_names_no_dtype_is_served_in_its_own(lorry, serve, tmp
     assert logprobs() != logprobs("--dtype", "float32")
 
 
+def test_a_trained_model_is_asked_as_its_template_was_used_in_training(lorry, serve, tmp_path):
+    (tmp_path / "t.jinja").write_text(
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{{ start }}{% endif %}")
+    messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "q"}]
+    row = {"messages": messages + [{"role": "assistant", "content": "a"}]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    bucket = ("--bucket", tmp_path / "b")
+    lorry("import-dataset", tmp_path / "rows.jsonl", *bucket, "--dataset", "talk")
+    lorry("import-model", EXAMPLE_MODEL, *bucket, "--model", "m", "--chat-template", tmp_path / "t.jinja")
+    lorry("pretokenize", *bucket, "--system-as-user", "--template-kwargs", '{"start": "one two three "}')
+    lorry("train", *bucket, "--max-steps", 1)
+    with serve(*bucket, "--model", "m", "--dataset", "talk") as server:
+        client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+
+        def prompt_tokens(**options):
+            return client.chat.completions.create(model="m/talk", messages=messages, max_tokens=1,
+                                                  **options).usage.prompt_tokens
+
+        shorter = prompt_tokens(extra_body={"chat_template_kwargs": {"start": ""}})
+        assert prompt_tokens() > shorter
+        with pytest.raises(openai.BadRequestError, match="no system role"):
+            client.chat.completions.create(model="m", messages=messages, max_tokens=1)
+
+
 def test_without_a_model_the_served_one_answers(server):
     body = {"messages": [{"role": "user", "content": QUESTIONS[0]}], "temperature": 0}
     answer = server.post("/v1/chat/completions", body)
