@@ -607,6 +607,16 @@ def test_calls_of_every_form_keep_their_arguments(tmp_path, call):
     assert tool == {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 
 
+def test_an_answer_that_is_calls_of_the_rows_tools_is_tool_calls(tmp_path):
+    tools = json.dumps([{"name": "f", "description": "d", "parameters": {"x": {"type": "int"}}}])
+    rows = [{"query": "q", "answers": json.dumps([{"name": name, "arguments": {"x": 1}}]), "tools": tools} for name in "fg"]
+    write_lines(tmp_path / "in.jsonl", rows)
+    imported(tmp_path / "b", tmp_path / "in.jsonl")
+    called, other = (row["conversations"][1] for row in rows_of(tmp_path / "b", stage="standardized"))
+    assert json.loads(called["tool_calls"]) == [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]
+    assert (other["content"], other["tool_calls"]) == (rows[1]["answers"], None)
+
+
 def test_results_of_tools_inside_of_a_users_turn_are_turns_of_the_tool(tmp_path):
     text = {"type": "text", "text": "and now?"}
     call = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"x": 1}}

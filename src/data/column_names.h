@@ -19,6 +19,8 @@ inline constexpr std::array kHistory = {"history"};
 inline constexpr std::array kCompletion = {
     "completion", "response",           "answer",   "output", "solution",
     "generation", "generated_solution", "assistant"};
+/// Without one of these, beside tools: calls of the tools (xLAM).
+inline constexpr std::array kCalls = {"answers"};
 inline constexpr std::array kText = {"text"};
 inline constexpr std::array kSystem = {"system", "system_prompt", "system_message"};
 inline constexpr std::array kTools = {"tools", "functions"};

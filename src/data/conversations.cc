@@ -157,9 +157,30 @@ class RowStandardizer {
 
   static bool is_turns(const Json& value) { return value.is_array() || value.is_object(); }
 
+  /// The answer as calls of the row's own tools, as in xLAM's `answers`; false if it is anything
+  /// else.
+  Result<bool> add_calls_of_tools(const Json& answer) {
+    LORRY_ASSIGN(const Json tools, definitions_of_tools());
+    if (tools.empty() || holds_nothing(answer) || !(is_turns(answer) || answer.is_string()))
+      return false;
+    const auto calls = tool_calls(answer);
+    if (!calls.ok() || calls->empty()) return false;
+    for (const Json& call : *calls) {
+      const Json& name = call["function"]["name"];
+      const auto defines = [&](const Json& tool) { return tool["function"]["name"] == name; };
+      if (std::none_of(tools.begin(), tools.end(), defines)) return false;
+    }
+    add("assistant", "").tool_calls = dump_json(*calls);
+    return true;
+  }
+
   /// A column of a pair: a string is one turn, a list is turns.
   Result<> add_side(const std::string& column, const char* role) {
     const Json& value = field(row_, column);
+    if (role == std::string_view("assistant")) {
+      LORRY_ASSIGN(const bool calls, add_calls_of_tools(value));
+      if (calls) return {};
+    }
     if (value.is_object() && !is_columns(value)) return add_turns(Json::array({value}), column);
     if (value.is_array() && !value.empty() && value[0].is_string()) {
       return invalid_input(fmt::format("column {} is a list of texts, not one text", column));
@@ -369,8 +390,15 @@ class RowStandardizer {
   }
 
   Result<> add_tools() {
+    LORRY_ASSIGN(const Json definitions, definitions_of_tools());
+    if (!definitions.empty()) out_.tools = dump_json(definitions);
+    return {};
+  }
+
+  /// A list, empty if the row has no tools.
+  Result<Json> definitions_of_tools() const {
     const Json& given = field(row_, rules_.tools);
-    if (given.is_null() || given == "") return {};
+    if (given.is_null() || given == "") return Json::array();
     Json tools = parsed(given);
     if (tools.is_discarded()) {
       return invalid_input(fmt::format("column {} is a string, but not JSON", rules_.tools));
@@ -379,10 +407,7 @@ class RowStandardizer {
         tools,
         rows_of_columns(std::move(tools)).with_context(fmt::format("column {}", rules_.tools)));
     if (!given.is_string()) remove_nulls(tools);
-    LORRY_ASSIGN(const Json definitions,
-                 tool_definitions(tools).with_context(fmt::format("column {}", rules_.tools)));
-    if (!definitions.empty()) out_.tools = dump_json(definitions);
-    return {};
+    return tool_definitions(tools).with_context(fmt::format("column {}", rules_.tools));
   }
 
   void judge() {

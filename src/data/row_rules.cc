@@ -175,6 +175,12 @@ class Finder {
     return false;
   }
 
+  std::vector<std::string> answer_columns() const {
+    auto answers = all_of(names::kCompletion);
+    if (answers.empty() && !all_of(names::kTools).empty()) answers = all_of(names::kCalls);
+    return answers;
+  }
+
   Result<std::string> recognise() const {
     for (const char* part : names::kConversation) {
       if (chosen(part)) return std::string("messages");
@@ -182,7 +188,7 @@ class Finder {
     if (chosen("prompt") || chosen("completion")) return std::string("prompt-completion");
     if (chosen("instruction") || chosen("output")) return std::string("alpaca");
     if (chosen("text")) return std::string("text");
-    const bool answers = !all_of(names::kCompletion).empty();
+    const bool answers = !answer_columns().empty();
     const std::string conversation = conversation_column();
     if (columns_.has_values(conversation) || (!conversation.empty() && !answers)) {
       // Prompts that are lists of turns, their answers in a column of their own.
@@ -197,13 +203,13 @@ class Finder {
           "--columns prompt=question,completion=answer, or --columns text=body",
           columns_.names()));
     }
-    if (answers) LORRY_TRY(check_text_beside(first_of(names::kCompletion)));
+    if (answers) LORRY_TRY(check_text_beside(answer_columns().front()));
     return std::string("text");
   }
 
   /// A prompt beside the answer, which may be called so, too (input and output).
   bool has_prompt_for_answers() const {
-    const auto answers = all_of(names::kCompletion);
+    const auto answers = answer_columns();
     const auto prompts = all_of(names::kPrompt);
     return std::any_of(prompts.begin(), prompts.end(), [&](const auto& prompt) {
       return std::any_of(answers.begin(), answers.end(),
@@ -315,7 +321,7 @@ class Finder {
     const std::string conversation = conversation_column();
     if (columns_.has_values(conversation) && !ends_in_answer(conversation)) return conversation;
     auto prompts = all_of(names::kPrompt);
-    const auto answers = all_of(names::kCompletion);
+    const auto answers = answer_columns();
     const auto is_rendering = [&](const std::string& column) {
       const auto holds = [&](const std::string& other) {
         const auto found = columns_.overlap(column, other);
@@ -341,7 +347,7 @@ class Finder {
 
   /// Of several answers the one that has the others in it, as a solution ends in its result.
   Result<std::string> find_completion(std::string_view part) const {
-    const auto answers = all_of(names::kCompletion);
+    const auto answers = answer_columns();
     if (answers.empty()) return std::string();
     std::string best = answers.front();
     for (const auto& other : answers) {
@@ -431,7 +437,7 @@ class Finder {
   Result<> check_words() const {
     if (rules_.format == RowFormat::kText) return {};
     std::vector<std::string> columns;
-    const auto answers = all_of(names::kCompletion);
+    const auto answers = answer_columns();
     for (const auto& name : unused_columns(columns_.schema(), sample_, rules_)) {
       const bool is_answer = name == columns_.of(names::kChosen) ||
                              name == columns_.of(names::kRejected) ||
