@@ -219,7 +219,7 @@ def test_run_goes_all_the_way_and_a_second_run_does_nothing(lorry, bucket):
 def test_a_changed_training_option_runs_training_again_and_nothing_before_it(lorry, bucket):
     run_all(lorry, bucket)
     times = stage_times(bucket)
-    run_all(lorry, bucket, "--seed", 7)
+    run_all(lorry, bucket, "--seed", 7, "--replace")
     changed = {path for path, time in stage_times(bucket).items() if times.get(path) != time}
     assert changed
     assert all(path.startswith("done/") for path in changed), changed

@@ -277,11 +277,15 @@ def test_every_name_in_env_example_is_read_by_somebody(lorry):
 def test_env_example_means_the_same_to_sky_and_to_lorry(sky, lorry, tmp_path):
     text = (ROOT / ".env.example").read_text().replace("BUCKET_NAME=", "BUCKET_NAME=./nowhere")
     text = text.replace("#DATASET_SOURCE=", "DATASET_SOURCE=").replace("#MODEL_", "MODEL_")
-    (lorry.directory / ".env").write_text(text)
-    read = sky("dotenv", path=str(lorry.directory / ".env"))
+    file = lorry.directory / ".env"
+    file.write_text(text)
+    try:
+        read = sky("dotenv", path=str(file))
+        said = lorry("status", code=1).stderr
+    finally:
+        file.unlink()  # other tests run there
     assert read["MODEL_NAME"] == "Qwen/Qwen2.5-0.5B"
     assert read["AWS_REGION"] == "auto"
-    said = lorry("status", code=1).stderr
     assert "there is no bucket at ./nowhere" in said
     assert "does not read" not in said
 

@@ -304,7 +304,7 @@ def test_the_adapter_names_a_base_that_peft_can_open(bucket):
     assert config["base_model_name_or_path"] == "org/name"
     source = str(bucket / "models/m")
     (bucket / "models/m/info.json").write_text(json.dumps({"source": source}))
-    train(bucket, max_steps=1)
+    train(bucket, max_steps=1, replace=True)
     peft.AutoPeftModelForCausalLM.from_pretrained(bucket / "done/m/d/lora_model")
 
 
@@ -411,7 +411,7 @@ def test_full_training_of_a_bfloat16_model_keeps_finer_masters(tmp_path):
     options = BASE_OPTIONS | dict(learning_rate=1e-3)
     train(bucket, full=True, max_steps=10, **options)
     sixteen = [line["loss"] for line in metrics(bucket)]
-    train(bucket, full=True, max_steps=10, dtype="float32", **options)
+    train(bucket, full=True, max_steps=10, dtype="float32", replace=True, **options)
     assert sixteen == pytest.approx([line["loss"] for line in metrics(bucket)], abs=0.05)
     weights = load_file(bucket / "done/m/d/fused/model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
@@ -664,7 +664,7 @@ def test_packing_changes_neither_loss_nor_weights_of_a_whole_epoch_step(bucket, 
     options = BASE_OPTIONS | dict(adapter=tmp_path / "start", batch_size=64, epochs=4, max_length=100)
     train(bucket, packing=False, **options)
     plain = metrics(bucket)
-    train(bucket, packing=True, **options)
+    train(bucket, packing=True, replace=True, **options)
     packed = metrics(bucket)
     assert len(plain) == len(packed) == 4
     for a, b in zip(plain, packed):
@@ -676,7 +676,7 @@ def test_float16_scales_its_loss(bucket):
     options = BASE_OPTIONS | dict(max_steps=10, learning_rate=1e-3, shuffle=False)
     train(bucket, dtype="float32", **options)
     expected = [line["loss"] for line in metrics(bucket)]
-    train(bucket, dtype="float16", **options)
+    train(bucket, dtype="float16", replace=True, **options)
     assert [line["loss"] for line in metrics(bucket)] == pytest.approx(expected, abs=0.02)
 
 

@@ -156,7 +156,7 @@ def test_wheel_names_version_needs_and_licences(wheel):
     assert "\nRequires-Dist: pyarrow==26.0.*\n" in metadata
     assert "\nRequires-Dist: torch==2.11.*\n" in metadata
     linked_in = {"boost", "cli11", "curl", "fmt", "gcc", "nlohmann-json", "openssl", "simdjson"}
-    linked_in |= {"spdlog", "utf8proc", "yaml", "zlib", "zstd"}
+    linked_in |= {"spdlog", "utf8proc", "xz", "yaml", "zlib", "zstd"}
     assert set(licences) == linked_in | {"LICENSE"}
     assert all(b"opyright" in text or b"MIT" in text for text in licences.values())
 

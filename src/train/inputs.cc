@@ -86,8 +86,10 @@ Result<AdapterSource> open_adapter(const TrainOptions& options,
 }
 
 Result<std::string> adapter_digest(const AdapterSource& source) {
+  const std::string weights = store::join_path(source.dir, "adapter_model.safetensors");
+  LORRY_ASSIGN(const bool there, source.bucket->exists(weights));
   // Says what to do with weights of another format.
-  LORRY_TRY(hub::open_checkpoint(*source.bucket, source.dir, "adapter_model"));
+  if (!there) LORRY_TRY(hub::open_checkpoint(*source.bucket, source.dir, "adapter_model"));
   Sha256 digest;
   for (const char* name : {"adapter_config.json", "adapter_model.safetensors"}) {
     LORRY_ASSIGN(const std::string bytes, source.bucket->read(store::join_path(source.dir, name)));
