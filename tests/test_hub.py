@@ -696,13 +696,13 @@ FAULTS = ["500", "503", "429", "reset", "truncate", "stall", "lie"]
 
 @pytest.mark.parametrize("kind", FAULTS)
 def test_an_import_survives_hundreds_of_faults(run, hub, bucket, kind):
-    names = [f"data/train-{i:05}-of-00450.parquet" for i in range(450)]
-    hub.commit("datasets/o/n", {n: encode(some_rows(7, 7 * i), "parquet") for i, n in enumerate(names)})
+    names = [f"data/train-{i:05}-of-00560.parquet" for i in range(560)]
+    hub.commit("datasets/o/n", {n: encode(some_rows(6, 6 * i), "parquet") for i, n in enumerate(names)})
     count = 20 if kind == "stall" else 1000
     hub.fail(kind, count=count, probability=0.18, seconds=3)
     env = {"LORRY_HTTP_ATTEMPTS": "40", "LORRY_HTTP_STALL_SECONDS": "1"}
     run("import-dataset", "o/n", "--no-standardize", env=env, timeout=500)
-    assert raw_rows(bucket, "o/n") == some_rows(3150)
+    assert raw_rows(bucket, "o/n") == some_rows(3360)
     assert hub.injected >= (20 if kind == "stall" else 200)
 
 
