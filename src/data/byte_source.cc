@@ -11,6 +11,7 @@
 #include "data/decompress.h"
 #include "data/file_names.h"
 #include "data/foreign.h"
+#include "data/input_stream.h"
 #include "data/read_ahead.h"
 #include "data/source.h"
 #include "data/text_encoding.h"
@@ -49,48 +50,35 @@ Result<std::string> first_bytes(arrow::io::RandomAccessFile& file, const SourceF
 }
 
 /// A file's stored bytes from a place on, as a stream that knows where it is.
-class StoredBytes final : public arrow::io::InputStream {
+class StoredBytes final : public ForwardStream {
  public:
   StoredBytes(std::shared_ptr<arrow::io::RandomAccessFile> file, bool remote)
-      : file_(std::move(file)), remote_(remote) {
-    set_mode(arrow::io::FileMode::READ);
-  }
+      : file_(std::move(file)), remote_(remote) {}
   void move_to(int64_t position) {
-    position_ = position;
+    set_position(position);
     ahead_.reset();
   }
-  int64_t position() const { return position_; }
   /// The last read failed: what was to be decompressed is not to blame.
   bool failed() const { return failed_; }
 
+  using ForwardStream::Read;
   arrow::Result<int64_t> Read(int64_t bytes, void* out) override {
-    if (remote_ && !ahead_) ahead_ = read_ahead(file_, position_);
-    auto got = ahead_ ? ahead_->Read(bytes, out) : file_->ReadAt(position_, bytes, out);
+    if (remote_ && !ahead_) ahead_ = read_ahead(file_, position());
+    auto got = ahead_ ? ahead_->Read(bytes, out) : file_->ReadAt(position(), bytes, out);
     failed_ = !got.ok();
-    if (got.ok()) position_ += *got;
+    if (got.ok()) advance(*got);
     return got;
   }
-  arrow::Result<std::shared_ptr<arrow::Buffer>> Read(int64_t bytes) override {
-    ARROW_ASSIGN_OR_RAISE(auto buffer, arrow::AllocateResizableBuffer(bytes));
-    ARROW_ASSIGN_OR_RAISE(const int64_t got, Read(bytes, buffer->mutable_data()));
-    ARROW_RETURN_NOT_OK(buffer->Resize(got));
-    return std::shared_ptr<arrow::Buffer>(std::move(buffer));
-  }
-  arrow::Result<int64_t> Tell() const override { return position_; }
   arrow::Status Close() override {
     ahead_.reset();
-    closed_ = true;
-    return arrow::Status::OK();
+    return ForwardStream::Close();
   }
-  bool closed() const override { return closed_; }
 
  private:
   std::shared_ptr<arrow::io::RandomAccessFile> file_;
   bool remote_;
-  bool closed_ = false;
   bool failed_ = false;
   std::shared_ptr<arrow::io::InputStream> ahead_;
-  int64_t position_ = 0;
 };
 
 }  // namespace

@@ -28,8 +28,10 @@ class ForwardStream : public arrow::io::InputStream {
     return arrow::Status::OK();
   }
   bool closed() const override { return closed_; }
+  int64_t position() const { return position_; }
 
  protected:
+  void set_position(int64_t position) { position_ = position; }
   int64_t advance(int64_t bytes) {
     position_ += bytes;
     return bytes;
