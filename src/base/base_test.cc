@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "base/parallel.h"
 #include "base/result.h"
+#include "base/utf8.h"
 
 namespace lorry {
 namespace {
@@ -112,6 +113,14 @@ TEST(Cancel, ARequestTurnsIntoAnError) {
 
 TEST(EscapeHtml, SpellsEntitiesAsMarkupsafeDoes) {
   EXPECT_EQ(escape_html("a<b> & \"c\" 'd'"), "a&lt;b&gt; &amp; &#34;c&#34; &#39;d&#39;");
+}
+
+TEST(Utf8, TheStartOfACharacterIsFoundFromAnyOfItsBytes) {
+  std::string text = "a";
+  for (const uint32_t code : {0xE9u, 0x4F60u, 0x1F600u}) append_utf8(text, code);
+  ASSERT_EQ(text, "a\xC3\xA9\xE4\xBD\xA0\xF0\x9F\x98\x80");
+  const std::vector<size_t> starts = {0, 1, 1, 3, 3, 3, 6, 6, 6, 6, 10};
+  for (size_t at = 0; at < starts.size(); ++at) EXPECT_EQ(utf8_start(text, at), starts[at]);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/utf8.h"
 #include "chat/calls.h"
 #include "chat/marks.h"
 
@@ -215,9 +216,7 @@ void look_closer(const Json& messages, std::vector<Piece>& pieces, const SpanRen
 
 std::string beginning(std::string_view words) {
   if (words.size() <= kWordsInLoss) return std::string(words);
-  size_t end = kWordsInLoss;
-  while (end > 0 && (words[end] & 0xC0) == 0x80) --end;  // not inside a character
-  return std::string(words.substr(0, end)) + "...";
+  return std::string(words.substr(0, utf8_start(words, kWordsInLoss))) + "...";
 }
 
 std::string words_of(const Piece& piece) {

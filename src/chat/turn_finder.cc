@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/utf8.h"
 #include "chat/calls.h"
 
 namespace lorry::chat {
@@ -208,8 +209,7 @@ std::optional<Span> TurnFinder::difference(const std::string& other) const {
   while (begin < shorter && a[begin] == b[begin]) ++begin;
   size_t tail = 0;
   while (tail < shorter - begin && a[a.size() - 1 - tail] == b[b.size() - 1 - tail]) ++tail;
-  // Not in the middle of a character.
-  while (begin > 0 && begin < a.size() && (static_cast<uint8_t>(a[begin]) & 0xC0) == 0x80) --begin;
+  begin = utf8_start(a, begin);
   if (begin == a.size() && begin == b.size()) return std::nullopt;
   return Span{begin, std::max(begin, a.size() - tail)};
 }

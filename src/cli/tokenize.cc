@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "base/progress.h"
+#include "base/utf8.h"
 #include "cli/command.h"
 #include "cli/example.h"
 #include "cli/visible.h"
@@ -49,13 +50,12 @@ Json character_offsets(const chat::EncodedExample& example) {
   uint32_t characters = 0;
   for (size_t i = 0; i < example.text.size(); ++i) {
     before[i] = characters;
-    characters += !tokenizer::is_utf8_continuation(example.text[i]);
+    characters += !is_utf8_continuation(example.text[i]);
   }
   before.back() = characters;
   Json out = Json::array();
   for (auto [begin, end] : example.offsets) {
-    while (begin > 0 && begin < end && tokenizer::is_utf8_continuation(example.text[begin]))
-      --begin;
+    while (begin > 0 && begin < end && is_utf8_continuation(example.text[begin])) --begin;
     out.push_back({before[begin], before[end]});
   }
   return out;

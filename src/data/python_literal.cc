@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "data/text_encoding.h"
+#include "base/utf8.h"
 
 namespace lorry::data {
 namespace {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "base/utf8.h"
 #include "data/input_stream.h"
 
 namespace lorry::data {
@@ -108,19 +109,6 @@ bool is_utf16(std::string_view head) { return head.starts_with(kLittle) || head.
 
 std::shared_ptr<arrow::io::InputStream> as_utf8(std::shared_ptr<arrow::io::InputStream> bytes) {
   return std::make_shared<Utf8Stream>(std::move(bytes));
-}
-
-void append_utf8(std::string& to, char32_t code) {
-  if (code < 0x80) {
-    to += char(code);
-  } else if (code < 0x800) {
-    to += {char(0xC0 | code >> 6), char(0x80 | (code & 0x3F))};
-  } else if (code < 0x10000) {
-    to += {char(0xE0 | code >> 12), char(0x80 | (code >> 6 & 0x3F)), char(0x80 | (code & 0x3F))};
-  } else {
-    to += {char(0xF0 | code >> 18), char(0x80 | (code >> 12 & 0x3F)),
-           char(0x80 | (code >> 6 & 0x3F)), char(0x80 | (code & 0x3F))};
-  }
 }
 
 }  // namespace lorry::data

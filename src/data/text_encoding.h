@@ -16,7 +16,4 @@ bool is_utf16(std::string_view head);
 /// Unpaired surrogates and half a unit at the end are an error.
 std::shared_ptr<arrow::io::InputStream> as_utf8(std::shared_ptr<arrow::io::InputStream> bytes);
 
-/// Appends a code point.
-void append_utf8(std::string& to, char32_t code);
-
 }  // namespace lorry::data

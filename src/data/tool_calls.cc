@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "base/utf8.h"
 #include "data/row_values.h"
 
 namespace lorry::data {
@@ -24,9 +25,7 @@ std::string quoted(const Json& value) {
   if (!value.is_string()) return described(value);
   const auto& text = value.get_ref<const std::string&>();
   if (text.size() <= kQuoted) return "text: " + text;
-  size_t end = kQuoted;
-  while (end > 0 && (text[end] & 0xC0) == 0x80) --end;  // not inside a character
-  return "text: " + text.substr(0, end) + "...";
+  return "text: " + text.substr(0, utf8_start(text, kQuoted)) + "...";
 }
 
 Result<Json> arguments_from(const std::string& name, const Json& given) {

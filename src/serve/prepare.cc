@@ -6,6 +6,7 @@
 #include <optional>
 #include <random>
 
+#include "base/utf8.h"
 #include "serve/openai_response.h"
 #include "tokenizer/unicode.h"
 
@@ -101,9 +102,7 @@ std::vector<int64_t> offsets_in(const tokenizer::Tokenizer& tokenizer, const std
   size_t at = 0;
   int64_t characters = 0;  // before `at`
   for (const auto& [first, end] : tokenizer.encode_with_offsets(text, true).offsets) {
-    size_t begin = first;
-    while (begin > 0 && begin < text.size() && tokenizer::is_utf8_continuation(text[begin]))
-      --begin;
+    const size_t begin = utf8_start(text, first);
     const auto [low, high] = std::minmax(at, begin);
     const int64_t between = count_characters(std::string_view(text).substr(low, high - low));
     characters += begin < at ? -between : between;

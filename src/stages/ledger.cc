@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/progress.h"
+#include "base/utf8.h"
 
 namespace lorry::stages {
 namespace {
@@ -22,9 +23,7 @@ void count(Ledger::Reason& reason, Ledger::Named row) {
   ++reason.rows;
   if (reason.named.size() >= Ledger::kNamedRows) return;
   if (row.detail.size() > kDetailBytes) {
-    size_t end = kDetailBytes;
-    while (end > 0 && (row.detail[end] & 0xC0) == 0x80) --end;  // not inside a character
-    row.detail.resize(end);
+    row.detail.resize(utf8_start(row.detail, kDetailBytes));
   }
   reason.named.push_back(std::move(row));
 }

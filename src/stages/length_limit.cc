@@ -3,22 +3,18 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/utf8.h"
+
 namespace lorry::stages {
 namespace {
 
 using chat::EncodedExample;
 
-/// The start of the character that holds byte `at`.
-size_t character_start(const std::string& text, size_t at) {
-  while (at > 0 && at < text.size() && (static_cast<uint8_t>(text[at]) & 0xC0) == 0x80) --at;
-  return at;
-}
-
 /// Where the text of token `token` begins, of all tokens that follow each other.
 size_t text_start(const EncodedExample& example, size_t token) {
   if (token == 0) return 0;
   if (token >= example.offsets.size()) return example.text.size();
-  return character_start(example.text, example.offsets[token].first);
+  return utf8_start(example.text, example.offsets[token].first);
 }
 
 EncodedExample piece_of(const EncodedExample& example, size_t begin, size_t end) {

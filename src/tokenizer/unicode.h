@@ -13,6 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/utf8.h"
+
 namespace lorry::tokenizer {
 
 constexpr uint32_t kMaxCodePoint = 0x10FFFF;
@@ -37,8 +39,6 @@ inline uint32_t utf8_size(char lead) {
   return u < 0x80 ? 1 : u < 0xE0 ? 2 : u < 0xF0 ? 3 : 4;
 }
 
-inline bool is_utf8_continuation(char c) { return (static_cast<uint8_t>(c) & 0xC0) == 0x80; }
-
 /// The first byte at or behind `from` that is not ASCII; the size if there is none.
 inline size_t skip_ascii(std::string_view text, size_t from) {
   for (; text.size() - from >= 8; from += 8) {
@@ -49,8 +49,6 @@ inline size_t skip_ascii(std::string_view text, size_t from) {
   while (from < text.size() && static_cast<uint8_t>(text[from]) < 0x80) ++from;
   return from;
 }
-
-void append_utf8(std::string& out, uint32_t code_point);
 
 bool is_valid_utf8(std::string_view bytes);
 
