@@ -131,6 +131,11 @@ std::optional<CallForm> find_call_form(const CallRender& render) {
   return form;
 }
 
+bool shows_tools(const CallRender& render) {
+  const auto prompt = render(Json::array({question()}), tools(), true);
+  return !prompt.ok() || prompt->find(kNames[0]) != std::string::npos;
+}
+
 CallForm without_special_tokens(CallForm form, const tokenizer::Tokenizer& tokenizer,
                                 bool skipped) {
   const auto hidden = [&](const std::string& text) {

@@ -26,6 +26,9 @@ using CallRender = std::function<Result<std::string>(const Json&, const Json&, b
 /// form than JSON, or fails.
 std::optional<CallForm> find_call_form(const CallRender& render);
 
+/// Whether the template writes the definitions of tools; true where it fails.
+bool shows_tools(const CallRender& render);
+
 /// The form in text that leaves special tokens out, if that is `skipped`.
 CallForm without_special_tokens(CallForm form, const tokenizer::Tokenizer& tokenizer, bool skipped);
 

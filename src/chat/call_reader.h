@@ -25,7 +25,7 @@ class CallReader {
     std::vector<ToolCall> calls;
   };
 
-  /// `names`: of the tools that may be called, by which JSON that is a call is told from other.
+  /// `names`: of the tools that may be called. In a bare form, JSON that names none is content.
   CallReader(CallForm form, std::vector<std::string> names)
       : form_(std::move(form)), names_(std::move(names)) {}
   Piece push(std::string_view text);

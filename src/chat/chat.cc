@@ -183,6 +183,12 @@ std::optional<CallForm> Chat::call_form() const {
   });
 }
 
+bool Chat::shows_tools() const {
+  return chat::shows_tools([this](const Json& messages, const Json& tools, bool prompt) {
+    return render(messages, tools, prompt, null_json());
+  });
+}
+
 Result<std::vector<int32_t>> Chat::encode_prompt(const Json& messages, const Json& tools,
                                                  const Json& extra) const {
   LORRY_ASSIGN(const std::string text, render(messages, tools, true, extra, Adapt::kWhereItFails));

@@ -90,6 +90,8 @@ class Chat {
 
   /// How the template writes tool calls; nullopt if not as JSON. Renders a few conversations.
   std::optional<CallForm> call_form() const;
+  /// Whether the template writes the definitions of tools. Renders a conversation.
+  bool shows_tools() const;
 
   /// Ids of the prompt for the next assistant turn (serving). Lists of parts become their text
   /// where the template would print the list; else adapted where the template fails.

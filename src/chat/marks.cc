@@ -44,7 +44,7 @@ bool is_tag(std::string_view s) {
   return s.size() > 2 && (is_letter(s[1]) || s[1] == '/');
 }
 
-// Behind the tags (`<think>`, `<tool_response>`) that s[begin, end) begins with.
+// Where the tags (`<think>`, `<tool_response>`) at the start of s[begin, end) end.
 size_t behind_tags(std::string_view s, size_t begin, size_t end) {
   while (begin < end && s[begin] == '<') {
     const size_t close = s.substr(begin, std::min(kLongestTag, end - begin)).find_first_of("> \n");

@@ -38,8 +38,8 @@ struct Running {
   bool is_scoring() const {
     return request.score_prompt && scored < static_cast<int64_t>(request.prompt.size());
   }
-  /// How many tokens of the prompt the step in hand scores: the token after each one computed, but
-  /// not again after a preemption.
+  /// How many tokens of the prompt this step scores: each computed token gives the score of the
+  /// next. Those that were scored before a preemption are not scored again.
   int64_t to_score() const {
     if (!is_scoring()) return 0;
     const int64_t end =

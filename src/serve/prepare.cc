@@ -13,8 +13,12 @@
 namespace lorry::serve {
 namespace {
 
+ApiError refusal(std::string message, std::string param) {
+  return {400, std::move(message), "invalid_request_error", std::move(param), {}};
+}
+
 ApiError from_error(const Error& error, std::string param) {
-  ApiError out{400, error.message, "invalid_request_error", std::move(param), {}};
+  ApiError out = refusal(error.message, std::move(param));
   if (error.kind == ErrorKind::kUnavailable || error.kind == ErrorKind::kCorruptData) {
     out.status = 500;
     out.type = "server_error";
@@ -35,12 +39,9 @@ std::optional<ApiError> unknown_id(const ServedModel& model, const std::vector<i
     if (id >= 0 && id < model.vocab_size) continue;
     const std::string text =
         id < 0 ? "" : model.chat->tokenizer()->decode(std::span(&id, 1), false);
-    return ApiError{400,
-                    fmt::format("'{}' holds token id {}{}; the model has {}", param, id,
-                                text.empty() ? "" : fmt::format(" ({})", text), model.vocab_size),
-                    "invalid_request_error",
-                    param,
-                    {}};
+    return refusal(fmt::format("'{}' holds token id {}{}; the model has {}", param, id,
+                               text.empty() ? "" : fmt::format(" ({})", text), model.vocab_size),
+                   param);
   }
   return std::nullopt;
 }
@@ -61,20 +62,6 @@ bool shows_role(const chat::Chat& chat, const std::string& role) {
   return text.ok() && text->find(kWords) != std::string::npos;
 }
 
-/// Whether the template writes the definitions of tools.
-bool shows_tools(const chat::Chat& chat) {
-  constexpr const char* kName = "qvxzj";  // of no template
-  const Json tool = {{"type", "function"},
-                     {"function",
-                      {{"name", kName},
-                       {"description", "."},
-                       {"parameters", {{"type", "object"}, {"properties", Json::object()}}}}}};
-  const Json messages = Json::array({{{"role", "user"}, {"content", "."}}});
-  const auto text =
-      chat.render(messages, Json::array({tool}), /*add_generation_prompt=*/true, Json());
-  return !text.ok() || text->find(kName) != std::string::npos;  // an error comes with the request
-}
-
 /// A template leaves messages of a role that it does not know out in silence: instructions of a
 /// developer then become the system's, and any other role is an error.
 std::optional<ApiError> adapt_roles(const chat::Chat& chat, Json& messages) {
@@ -85,13 +72,10 @@ std::optional<ApiError> adapt_roles(const chat::Chat& chat, Json& messages) {
       messages[i]["role"] = "system";
       continue;
     }
-    return ApiError{400,
-                    fmt::format("messages[{}] has the role '{}', which this model's chat template "
-                                "does not show",
-                                i, role),
-                    "invalid_request_error",
-                    "messages",
-                    {}};
+    return refusal(fmt::format("messages[{}] has the role '{}', which this model's chat template "
+                               "does not show",
+                               i, role),
+                   "messages");
   }
   return std::nullopt;
 }
@@ -135,13 +119,11 @@ std::variant<std::vector<int32_t>, ApiError> chat_prompt(const ServedModel& mode
     if (auto error = adapt_roles(*model.chat, changed)) return *std::move(error);
     messages = &changed;
   }
-  if (!request.tools.is_null() && !shows_tools(*model.chat)) {
-    return ApiError{400,
-                    "'tools': this model's chat template has no place for them, so the model would "
-                    "not see them; leave them out, or send \"tool_choice\": \"none\"",
-                    "invalid_request_error",
-                    "tools",
-                    {}};
+  if (!request.tools.is_null() && !model.shows_tools) {
+    return refusal(
+        "'tools': this model's chat template has no place for them, so the model would not see "
+        "them; leave them out, or send \"tool_choice\": \"none\"",
+        "tools");
   }
   auto ids = model.chat->encode_prompt(*messages, request.tools, request.extra);
   if (!ids.ok()) return from_error(ids.error(), "messages");
@@ -163,7 +145,7 @@ std::variant<std::vector<int32_t>, ApiError> completion_prompt(
   // Nothing to start from: as the API does, begin a text.
   const auto start = tokenizer.bos_id() ? tokenizer.bos_id() : tokenizer.eos_id();
   if (start) return std::vector<int32_t>{*start};
-  return ApiError{400, "'prompt' is empty", "invalid_request_error", "prompt", {}};
+  return refusal("'prompt' is empty", "prompt");
 }
 
 Echo make_echo(const ServedModel& model, const CompletionRequest& request,
@@ -190,12 +172,7 @@ std::variant<generate::SequenceRequest, ApiError> make_sequence(const ServedMode
   const int64_t least = options.max_tokens == 0 ? 0 : 1;  // of the answer
   if (length + least > model.max_model_len)
     return context_length_error(model.max_model_len, length, param);
-  if (prompt.empty())
-    return ApiError{400,
-                    "the chat template renders these messages as nothing",
-                    "invalid_request_error",
-                    param,
-                    {}};
+  if (prompt.empty()) return refusal("the chat template renders these messages as nothing", param);
   generate::SequenceRequest out;
   out.prompt = std::move(prompt);
   out.sampling = options.sampling;

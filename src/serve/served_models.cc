@@ -139,6 +139,7 @@ class ModelLoader {
     LORRY_ASSIGN(served.chat,
                  chat::Chat::load(hub::text_files(*bucket_, dir), {}, std::move(settings)));
     served.call_form = served.chat->call_form();
+    served.shows_tools = served.chat->shows_tools();
     served.stop_ids = generate::text_stop_ids(config.eos_token_ids, *served.chat);
     served.chat_stop_ids = generate::chat_stop_ids(config.eos_token_ids, *served.chat);
     return {};

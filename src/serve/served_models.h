@@ -25,6 +25,7 @@ struct ServedModel {
   std::shared_ptr<const model::LoraAdapter> adapter;
   std::shared_ptr<const chat::Chat> chat;
   std::optional<chat::CallForm> call_form;  ///< nullopt: calls in an answer are text
+  bool shows_tools = true;                  ///< the template writes their definitions
   generate::SamplingParams defaults;        ///< from generation_config.json
   std::vector<int32_t> stop_ids;            ///< the model's and the tokenizer's end of text
   std::vector<int32_t> chat_stop_ids;       ///< and the template's end of turn

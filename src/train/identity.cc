@@ -12,7 +12,7 @@ namespace {
 constexpr const char *kOptions = "options", *kBatch = "batch_size",
                      *kMicroBatches = "gradient_accumulation_steps";
 
-/// What a reader is told of a digest that differs.
+/// Digests of inputs: the words for one that differs, since the digest itself says nothing.
 constexpr std::pair<std::string_view, std::string_view> kInputs[] = {
     {"base", "the base model changed"},
     {"data", "the data changed"},

@@ -30,10 +30,10 @@ struct RunResult {
 /// Writes lora_model (not in full training), fused, metrics.jsonl, report.html and info.json, with
 /// never more than one model in memory: the trained one answers first, then it is freed, and the
 /// merged one is read back and must give the same logits, as far as rounding goes (merge_check.h).
-/// A result that is there already stays until all of the new one lies in `waiting_dir`, and is then
-/// replaced by it. A merged model that is wrong beyond rounding is removed and an error; where it
-/// replaces nothing, lora_model and the rest are published all the same, with the measured numbers
-/// in info.json. `result` must be the only owner of its weights.
+/// An earlier result stays in place while the new one is written to `waiting_dir`, and is replaced
+/// when that is whole. A merged model that is wrong beyond rounding is removed and an error; where
+/// it replaces nothing, lora_model and the rest are published all the same, with the measured
+/// numbers in info.json. `result` must be the only owner of its weights.
 Result<> publish(RunResult result, store::Claim& claim);
 
 /// The report of a run with these inputs and options that is already published whole; nullopt if
