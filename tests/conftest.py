@@ -123,6 +123,13 @@ def find_free_port():
         return probe.getsockname()[1]
 
 
+def under_small_parent(command):
+    """The command, started by a small process: what is forked from a process and then executes another
+    program counts the memory of that process as its own peak, and pytest with the peers loaded has GB."""
+    start = "import subprocess, sys; sys.exit(subprocess.run(sys.argv[1:]).returncode)"
+    return [sys.executable, "-c", start, *map(str, command)]
+
+
 MEASURE = """
 import resource, subprocess, sys
 code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
@@ -131,7 +138,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, code)
 
 
 def peak_rss(command):
-    """MB, exit code and stderr. From a small process: the peak of a fork of this one is this one's."""
+    """MB, exit code and stderr. From a small process, as `under_small_parent` says."""
     done = subprocess.run([sys.executable, "-c", MEASURE, *map(str, command)], capture_output=True, text=True)
     kilobytes, code = map(int, done.stdout.split())
     return kilobytes / 1024, code, done.stderr

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import SEED, SOAK
+from conftest import SEED, SOAK, under_small_parent
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "fuzz"
@@ -36,8 +36,9 @@ def run(target, artifacts):
     corpus, found = ROOT / "fuzz" / "corpus" / target, BUILD / "found" / target
     found.mkdir(parents=True, exist_ok=True)
     limits = [f"-max_total_time={SECONDS}", "-timeout=20", f"-seed={SEED + 1}"]
+    search = [BUILD / f"lorry_fuzz_{target}", *limits, f"-artifact_prefix={artifacts}/", found, corpus]
     return subprocess.run(
-        [BUILD / f"lorry_fuzz_{target}", *limits, f"-artifact_prefix={artifacts}/", found, corpus],
+        under_small_parent(search),  # libFuzzer stops at a peak of 2 GB
         capture_output=True,
         text=True,
         errors="replace",
