@@ -18,6 +18,11 @@ import urllib.request
 
 import pytest
 
+# The processes of a test run share the cores. Threads of OpenMP would spin while they wait for one that
+# has no core at the moment, and take the cores from it: a test then takes a multiple of its time.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the peers; the program has its threads (below)
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 EXAMPLE_MODEL = ROOT / "examples" / "model"
 EXAMPLE_DATA = ROOT / "examples" / "data" / "identity.jsonl"
@@ -42,6 +47,7 @@ LORRY_VARIABLES = (
     "AWS_DEFAULT_REGION",
     "SKYPILOT_NODE_RANK",
     "SKYPILOT_NUM_NODES",
+    "OMP_NUM_THREADS",
 )
 
 

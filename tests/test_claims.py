@@ -75,7 +75,7 @@ def test_one_that_slept_through_a_take_over_writes_no_more(lorry, source, bucket
 TIMED = ("metrics.jsonl", "report.html", "info.json")  # rates and seconds of the steps
 
 
-def run_verb(bucket, steps=30, **flags):
+def run_verb(bucket, steps=8, **flags):
     names = ("--bucket", bucket, "--dataset", "identity", "--model", "demo")
     more = [part for name, value in flags.items() for part in (f"--{name.replace('_', '-')}", value)]
     return ("run", EXAMPLE_DATA, EXAMPLE_MODEL, *names, *SET, "--max-steps", steps, *more)
@@ -89,7 +89,7 @@ def trained(bucket, run=""):
 
 @pytest.fixture(scope="module")
 def undisturbed(lorry, tmp_path_factory):
-    """The results of 30 steps, by learning rate."""
+    """The results of 8 steps, by learning rate."""
     results = {}
     for rate in ("1e-3", "2e-3"):
         bucket = tmp_path_factory.mktemp("alone")
@@ -137,7 +137,7 @@ def test_of_two_runs_with_other_options_the_second_leaves_the_result_of_the_firs
 def test_of_two_runs_that_may_replace_the_second_trains_again(lorry, bucket, undisturbed):
     said = both(*start_both(lorry, bucket, "--replace"))
     assert trained(bucket) in undisturbed.values()
-    assert all("trained: 30 steps" in words for words in said), said
+    assert all("trained: 8 steps" in words for words in said), said
 
 
 def test_a_result_on_s3_is_replaced_when_that_is_said(lorry, s3, undisturbed):
