@@ -196,6 +196,8 @@ class Interp {
 
 /// Whether a value of this type has a method of this name (which then hides a key of that name).
 bool has_method(Type type, std::string_view name);
+/// Of str; among them those that templates cannot call.
+bool is_str_method(std::string_view name);
 /// Whether the sandbox refuses it because it changes the object.
 bool is_mutating(Type type, std::string_view name);
 Value str_method(Interp& interp, const Value& self, std::string_view name, CallArgs& args);

@@ -434,14 +434,6 @@ const std::map<std::string_view, StrMethodFn>& methods() {
 
 #undef LORRY_STR_METHOD
 
-bool among(std::string_view name, std::initializer_list<std::string_view> names) {
-  return std::find(names.begin(), names.end(), name) != names.end();
-}
-
-}  // namespace
-
-namespace {
-
 // Whether some method of str has this size and first letter: most keys of messages have not.
 bool may_be_str_method(std::string_view name) {
   static const auto kLetters = [] {
@@ -473,42 +465,9 @@ StrMethodFn find_str_method(std::string_view name) {
   return it == methods().end() ? nullptr : it->second;
 }
 
-bool is_only_a_key(std::string_view name) {
-  return !name.starts_with("__") && !has_method(Type::kDict, name);
-}
-
-bool has_method(Type type, std::string_view name) {
-  switch (type) {
-    case Type::kStr:
-      if (!may_be_str_method(name)) return false;
-      return methods().contains(name) || among(name, {"encode", "translate", "maketrans"});
-    case Type::kDict:
-      if (name.size() < 3 || name.size() > 10) return false;
-      return among(name, {"get", "items", "keys", "values", "copy", "fromkeys", "clear", "pop",
-                          "popitem", "setdefault", "update"});
-    case Type::kList:
-      return among(name, {"append", "clear", "copy", "count", "extend", "index", "insert", "pop",
-                          "remove", "reverse", "sort"});
-    case Type::kTuple:
-    case Type::kRange:
-      return among(name, {"count", "index"});
-    case Type::kFloat:
-      return name == "is_integer";
-    case Type::kLoop:
-      return among(name, {"cycle", "changed"});
-    case Type::kCycler:
-      return among(name, {"next", "reset"});
-    case Type::kFunction:
-      return name == "fromkeys";
-    default:
-      return false;
-  }
-}
-
-bool is_mutating(Type type, std::string_view name) {
-  if (type == Type::kDict) return among(name, {"clear", "pop", "popitem", "setdefault", "update"});
-  if (type != Type::kList) return false;
-  return among(name, {"append", "clear", "pop", "reverse", "insert", "sort", "extend", "remove"});
+bool is_str_method(std::string_view name) {
+  if (!may_be_str_method(name)) return false;
+  return methods().contains(name) || name == "encode" || name == "translate" || name == "maketrans";
 }
 
 }  // namespace lorry::jinja
