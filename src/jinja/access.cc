@@ -6,6 +6,68 @@
 
 namespace lorry::jinja {
 
+LoopField find_loop_field(std::string_view name) {
+  static constexpr std::pair<std::string_view, LoopField> kFields[] = {
+      {"index", LoopField::kIndex},         {"index0", LoopField::kIndex0},
+      {"first", LoopField::kFirst},         {"last", LoopField::kLast},
+      {"length", LoopField::kLength},       {"revindex", LoopField::kRevindex},
+      {"revindex0", LoopField::kRevindex0}, {"depth", LoopField::kDepth},
+      {"depth0", LoopField::kDepth0},       {"previtem", LoopField::kPrevitem},
+      {"nextitem", LoopField::kNextitem}};
+  for (const auto& [known, field] : kFields) {
+    if (known == name) return field;
+  }
+  return LoopField::kNone;
+}
+
+namespace {
+
+Value loop_attribute(const LoopObj& loop, LoopField field, const Value& name) {
+  const auto& items = loop.items.items();
+  const auto count = static_cast<int64_t>(items.size());
+  const auto at = static_cast<size_t>(loop.index0);
+  switch (field) {
+    case LoopField::kIndex:
+      return Value::integer(loop.index0 + 1);
+    case LoopField::kIndex0:
+      return Value::integer(loop.index0);
+    case LoopField::kFirst:
+      return Value::boolean(loop.index0 == 0);
+    case LoopField::kLast:
+      return Value::boolean(loop.index0 + 1 == count);
+    case LoopField::kLength:
+      return Value::integer(count);
+    case LoopField::kRevindex:
+      return Value::integer(count - loop.index0);
+    case LoopField::kRevindex0:
+      return Value::integer(count - loop.index0 - 1);
+    case LoopField::kDepth:
+      return Value::integer(loop.depth0 + 1);
+    case LoopField::kDepth0:
+      return Value::integer(loop.depth0);
+    case LoopField::kPrevitem:
+      if (loop.index0 > 0) return items[at - 1];
+      return Value::undefined_message("there is no previous item");
+    case LoopField::kNextitem:
+      if (loop.index0 + 1 < count) return items[at + 1];
+      return Value::undefined_message("there is no next item");
+    case LoopField::kNone:
+      break;
+  }
+  return Value::undefined(name, Type::kLoop);
+}
+
+Value bound_method(const Value& self, const Value& name) {
+  auto* method = new MethodObj;
+  Value out = Value::object(Type::kMethod, method);
+  method->self = self;
+  method->name = name;
+  method->depth = depth_above(self);
+  return out;
+}
+
+}  // namespace
+
 Value Interp::eval_item(const Expr& e) {
   if (e.b->kind == ExprKind::kConst) {
     Value room;
@@ -20,6 +82,8 @@ Value Interp::eval_item(const Expr& e) {
 Value Interp::eval_attribute(const Expr& e) {
   Value room;
   const Value& object = look(*e.a, room);
+  if (object.is(Type::kLoop) && e.loop_field != LoopField::kNone)
+    return loop_attribute(*object.as<LoopObj>(), e.loop_field, e.value);
   if (!object.is_dict() || !e.only_a_key) return get_attribute(object, e.value);
   const Value* found = object.as<DictObj>()->find(e.value.str());
   return found != nullptr ? *found : Value::undefined(e.value, Type::kDict);
@@ -72,44 +136,6 @@ int64_t Interp::length(const Value& v) {
   return n;
 }
 
-namespace {
-
-Value loop_attribute(LoopObj& loop, const Value& name) {
-  const std::string_view n = name.str();
-  const auto& items = loop.items.items();
-  const auto count = static_cast<int64_t>(items.size());
-  const auto at = static_cast<size_t>(loop.index0);
-  if (n == "index") return Value::integer(loop.index0 + 1);
-  if (n == "index0") return Value::integer(loop.index0);
-  if (n == "first") return Value::boolean(loop.index0 == 0);
-  if (n == "last") return Value::boolean(loop.index0 + 1 == count);
-  if (n == "length") return Value::integer(count);
-  if (n == "revindex") return Value::integer(count - loop.index0);
-  if (n == "revindex0") return Value::integer(count - loop.index0 - 1);
-  if (n == "depth") return Value::integer(loop.depth0 + 1);
-  if (n == "depth0") return Value::integer(loop.depth0);
-  if (n == "previtem") {
-    if (loop.index0 > 0) return items[at - 1];
-    return Value::undefined_message("there is no previous item");
-  }
-  if (n == "nextitem") {
-    if (loop.index0 + 1 < count) return items[at + 1];
-    return Value::undefined_message("there is no next item");
-  }
-  return Value::undefined(name, Type::kLoop);
-}
-
-Value bound_method(const Value& self, const Value& name) {
-  auto* method = new MethodObj;
-  Value out = Value::object(Type::kMethod, method);
-  method->self = self;
-  method->name = name;
-  method->depth = depth_above(self);
-  return out;
-}
-
-}  // namespace
-
 Value Interp::get_attribute(const Value& object, const Value& name) {
   const std::string_view n = name.str();
   switch (object.type()) {
@@ -120,8 +146,8 @@ Value Interp::get_attribute(const Value& object, const Value& name) {
       return found != nullptr ? *found : Value::undefined(name, Type::kNamespace);
     }
     case Type::kLoop:
-      if (n != "cycle" && n != "changed") return loop_attribute(*object.as<LoopObj>(), name);
-      return bound_method(object, name);
+      if (n == "cycle" || n == "changed") return bound_method(object, name);
+      return loop_attribute(*object.as<LoopObj>(), find_loop_field(n), name);
     case Type::kCycler:
       if (n == "current") {
         const auto* cycler = object.as<CyclerObj>();

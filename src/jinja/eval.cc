@@ -9,13 +9,10 @@
 
 namespace lorry::jinja {
 
-Value Interp::eval(const Expr& e) {
-  if (const Value* there = peek(e)) return *there;
-  if (e.kind == ExprKind::kName) {
-    line_ = e.line;
-    return Value::undefined(e.value);
-  }
+// Of what peek() does not find.
+Value Interp::compute(const Expr& e) {
   line_ = e.line;
+  if (e.kind == ExprKind::kName) return Value::undefined(e.value);
   deeper();
   Value v = eval_at_depth(e);
   --depth_;
@@ -34,20 +31,20 @@ const Value* Interp::find_name(const Expr& e) const {
   return v.is_missing() ? nullptr : &v;
 }
 
-// The value of a constant, of a name, and of what lies under a constant key in them, where it
-// stands: dictionaries and lists do not change. Null for anything else, and where nothing is.
-const Value* Interp::peek(const Expr& e) {
+const Value* Interp::peek_under(const Expr& e) {
   switch (e.kind) {
-    case ExprKind::kConst:
-      return &e.value;
     case ExprKind::kName:
       return find_name(e);
     case ExprKind::kAttribute: {
-      const Value* object = e.only_a_key ? peek(*e.a) : nullptr;
-      if (object == nullptr || !object->is_dict()) return nullptr;
+      const Value* object = peek(*e.a);
+      if (object == nullptr) return nullptr;
+      const DictObj* keys = nullptr;
+      if (object->is_dict() && e.only_a_key) keys = object->as<DictObj>();
+      if (object->is(Type::kNamespace)) keys = &object->as<NamespaceObj>()->attributes;
+      if (keys == nullptr) return nullptr;
       charge(1);
       line_ = e.line;
-      return object->as<DictObj>()->find(e.value.str());
+      return keys->find(e.value.str());
     }
     case ExprKind::kItem: {
       const Value* object = e.b->kind == ExprKind::kConst ? peek(*e.a) : nullptr;
@@ -69,7 +66,7 @@ const Value* Interp::peek(const Expr& e) {
 // evaluated.
 const Value& Interp::look(const Expr& e, Value& room) {
   if (const Value* there = peek(e)) return *there;
-  room = eval(e);
+  room = compute(e);
   return room;
 }
 
@@ -107,46 +104,39 @@ void Interp::print(const Expr& e) {
   Value room;
   deeper();
   if (e.kind == ExprKind::kAdd) {
-    if (!print_sum(e, out_->size(), room)) append_str(room, *out_);
+    if (!print_sum(e, room)) append_str(room, *out_);
   } else if (e.kind == ExprKind::kConditional && e.c) {
     print(holds(*e.a) ? *e.b : *e.c);
+  } else if (e.kind == ExprKind::kConcat) {
+    for (const auto& arg : e.args) print(*arg);
   } else {
     append_str(look(e, room), *out_);
   }
   --depth_;
 }
 
-// True: the sum so far is a str, and was appended to the output, where it starts at `begin`.
-// False: nothing was appended; it is in `sum`.
-bool Interp::print_sum(const Expr& e, size_t begin, Value& sum) {
+// True: the sum is a str and was appended to the output. False: it is in `sum`.
+bool Interp::print_sum(const Expr& e, Value& sum) {
   const auto is_plain = [](const Value& v) { return v.is_str() && !v.is_markup(); };
-  bool printed = false;
-  if (e.a->kind == ExprKind::kAdd) {
-    deeper();
-    printed = print_sum(*e.a, begin, sum);
-    --depth_;
-  } else {
-    const Value& left = look(*e.a, sum);
-    printed = is_plain(left);
-    if (printed) {
-      emit(left.str());
-    } else if (&left != &sum) {
-      sum = left;
+  const size_t begin = out_->size();
+  bool printed = true;  // what was added up so far
+  for (const auto& arg : e.args) {
+    charge(1);
+    Value room;
+    const Value& term = look(*arg, room);
+    line_ = e.line;
+    if (printed && is_plain(term)) {
+      emit(term.str());
+    } else if (&arg == &e.args.front()) {
+      printed = false;
+      sum = term;
+    } else {
+      if (printed) sum = taken_back(begin);
+      printed = false;
+      sum = add(sum, term);
     }
   }
-  Value room;
-  const Value& right = look(*e.b, room);
-  line_ = e.line;
-  if (printed && is_plain(right)) {
-    emit(right.str());
-    return true;
-  }
-  if (printed) {
-    sum = make_string(out_->substr(begin));
-    out_->resize(begin);
-  }
-  sum = add(sum, right);
-  return false;
+  return printed;
 }
 
 Value Interp::eval_at_depth(const Expr& e) {
@@ -191,6 +181,8 @@ Value Interp::eval_at_depth(const Expr& e) {
       Value left = eval(*e.a);
       return truthy(left) ? left : eval(*e.b);
     }
+    case ExprKind::kAdd:
+      return eval_sum(e);
     case ExprKind::kConcat:
       return eval_concat(e);
     case ExprKind::kCompare:
@@ -211,13 +203,27 @@ Value Interp::eval_at_depth(const Expr& e) {
   }
 }
 
+// What was printed from `begin` on becomes a string and is no longer part of the output.
+Value Interp::taken_back(size_t begin) {
+  Value text = make_string(out_->substr(begin));
+  out_->resize(begin);
+  return text;
+}
+
+// Strings are added up at the end of the output, which has room.
+Value Interp::eval_sum(const Expr& e) {
+  const size_t begin = out_->size();
+  Value sum;
+  return print_sum(e, sum) ? taken_back(begin) : sum;
+}
+
 Value Interp::eval_concat(const Expr& e) {
-  std::string out;
+  const size_t begin = out_->size();
   for (const auto& arg : e.args) {
-    append_str(eval(*arg), out);
-    check_size(out.size());
+    print(*arg);
+    check_size(out_->size());
   }
-  return make_string(std::move(out));
+  return taken_back(begin);
 }
 
 namespace {
@@ -260,8 +266,10 @@ bool Interp::eval_test(const Expr& e) {
 bool Interp::eval_compare(const Expr& e) {
   Value left_room, right_room;
   const Expr& second = *e.args.front();
-  if (e.ops.size() == 1 && (second.kind == ExprKind::kConst || second.kind == ExprKind::kName)) {
-    const Value& left = look(*e.a, left_room);
+  if (e.ops.size() == 1) {
+    const bool stays = second.kind == ExprKind::kConst || second.kind == ExprKind::kName;
+    if (!stays) left_room = eval(*e.a);
+    const Value& left = stays ? look(*e.a, left_room) : left_room;
     const Value& right = look(second, right_room);
     line_ = e.line;
     const CompareOp op = e.ops.front();
