@@ -1,5 +1,5 @@
 """lorry beside its peers, on the same input in one run: `bench.py [WHAT ...]`, WHAT one of import,
-store, template, tokenize, sample, train, serve, all. Prints `metric value unit` and, for each pair, a ratio above 1
+store, template, templates, tokenize, sample, train, serve, all. Prints `metric value unit` and, for each pair, a ratio above 1
 where lorry is the faster (docs/benchmarks.md)."""
 
 import concurrent.futures
@@ -16,6 +16,7 @@ import urllib.request
 
 import inputs
 import store
+import template_bench
 import tokenize_bench
 
 BUILD = pathlib.Path(os.environ.get("LORRY_BUILD", inputs.ROOT / "build" / "release"))
@@ -141,6 +142,10 @@ def bench_template():
     say("pretokenize.lorry.peak_rss", rss, "MB")
 
 
+def bench_templates():
+    template_bench.run(say, BUILD / "lorry_text_bench", WORK)
+
+
 def text_bench(mode, model, source, threads):
     _, _, out = timed([BUILD / "lorry_text_bench", mode, model, source, threads])
     seconds, items, amount = out.split()[:3]
@@ -244,6 +249,7 @@ BENCHES = {
     "import": bench_import,
     "store": lambda: store.bench_store(BUILD, say),
     "template": bench_template,
+    "templates": bench_templates,
     "tokenize": lambda: tokenize_bench.bench_tokenize(BUILD, WORK, say),
     "sample": bench_sample,
     "train": bench_train,

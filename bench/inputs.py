@@ -30,6 +30,28 @@ def seed_conversations():
     return alpaca_conversations(ROOT / "examples" / "data" / "identity.jsonl")
 
 
+def tool_conversations():
+    """Conversations with tools, calls and results, as {"messages", "tools"}; none without ../shared."""
+    glaive = SHARED / "data" / "llama-factory" / "glaive_toolcall_en_demo.json"
+    if not glaive.exists():
+        return []
+    return [
+        {"messages": [tool_message(turn) for turn in row["conversations"]],
+         "tools": [{"type": "function", "function": tool} for tool in json.loads(row["tools"] or "[]")]}
+        for row in json.loads(glaive.read_text())
+    ]  # fmt: skip
+
+
+def tool_message(turn):
+    call_id = "abcdefgh0"  # as some templates ask for it
+    if turn["from"] == "function_call":
+        call = {"id": call_id, "type": "function", "function": json.loads(turn["value"])}
+        return {"role": "assistant", "content": "", "tool_calls": [call]}
+    if turn["from"] == "observation":
+        return {"role": "tool", "tool_call_id": call_id, "content": turn["value"]}
+    return {"role": ROLES[turn["from"]], "content": turn["value"]}
+
+
 def alpaca_conversations(path):
     text = path.read_text()
     rows = json.loads(text) if path.suffix == ".json" else map(json.loads, text.splitlines())

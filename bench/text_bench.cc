@@ -1,13 +1,15 @@
 // Rates of tokenizer and chat alone, for bench.py to set beside the peers'.
 //
-//   lorry_text_bench render MODEL_DIR CONVERSATIONS.jsonl THREADS   prints: seconds rows bytes
+//   lorry_text_bench render MODEL_DIR CONVERSATIONS.jsonl THREADS [PASSES]   prints: seconds rows
+//   bytes CPU-seconds
 //   lorry_text_bench examples MODEL_DIR CONVERSATIONS.jsonl THREADS   ids and masks; prints:
 //   seconds rows tokens
 //   lorry_text_bench encode MODEL_DIR DOCUMENTS THREADS             prints: seconds documents
 //   tokens CPU-seconds, and the seconds that loading the model took
 //
 // DOCUMENTS are UTF-8 texts divided by NUL bytes. Reading and parsing the input is not counted; one
-// pass is made, the first, so no cache has seen the text before.
+// pass is made, the first, so no cache has seen the text before; `render` makes PASSES where one is
+// too short to be measured.
 
 #include <fmt/format.h>
 #include <time.h>
@@ -87,29 +89,42 @@ Measured measure(size_t items, int threads, const std::function<int64_t(size_t)>
   return {seconds_since(start), items, amount, cpu_seconds() - cpu_start};
 }
 
-Result<std::vector<Json>> read_conversations(const std::string& input) {
-  std::vector<Json> conversations;
+struct Conversation {
+  Json messages;
+  Json tools;  // null if there are none
+};
+
+Result<std::vector<Conversation>> read_conversations(const std::string& input) {
+  std::vector<Conversation> conversations;
   for (const std::string& line : split(input, '\n')) {
     LORRY_ASSIGN(Json row, lorry::parse_json(line, "conversation"));
-    conversations.push_back(row.at("messages"));
+    conversations.push_back({row.at("messages"), row.value("tools", Json())});
   }
   return conversations;
 }
 
-Result<Measured> render(const lorry::chat::Chat& chat, const std::string& input, int threads) {
+Result<Measured> render(const lorry::chat::Chat& chat, const std::string& input, int threads,
+                        size_t passes) {
   LORRY_ASSIGN(const auto conversations, read_conversations(input));
-  LORRY_TRY(chat.render(conversations.at(0), nullptr, false, nullptr));
-  return measure(conversations.size(), threads, [&](size_t i) -> int64_t {
-    auto text = chat.render(conversations[i], nullptr, false, nullptr);
+  const auto text_of = [&](const Conversation& c) {
+    return chat.render(c.messages, c.tools, false, nullptr);
+  };
+  LORRY_TRY(text_of(conversations.at(0)));
+  const size_t rows = conversations.size();
+  return measure(rows * passes, threads, [&](size_t i) -> int64_t {
+    auto text = text_of(conversations[i % rows]);
     return text.ok() ? static_cast<int64_t>(text->size()) : 0;
   });
 }
 
 Result<Measured> examples(const lorry::chat::Chat& chat, const std::string& input, int threads) {
   LORRY_ASSIGN(const auto conversations, read_conversations(input));
-  LORRY_TRY(chat.encode_example(conversations.at(0), nullptr));
+  const auto example_of = [&](const Conversation& c) {
+    return chat.encode_example(c.messages, c.tools);
+  };
+  LORRY_TRY(example_of(conversations.at(0)));
   return measure(conversations.size(), threads, [&](size_t i) -> int64_t {
-    auto example = chat.encode_example(conversations[i], nullptr);
+    auto example = example_of(conversations[i]);
     return example.ok() ? static_cast<int64_t>(example->input_ids.size()) : 0;
   });
 }
@@ -122,7 +137,7 @@ Measured encode(const lorry::chat::Chat& chat, const std::string& input, int thr
 }
 
 Result<Measured> run(const std::string& mode, const std::string& model, const std::string& file,
-                     int threads) {
+                     int threads, size_t passes) {
   const std::optional<std::string> input = read_file(file);
   if (!input) return lorry::not_found(file);
   const auto start = Clock::now();
@@ -131,7 +146,7 @@ Result<Measured> run(const std::string& mode, const std::string& model, const st
                                 return read_file(model + "/" + std::string(name));
                               }));
   const double load_seconds = seconds_since(start);
-  if (mode == "render") return render(*chat, *input, threads);
+  if (mode == "render") return render(*chat, *input, threads, passes);
   if (mode == "examples") return examples(*chat, *input, threads);
   if (mode == "encode") {
     Measured measured = encode(*chat, *input, threads);
@@ -144,11 +159,13 @@ Result<Measured> run(const std::string& mode, const std::string& model, const st
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 5) {
-    fmt::print(stderr, "usage: lorry_text_bench render|examples|encode MODEL_DIR INPUT THREADS\n");
+  if (argc < 5 || argc > 6) {
+    fmt::print(stderr,
+               "usage: lorry_text_bench render|examples|encode MODEL_DIR INPUT THREADS [PASSES]\n");
     return 2;
   }
-  const auto measured = run(argv[1], argv[2], argv[3], std::atoi(argv[4]));
+  const size_t passes = argc == 6 ? std::strtoul(argv[5], nullptr, 10) : 1;
+  const auto measured = run(argv[1], argv[2], argv[3], std::atoi(argv[4]), passes);
   if (!measured.ok()) {
     fmt::print(stderr, "lorry_text_bench: {}\n", measured.error().message);
     return 1;

@@ -99,6 +99,11 @@ SNIPPETS = r"""
 {{ 1 ~ "a" ~ none ~ true ~ 1.0 ~ [1, "x"] }} {{ "a" + "b" * 3 }} {{ [1] + [2] }} {{ (1, 2) + (3,) }} {{ [0] * 3 }} {{ (1,) }} {{ () }}
 {{ 1 < 2 < 3 }} {{ 1 == 1.0 }} {{ "a" < "b" }} {{ [1, 2] < [1, 3] }} {{ 1 == true }} {{ none == false }} {{ [1] == (1,) }} {{ "1" == 1 }} {{ {"a": 1} == {"a": 1.0} }}
 {{ not none and 5 or 6 }} {{ 0 or "x" }} {{ "" and 1 }} {{ "yes" if n > 5 }} {{ "no" if n > 50 }} {{ "a" if false else "b" if false else "c" }}
+{{ "a" + "é" + s + "b" + "c" }} {{ ("a" + "é")|length }} {{ ("b" + "c")[1] }} {{ 1 + 2 + 3.5 }} {{ [1] + [2] + [3] }} {{ "<"|safe + "<" + ">" }} {{ (1 + 2) ~ ("a" + "b" ~ n) }}
+{{ 1 + "a" + "b" }}
+{{ "a" + "b" + 1 }}
+{% set ns = namespace(a="x") %}{% for i in [1, 2] %}{% set ns.a = ns.a + "-" + i|string + ns.a %}{{ ns.a }}|{{ ns.a ~ i ~ (ns.a + "!") }}{% endfor %}{{ ns.a.b is defined }}{{ ns["a"] }}
+{{ "ab".replace("x", "y") + "c" }} {{ "ab".split("x") }} {{ "ab".strip("x") }} {{ ("ab "|safe).strip() + "<" }} {{ "ab".removeprefix("x") }} {{ "aaaaaaaaaab".find("ab") }} {{ "ab" in "aaaaaaaaaab" }}
 {{ x is defined }} {{ n is defined }} {{ x is undefined }} {{ none is none }} {{ s is string }} {{ d is mapping }} {{ words is sequence }} {{ words is iterable }} {{ 5 is iterable }}
 {{ n is number }} {{ n is integer }} {{ f is float }} {{ t is boolean }} {{ t is integer }} {{ t is true }} {{ n is odd }} {{ 8 is even }} {{ 9 is divisibleby 3 }} {{ 9 is divisibleby(2) }} {{ n is eq 7 }} {{ n is ge(8) }} {{ "a" is in ["a"] }} {{ "ab" is lower }} {{ d is callable }} {{ range is callable }} {{ n is not none }} {{ x is string }} {{ d is sequence }} {{ x is sequence }} {{ x is iterable }}
 {{ x }}|{{ x|default("y") }}|{{ ""|default("z", true) }}|{{ none|d("w") }}|{{ x|length }}|{{ x|list }}|{{ x|upper }}|{{ x|join }}|{{ "a" in x }}|{{ x == y }}|{{ x|string }}

@@ -19,9 +19,10 @@ Json arguments_of(const Json& function) {
   return parsed.ok() ? std::move(*parsed) : arguments;
 }
 
-void collect_texts(const Json& value, std::vector<std::string>& texts) {
+void collect_texts(const Json& value, std::vector<const std::string*>& texts) {
   if (value.is_string()) {
-    if (!value.get_ref<const std::string&>().empty()) texts.push_back(value.get<std::string>());
+    const auto& text = value.get_ref<const std::string&>();
+    if (!text.empty()) texts.push_back(&text);
   } else if (value.is_structured()) {
     for (const Json& inner : value) collect_texts(inner, texts);
   }
@@ -35,10 +36,13 @@ bool shows(std::string_view text, const std::string& words) {
 }
 
 bool shows_arguments(std::string_view text, const Json& function) {
-  std::vector<std::string> texts;
-  collect_texts(arguments_of(function), texts);
-  return texts.empty() || std::any_of(texts.begin(), texts.end(),
-                                      [&](const std::string& words) { return shows(text, words); });
+  const auto given = function.find("arguments");
+  if (given == function.end()) return true;
+  const Json parsed = given->is_string() ? arguments_of(function) : Json();
+  std::vector<const std::string*> texts;
+  collect_texts(given->is_string() ? parsed : *given, texts);
+  const auto is_shown = [&](const std::string* words) { return shows(text, *words); };
+  return texts.empty() || std::any_of(texts.begin(), texts.end(), is_shown);
 }
 
 }  // namespace
@@ -54,10 +58,12 @@ bool has_calls(const Json& message) {
   return calls != message.end() && calls->is_array() && !calls->empty();
 }
 
-Json& function_of(Json& call) {
+const Json& function_of(const Json& call) {
   const auto function = call.find("function");
   return function != call.end() && function->is_object() ? *function : call;
 }
+
+Json& function_of(Json& call) { return const_cast<Json&>(function_of(std::as_const(call))); }
 
 void fold_calls(Json& message) {
   std::string text = message.contains("content") && message["content"].is_string()
@@ -76,8 +82,7 @@ void fold_calls(Json& message) {
 
 std::optional<std::string_view> after_call(const Json& call, std::string_view text) {
   if (!call.is_object()) return text;
-  Json copy = call;
-  const Json& function = function_of(copy);
+  const Json& function = function_of(call);
   const auto name = function.find("name");
   if (name == function.end() || !name->is_string()) return text;
   const auto& words = name->get_ref<const std::string&>();

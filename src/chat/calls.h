@@ -14,6 +14,7 @@ bool has_calls(const Json& message);
 
 /// What holds a call's name and arguments: its "function", or the call itself.
 Json& function_of(Json& call);
+const Json& function_of(const Json& call);
 
 /// json.dumps(value, ensure_ascii=False): what Python writes where arguments are a string.
 std::string python_json(const Json& value);

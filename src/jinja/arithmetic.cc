@@ -149,14 +149,8 @@ Value Interp::add(const Value& a, const Value& b) {
       return make_markup(part(a) + part(b));
     }
     check_size(a.str().size() + b.str().size());
-    StrObj* left = a.sole_string();
-    if (left != nullptr && !left->own.empty() && a.obj() != b.obj()) {
-      charge(static_cast<int64_t>(b.str().size() / 64));
-      left->append(b.str());  // nobody else sees the left side
-      return a;
-    }
     std::string out;
-    out.reserve(a.str().size() + b.str().size() + 64);
+    out.reserve(a.str().size() + b.str().size());
     out += a.str();
     out += b.str();
     return make_string(std::move(out));
@@ -202,7 +196,7 @@ Value Interp::eval_arithmetic(const Expr& e) {
   Value room;
   const Value& b = look(*e.b, room);
   line_ = e.line;
-  return e.kind == ExprKind::kAdd ? add(a, b) : binary(e.kind, a, b);
+  return binary(e.kind, a, b);
 }
 
 // ---- slices

@@ -37,7 +37,7 @@ enum class ExprKind : uint8_t {
   kPositive,
   kAnd,
   kOr,
-  kAdd,
+  kAdd,  ///< args added up
   kSub,
   kMul,
   kDiv,
@@ -54,6 +54,23 @@ enum class ExprKind : uint8_t {
 };
 
 enum class CompareOp : uint8_t { kEq, kNe, kLt, kLe, kGt, kGe, kIn, kNotIn };
+
+/// What `loop.name` stands for.
+enum class LoopField : uint8_t {
+  kNone,  ///< no such attribute, or a method
+  kIndex,
+  kIndex0,
+  kFirst,
+  kLast,
+  kLength,
+  kRevindex,
+  kRevindex0,
+  kDepth,
+  kDepth0,
+  kPrevitem,
+  kNextitem,
+};
+LoopField find_loop_field(std::string_view name);
 
 /// One place where a name may live: `hops` functions out, slot `slot`.
 struct SlotRef {
@@ -75,8 +92,9 @@ struct Expr {
   int global = -1;             ///< of a kName: index among the context's variables
   FilterFn filter = nullptr;
   TestFn test = nullptr;
-  StrMethodFn str_method = nullptr;  ///< of a kAttribute: the method of str of that name
-  bool only_a_key = false;           ///< of a kAttribute: dict has no method of that name
+  StrMethodFn str_method = nullptr;         ///< of a kAttribute: the method of str of that name
+  bool only_a_key = false;                  ///< of a kAttribute: dict has no method of that name
+  LoopField loop_field = LoopField::kNone;  ///< of a kAttribute
 
   Expr(ExprKind k, int l) : kind(k), line(l) {}
 };

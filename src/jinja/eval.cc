@@ -9,13 +9,10 @@
 
 namespace lorry::jinja {
 
-Value Interp::eval(const Expr& e) {
-  if (const Value* there = peek(e)) return *there;
-  if (e.kind == ExprKind::kName) {
-    line_ = e.line;
-    return Value::undefined(e.value);
-  }
+// Of what peek() does not find.
+Value Interp::compute(const Expr& e) {
   line_ = e.line;
+  if (e.kind == ExprKind::kName) return Value::undefined(e.value);
   deeper();
   Value v = eval_at_depth(e);
   --depth_;
@@ -34,20 +31,20 @@ const Value* Interp::find_name(const Expr& e) const {
   return v.is_missing() ? nullptr : &v;
 }
 
-// The value of a constant, of a name, and of what lies under a constant key in them, where it
-// stands: dictionaries and lists do not change. Null for anything else, and where nothing is.
-const Value* Interp::peek(const Expr& e) {
+const Value* Interp::peek_under(const Expr& e) {
   switch (e.kind) {
-    case ExprKind::kConst:
-      return &e.value;
     case ExprKind::kName:
       return find_name(e);
     case ExprKind::kAttribute: {
-      const Value* object = e.only_a_key ? peek(*e.a) : nullptr;
-      if (object == nullptr || !object->is_dict()) return nullptr;
+      const Value* object = peek(*e.a);
+      if (object == nullptr) return nullptr;
+      const DictObj* keys = nullptr;
+      if (object->is_dict() && e.only_a_key) keys = object->as<DictObj>();
+      if (object->is(Type::kNamespace)) keys = &object->as<NamespaceObj>()->attributes;
+      if (keys == nullptr) return nullptr;
       charge(1);
       line_ = e.line;
-      return object->as<DictObj>()->find(e.value.str());
+      return keys->find(e.value.str());
     }
     case ExprKind::kItem: {
       const Value* object = e.b->kind == ExprKind::kConst ? peek(*e.a) : nullptr;
@@ -69,7 +66,7 @@ const Value* Interp::peek(const Expr& e) {
 // evaluated.
 const Value& Interp::look(const Expr& e, Value& room) {
   if (const Value* there = peek(e)) return *there;
-  room = eval(e);
+  room = compute(e);
   return room;
 }
 
@@ -107,46 +104,39 @@ void Interp::print(const Expr& e) {
   Value room;
   deeper();
   if (e.kind == ExprKind::kAdd) {
-    if (!print_sum(e, out_->size(), room)) append_str(room, *out_);
+    if (!print_sum(e, room)) append_str(room, *out_);
   } else if (e.kind == ExprKind::kConditional && e.c) {
     print(holds(*e.a) ? *e.b : *e.c);
+  } else if (e.kind == ExprKind::kConcat) {
+    for (const auto& arg : e.args) print(*arg);
   } else {
     append_str(look(e, room), *out_);
   }
   --depth_;
 }
 
-// True: the sum so far is a str, and was appended to the output, where it starts at `begin`.
-// False: nothing was appended; it is in `sum`.
-bool Interp::print_sum(const Expr& e, size_t begin, Value& sum) {
+// True: the sum is a str and was appended to the output. False: it is in `sum`.
+bool Interp::print_sum(const Expr& e, Value& sum) {
   const auto is_plain = [](const Value& v) { return v.is_str() && !v.is_markup(); };
-  bool printed = false;
-  if (e.a->kind == ExprKind::kAdd) {
-    deeper();
-    printed = print_sum(*e.a, begin, sum);
-    --depth_;
-  } else {
-    const Value& left = look(*e.a, sum);
-    printed = is_plain(left);
-    if (printed) {
-      emit(left.str());
-    } else if (&left != &sum) {
-      sum = left;
+  const size_t begin = out_->size();
+  bool printed = true;  // what was added up so far
+  for (const auto& arg : e.args) {
+    charge(1);
+    Value room;
+    const Value& term = look(*arg, room);
+    line_ = e.line;
+    if (printed && is_plain(term)) {
+      emit(term.str());
+    } else if (&arg == &e.args.front()) {
+      printed = false;
+      sum = term;
+    } else {
+      if (printed) sum = taken_back(begin);
+      printed = false;
+      sum = add(sum, term);
     }
   }
-  Value room;
-  const Value& right = look(*e.b, room);
-  line_ = e.line;
-  if (printed && is_plain(right)) {
-    emit(right.str());
-    return true;
-  }
-  if (printed) {
-    sum = make_string(out_->substr(begin));
-    out_->resize(begin);
-  }
-  sum = add(sum, right);
-  return false;
+  return printed;
 }
 
 Value Interp::eval_at_depth(const Expr& e) {
@@ -191,6 +181,8 @@ Value Interp::eval_at_depth(const Expr& e) {
       Value left = eval(*e.a);
       return truthy(left) ? left : eval(*e.b);
     }
+    case ExprKind::kAdd:
+      return eval_sum(e);
     case ExprKind::kConcat:
       return eval_concat(e);
     case ExprKind::kCompare:
@@ -211,13 +203,27 @@ Value Interp::eval_at_depth(const Expr& e) {
   }
 }
 
+// What was printed from `begin` on becomes a string and is no longer part of the output.
+Value Interp::taken_back(size_t begin) {
+  Value text = make_string(out_->substr(begin));
+  out_->resize(begin);
+  return text;
+}
+
+// Strings are added up at the end of the output, which has room.
+Value Interp::eval_sum(const Expr& e) {
+  const size_t begin = out_->size();
+  Value sum;
+  return print_sum(e, sum) ? taken_back(begin) : sum;
+}
+
 Value Interp::eval_concat(const Expr& e) {
-  std::string out;
+  const size_t begin = out_->size();
   for (const auto& arg : e.args) {
-    append_str(eval(*arg), out);
-    check_size(out.size());
+    print(*arg);
+    check_size(out_->size());
   }
-  return make_string(std::move(out));
+  return taken_back(begin);
 }
 
 namespace {
@@ -260,8 +266,10 @@ bool Interp::eval_test(const Expr& e) {
 bool Interp::eval_compare(const Expr& e) {
   Value left_room, right_room;
   const Expr& second = *e.args.front();
-  if (e.ops.size() == 1 && (second.kind == ExprKind::kConst || second.kind == ExprKind::kName)) {
-    const Value& left = look(*e.a, left_room);
+  if (e.ops.size() == 1) {
+    const bool stays = second.kind == ExprKind::kConst || second.kind == ExprKind::kName;
+    if (!stays) left_room = eval(*e.a);
+    const Value& left = stays ? look(*e.a, left_room) : left_room;
     const Value& right = look(second, right_room);
     line_ = e.line;
     const CompareOp op = e.ops.front();
@@ -333,155 +341,6 @@ bool Interp::contains(const Value& container, const Value& item) {
       }
       return false;
   }
-}
-
-Value Interp::eval_item(const Expr& e) {
-  if (e.b->kind == ExprKind::kConst) {
-    Value room;
-    return get_item(look(*e.a, room), e.b->value);
-  }
-  const Value object = eval(*e.a);
-  if (e.b->kind == ExprKind::kSlice) return eval_slice(object, *e.b);
-  Value room;
-  return get_item(object, look(*e.b, room));
-}
-
-Value Interp::eval_attribute(const Expr& e) {
-  Value room;
-  const Value& object = look(*e.a, room);
-  if (!object.is_dict() || !e.only_a_key) return get_attribute(object, e.value);
-  const Value* found = object.as<DictObj>()->find(e.value.str());
-  return found != nullptr ? *found : Value::undefined(e.value, Type::kDict);
-}
-
-Value Interp::eval_slice(const Value& object, const Expr& slice) {
-  const Value begin = slice.b ? eval(*slice.b) : Value::none();
-  const Value end = slice.c ? eval(*slice.c) : Value::none();
-  const Value step = slice.d ? eval(*slice.d) : Value::none();
-  return slice_value(*this, object, begin, end, step);
-}
-
-Value Interp::get_item(const Value& object, const Value& key) {
-  require_defined(object);
-  if (object.is_dict()) {
-    if (const Value* found = object.as<DictObj>()->find(key)) return *found;
-  } else if (key.is_integral() && object.is_sequence_obj()) {
-    const auto n = static_cast<int64_t>(object.items().size());
-    const int64_t i = key.as_int() < 0 ? key.as_int() + n : key.as_int();
-    if (i >= 0 && i < n) return object.items()[static_cast<size_t>(i)];
-  } else if (key.is_integral() && object.is_str()) {
-    const int64_t n = length(object);
-    const int64_t i = key.as_int() < 0 ? key.as_int() + n : key.as_int();
-    if (i >= 0 && i < n) return character(object.str(), i, n);
-  }
-  if (key.is_str() && (object.is(Type::kNamespace) || object.is(Type::kLoop) ||
-                       object.is(Type::kCycler) || has_method(object.type(), key.str()))) {
-    return get_attribute(object, key);
-  }
-  return Value::undefined(key, object.type());
-}
-
-// Code point `i` of a string that has `n`.
-Value Interp::character(std::string_view s, int64_t i, int64_t n) {
-  const bool bytes = static_cast<size_t>(n) == s.size();
-  if (bytes) return Value::byte(s[static_cast<size_t>(i)]);
-  const size_t at = byte_offset(s, static_cast<size_t>(i));
-  charge(static_cast<int64_t>(at / 16));
-  size_t behind = at;
-  next_code_point(s, behind);
-  return make_string(std::string(s.substr(at, behind - at)));
-}
-
-int64_t Interp::length(const Value& v) {
-  if (!v.is_str()) return length_of(v);
-  const auto bytes = static_cast<int64_t>(v.str().size());
-  charge(bytes / 256);
-  const int64_t n = length_of(v);
-  if (n != bytes) charge(bytes / 16);
-  return n;
-}
-
-namespace {
-
-Value loop_attribute(LoopObj& loop, const Value& name) {
-  const std::string_view n = name.str();
-  const auto& items = loop.items.items();
-  const auto count = static_cast<int64_t>(items.size());
-  const auto at = static_cast<size_t>(loop.index0);
-  if (n == "index") return Value::integer(loop.index0 + 1);
-  if (n == "index0") return Value::integer(loop.index0);
-  if (n == "first") return Value::boolean(loop.index0 == 0);
-  if (n == "last") return Value::boolean(loop.index0 + 1 == count);
-  if (n == "length") return Value::integer(count);
-  if (n == "revindex") return Value::integer(count - loop.index0);
-  if (n == "revindex0") return Value::integer(count - loop.index0 - 1);
-  if (n == "depth") return Value::integer(loop.depth0 + 1);
-  if (n == "depth0") return Value::integer(loop.depth0);
-  if (n == "previtem") {
-    if (loop.index0 > 0) return items[at - 1];
-    return Value::undefined_message("there is no previous item");
-  }
-  if (n == "nextitem") {
-    if (loop.index0 + 1 < count) return items[at + 1];
-    return Value::undefined_message("there is no next item");
-  }
-  return Value::undefined(name, Type::kLoop);
-}
-
-Value bound_method(const Value& self, const Value& name) {
-  auto* method = new MethodObj;
-  Value out = Value::object(Type::kMethod, method);
-  method->self = self;
-  method->name = name;
-  method->depth = depth_above(self);
-  return out;
-}
-
-}  // namespace
-
-Value Interp::get_attribute(const Value& object, const Value& name) {
-  const std::string_view n = name.str();
-  switch (object.type()) {
-    case Type::kUndefined:
-      raise(undefined_text(object));
-    case Type::kNamespace: {
-      const Value* found = object.as<NamespaceObj>()->attributes.find(n);
-      return found != nullptr ? *found : Value::undefined(name, Type::kNamespace);
-    }
-    case Type::kLoop:
-      if (n != "cycle" && n != "changed") return loop_attribute(*object.as<LoopObj>(), name);
-      return bound_method(object, name);
-    case Type::kCycler:
-      if (n == "current") {
-        const auto* cycler = object.as<CyclerObj>();
-        return cycler->items[cycler->at];
-      }
-      break;
-    case Type::kMacro:
-      if (n == "name") return object.as<MacroObj>()->def->name;
-      break;
-    case Type::kTuple: {
-      const auto* t = object.as<ListObj>();
-      if (t->first_name.is_str() && t->first_name.str() == n) return t->items[0];
-      if (t->second_name.is_str() && t->second_name.str() == n) return t->items[1];
-      break;
-    }
-    default:
-      break;
-  }
-  if (has_method(object.type(), n)) {
-    if (!is_mutating(object.type(), n)) return bound_method(object, name);
-    return Value::undefined_message(fmt::format(
-        "access to attribute '{}' of '{}' object is unsafe.", n, type_name(object.type())));
-  }
-  if (n.starts_with("__")) {
-    return Value::undefined_message(fmt::format(
-        "access to attribute '{}' of '{}' object is unsafe.", n, type_name(object.type())));
-  }
-  if (object.is_dict()) {
-    if (const Value* found = object.as<DictObj>()->find(n)) return *found;
-  }
-  return Value::undefined(name, object.type());
 }
 
 Value Interp::eval_call(const Expr& e) {

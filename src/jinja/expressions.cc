@@ -143,12 +143,44 @@ ExprPtr ExpressionParser::comparison() {
   return done(std::move(e));
 }
 
+namespace {
+
+bool is_string(const Expr& e) { return e.kind == ExprKind::kConst && e.value.is_str(); }
+
+// `x + 'a' + 'b'` is `x + 'ab'`, whatever x is. False: there are no two strings side by side.
+bool join_strings(Expr& left, const Expr& right) {
+  Expr& last = left.kind == ExprKind::kAdd ? *left.args.back() : left;
+  if (!is_string(last) || !is_string(right)) return false;
+  auto* text = last.value.as<StrObj>();
+  const bool ascii = text->ascii == 1 && is_ascii(right.value.str());
+  text->append(right.value.str());
+  text->ascii = ascii;
+  return true;
+}
+
+}  // namespace
+
+// One node for all terms. It counts as high as if each sum of two were a node.
+ExprPtr ExpressionParser::add(ExprPtr left, ExprPtr right, int line) {
+  const int height = std::max(left->height, right->height) + 1;
+  if (join_strings(*left, *right)) return of_height(std::move(left), height);
+  if (left->kind != ExprKind::kAdd) {
+    auto e = std::make_unique<Expr>(ExprKind::kAdd, line);
+    e->args.push_back(std::move(left));
+    left = std::move(e);
+  }
+  left->args.push_back(std::move(right));
+  return of_height(std::move(left), height);
+}
+
 ExprPtr ExpressionParser::sum() {
   const int line = now().line;
   ExprPtr left = concat();
   while (now().is_op("+") || now().is_op("-")) {
     const auto kind = next().text == "+" ? ExprKind::kAdd : ExprKind::kSub;
-    left = node(kind, line, std::move(left), concat());
+    ExprPtr right = concat();
+    left = kind == ExprKind::kAdd ? add(std::move(left), std::move(right), line)
+                                  : node(kind, line, std::move(left), std::move(right));
   }
   return left;
 }
@@ -302,6 +334,7 @@ ExprPtr ExpressionParser::subscript(ExprPtr e) {
     attribute->value = constant(take_name());
     attribute->str_method = find_str_method(attribute->value.str());
     attribute->only_a_key = is_only_a_key(attribute->value.str());
+    attribute->loop_field = find_loop_field(attribute->value.str());
     return attribute;
   }
   expect_op("[");

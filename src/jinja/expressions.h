@@ -28,6 +28,7 @@ class ExpressionParser : protected TemplateReader {
   bool compare_op(CompareOp& op);
   ExprPtr comparison();
   ExprPtr sum();
+  ExprPtr add(ExprPtr left, ExprPtr right, int line);
   ExprPtr concat();
   ExprPtr product();
   ExprPtr power();

@@ -36,6 +36,7 @@ Value tojson(Interp& in, const Value& v, CallArgs& args) {
     } else if (indent.is_integral()) {
       style.indent =
           std::string(static_cast<size_t>(std::clamp<int64_t>(indent.as_int(), 0, 1000)), ' ');
+      style.spaces = true;
     } else {
       raise("tojson: indent must be a number or a string");
     }
@@ -292,11 +293,12 @@ Value mapped(Interp& in, const Value& v, CallArgs&) {
 }
 
 Value trim(Interp& in, const Value& v, CallArgs& args) {
+  static const StrMethodFn kMethod = find_str_method("strip");
+  if (args.empty()) return method_on_text(in, v, kMethod, args);
   Value chars;
   args.bind("trim", {"chars"}, {&chars});
   CallArgs inner;
   if (!chars.is_missing()) inner.positional.push_back(chars);
-  static const StrMethodFn kMethod = find_str_method("strip");
   return method_on_text(in, v, kMethod, inner);
 }
 

@@ -20,12 +20,12 @@ Interp::~Interp() {
   meter_.max_work = meter_.max_bytes = INT64_MAX;  // nothing is limited between renders
   for (const Value& ns : namespaces_) {
     auto* obj = ns.as<NamespaceObj>();
-    std::vector<std::pair<Value, Value>> items;
+    DictObj::Items items;
     obj->attributes.index.reset();
     items.swap(obj->attributes.items);
   }
   for (const Value& frame : frames_) {
-    std::vector<Value> slots;
+    Frame::Slots slots;
     slots.swap(as_frame(frame)->slots);
   }
 }
@@ -285,6 +285,7 @@ void CallArgs::bind(std::string_view function, std::initializer_list<std::string
                       positional.size()));
   }
   for (Value* v : into) *v = Value::missing();
+  if (empty()) return;
   for (size_t i = 0; i < positional.size(); ++i) *into.begin()[i] = positional[i];
   for (const auto& [name, value] : named) {
     const auto* at = std::find(names.begin(), names.end(), name.str());
@@ -358,7 +359,7 @@ Value take_named(CallArgs& args, std::string_view name) {
 }
 
 // Puts arguments into the slots of a macro's frame, as jinja2's Macro.__call__ does.
-void bind_macro(const MacroDef& def, CallArgs& args, std::vector<Value>& slots) {
+void bind_macro(const MacroDef& def, CallArgs& args, Frame::Slots& slots) {
   const auto slot = [&](int i) -> Value& { return slots[static_cast<size_t>(i)]; };
   const size_t n = def.params.size();
   for (size_t i = 0; i < n; ++i) {

@@ -23,7 +23,8 @@ struct Limits {
 
 /// The variables of the template itself or of one call of a macro.
 struct Frame : Obj {
-  std::vector<Value> slots;
+  using Slots = std::vector<Value, Pooled<Value>>;
+  Slots slots;
   Frame* parent = nullptr;  ///< of the function around; kept alive by `parent_ref`
   Value parent_ref;
 };
@@ -38,6 +39,7 @@ struct CallArgs {
   std::vector<Value> positional;
   std::vector<std::pair<Value, Value>> named;
 
+  bool empty() const { return positional.empty() && named.empty(); }
   /// Binds to parameters by position or name, Python's rules; an argument that is not given stays
   /// missing. Raises for too many or unknown ones, naming `function`.
   void bind(std::string_view function, std::initializer_list<std::string_view> names,
@@ -153,21 +155,30 @@ class Interp {
     check_size(out_->size());
   }
 
-  Value eval(const Expr& e);
+  Value eval(const Expr& e) {
+    const Value* there = peek(e);
+    return there != nullptr ? *there : compute(e);
+  }
+  Value compute(const Expr& e);
   Value eval_at_depth(const Expr& e);
   const Value* find_name(const Expr& e) const;
-  const Value* peek(const Expr& e);
+  // The value of a constant, of a name, and of what lies under a constant key in them, where it
+  // stands: nothing changes but by `set`. Null for anything else, and where nothing is.
+  const Value* peek(const Expr& e) { return e.kind == ExprKind::kConst ? &e.value : peek_under(e); }
+  const Value* peek_under(const Expr& e);
   const Value& look(const Expr& e, Value& room);
   bool holds(const Expr& e);
   void print(const Expr& e);
-  bool print_sum(const Expr& e, size_t begin, Value& sum);
+  bool print_sum(const Expr& e, Value& sum);
   Value eval_attribute(const Expr& e);
   Value eval_filter(const Expr& e);
   bool eval_test(const Expr& e);
   Value eval_call(const Expr& e);
   bool eval_compare(const Expr& e);
   bool compare_by(CompareOp op, const Value& left, const Value& right);
+  Value eval_sum(const Expr& e);
   Value eval_concat(const Expr& e);
+  Value taken_back(size_t begin);
   Value eval_item(const Expr& e);
   Value character(std::string_view s, int64_t i, int64_t n);
   Value eval_slice(const Value& object, const Expr& slice);
@@ -196,6 +207,8 @@ class Interp {
 
 /// Whether a value of this type has a method of this name (which then hides a key of that name).
 bool has_method(Type type, std::string_view name);
+/// Of str; among them those that templates cannot call.
+bool is_str_method(std::string_view name);
 /// Whether the sandbox refuses it because it changes the object.
 bool is_mutating(Type type, std::string_view name);
 Value str_method(Interp& interp, const Value& self, std::string_view name, CallArgs& args);
@@ -212,6 +225,7 @@ struct JsonStyle {
   bool sort_keys = false;
   bool pretty = false;
   std::string indent;
+  bool spaces = false;  ///< `indent` is nothing else
   std::string item_separator = ", ";
   std::string key_separator = ": ";
 };

@@ -33,7 +33,7 @@ void append_json_string(std::string_view s, bool ensure_ascii, std::string& out)
   out += '"';
   for (size_t pos = 0; pos < s.size();) {
     const size_t run = plain_run(s, pos, '"', !ensure_ascii);
-    out.append(s, pos, run);
+    out.append(s.data() + pos, run);
     pos += run;
     if (pos < s.size()) append_json_escape(next_code_point(s, pos), out);
   }
@@ -64,10 +64,13 @@ std::string json_key(const Value& key) {
 }
 
 void new_line(const JsonStyle& style, int level, std::string& out) {
+  const size_t indent = style.indent.size() * static_cast<size_t>(level);
+  if (out.size() + indent > kMaxJson) raise("a value is too long to print");
   out += '\n';
-  for (int i = 0; i < level; ++i) {
-    out += style.indent;
-    if (out.size() > kMaxJson) raise("a value is too long to print");
+  if (style.spaces) {
+    out.append(indent, ' ');
+  } else {
+    for (int i = 0; i < level; ++i) out += style.indent;
   }
 }
 

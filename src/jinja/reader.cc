@@ -81,7 +81,11 @@ ExprPtr TemplateReader::done(ExprPtr e) {
   look(e->star_kwargs);
   for (const auto& arg : e->args) look(arg);
   for (const auto& [name, arg] : e->kwargs) look(arg);
-  e->height = height + 1;
+  return of_height(std::move(e), height + 1);
+}
+
+ExprPtr TemplateReader::of_height(ExprPtr e, int height) {
+  e->height = height;
   if (e->height > kMaxHeight) fail("an expression is too long", e->line);
   return e;
 }

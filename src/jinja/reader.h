@@ -50,6 +50,8 @@ class TemplateReader {
   };
   // Records the tree's height, so that nothing later recurses without bound.
   ExprPtr done(ExprPtr e);
+  // The same for a node whose height is known.
+  ExprPtr of_height(ExprPtr e, int height);
   ExprPtr node(ExprKind kind, int line, ExprPtr a = nullptr, ExprPtr b = nullptr,
                ExprPtr c = nullptr);
   ExprPtr const_node(Value value, int line);

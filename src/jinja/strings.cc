@@ -37,29 +37,40 @@ size_t find_last(Interp& in, std::string_view s, std::string_view sub) {
   return s.rfind(sub);
 }
 
+// A part of `self`: itself, which takes no memory, where that is all of it.
+Value part_of(Interp& in, const Value& self, std::string_view part) {
+  if (part.size() < self.str().size()) {
+    std::string copy(part);
+    return self.is_markup() ? in.make_markup(std::move(copy)) : in.make_string(std::move(copy));
+  }
+  in.charge(static_cast<int64_t>(part.size() / 64));
+  return self;
+}
+
 Value strip_method(Interp& in, const Value& self, CallArgs& args, const char* name, bool left,
                    bool right) {
   Value chars;
   args.bind(name, {"chars"}, {&chars});
   if (chars.is_missing() || chars.is_none()) {
-    return in.make_string(std::string(strip(self.str(), nullptr, left, right)));
+    return part_of(in, self, strip(self.str(), nullptr, left, right));
   }
   const std::string_view set = need_str(chars, "strip arg");
-  return in.make_string(std::string(strip(self.str(), &set, left, right)));
+  return part_of(in, self, strip(self.str(), &set, left, right));
 }
 
-void add_piece(Interp& in, std::vector<Value>& out, std::string_view piece) {
-  out.push_back(in.make_string(std::string(piece)));
+void add_piece(Interp& in, std::vector<Value>& out, const Value& self, std::string_view piece) {
+  out.push_back(part_of(in, self, piece));
   in.charge(1);
 }
 
-Value split_spaces(Interp& in, std::string_view s, int64_t limit, bool from_right) {
+Value split_spaces(Interp& in, const Value& self, int64_t limit, bool from_right) {
+  std::string_view s = self.str();
   std::vector<Value> out;
   while (true) {
     s = strip(s, nullptr, !from_right, from_right);
     if (s.empty()) break;
     if (limit >= 0 && static_cast<int64_t>(out.size()) == limit) {
-      add_piece(in, out, s);
+      add_piece(in, out, self, s);
       break;
     }
     size_t begin = 0, end = s.size();
@@ -68,7 +79,7 @@ Value split_spaces(Interp& in, std::string_view s, int64_t limit, bool from_righ
       for (size_t pos = 0; pos < s.size();) {
         if (is_space(next_code_point(s, pos))) begin = pos;
       }
-      add_piece(in, out, s.substr(begin));
+      add_piece(in, out, self, s.substr(begin));
       s = s.substr(0, begin);
       continue;
     }
@@ -78,7 +89,7 @@ Value split_spaces(Interp& in, std::string_view s, int64_t limit, bool from_righ
       end = at;
       break;
     }
-    add_piece(in, out, s.substr(0, end));
+    add_piece(in, out, self, s.substr(0, end));
     s = s.substr(end);
   }
   if (from_right) std::reverse(out.begin(), out.end());
@@ -90,17 +101,18 @@ Value split_method(Interp& in, const Value& self, CallArgs& args, bool from_righ
   args.bind(from_right ? "rsplit" : "split", {"sep", "maxsplit"}, {&sep_value, &max_value});
   const int64_t limit = need_int(max_value, -1);
   std::string_view s = self.str();
-  if (sep_value.is_missing() || sep_value.is_none()) return split_spaces(in, s, limit, from_right);
+  if (sep_value.is_missing() || sep_value.is_none())
+    return split_spaces(in, self, limit, from_right);
   const std::string_view sep = need_str(sep_value, "sep");
   if (sep.empty()) raise("empty separator");
   std::vector<Value> out;
   while (limit < 0 || static_cast<int64_t>(out.size()) < limit) {
     const size_t at = from_right ? find_last(in, s, sep) : find_text(s, sep);
     if (at == std::string_view::npos) break;
-    add_piece(in, out, from_right ? s.substr(at + sep.size()) : s.substr(0, at));
+    add_piece(in, out, self, from_right ? s.substr(at + sep.size()) : s.substr(0, at));
     s = from_right ? s.substr(0, at) : s.substr(at + sep.size());
   }
-  add_piece(in, out, s);
+  add_piece(in, out, self, s);
   if (from_right) std::reverse(out.begin(), out.end());
   return Value::list(std::move(out));
 }
@@ -117,10 +129,10 @@ Value splitlines(Interp& in, const Value& self, CallArgs& args) {
     const char32_t c = next_code_point(s, pos);
     if (!is_line_end(c)) continue;
     if (c == '\r' && pos < s.size() && s[pos] == '\n') ++pos;
-    add_piece(in, out, s.substr(begin, (keepends ? pos : at) - begin));
+    add_piece(in, out, self, s.substr(begin, (keepends ? pos : at) - begin));
     begin = pos;
   }
-  if (begin < s.size()) add_piece(in, out, s.substr(begin));
+  if (begin < s.size()) add_piece(in, out, self, s.substr(begin));
   return Value::list(std::move(out));
 }
 
@@ -218,8 +230,9 @@ Value replace(Interp& in, const Value& self, CallArgs& args) {
     if (pos < s.size()) out += s.substr(pos);
     return in.make_string(std::move(out));
   }
-  for (size_t at = find_text(s, from); at != std::string_view::npos && left != 0;
-       at = find_text(s, from, pos)) {
+  size_t at = find_text(s, from);
+  if (at == std::string_view::npos || left == 0) return part_of(in, self, s);
+  for (; at != std::string_view::npos && left != 0; at = find_text(s, from, pos)) {
     out += s.substr(pos, at - pos);
     out += to;
     pos = at + from.size();
@@ -323,7 +336,7 @@ Value remove_affix(Interp& in, const Value& self, CallArgs& args, bool prefix) {
   std::string_view s = self.str();
   if (prefix && s.starts_with(affix)) s.remove_prefix(affix.size());
   if (!prefix && s.ends_with(affix)) s.remove_suffix(affix.size());
-  return in.make_string(std::string(s));
+  return part_of(in, self, s);
 }
 
 Value expandtabs(Interp& in, const Value& self, CallArgs& args) {
@@ -434,14 +447,6 @@ const std::map<std::string_view, StrMethodFn>& methods() {
 
 #undef LORRY_STR_METHOD
 
-bool among(std::string_view name, std::initializer_list<std::string_view> names) {
-  return std::find(names.begin(), names.end(), name) != names.end();
-}
-
-}  // namespace
-
-namespace {
-
 // Whether some method of str has this size and first letter: most keys of messages have not.
 bool may_be_str_method(std::string_view name) {
   static const auto kLetters = [] {
@@ -473,42 +478,9 @@ StrMethodFn find_str_method(std::string_view name) {
   return it == methods().end() ? nullptr : it->second;
 }
 
-bool is_only_a_key(std::string_view name) {
-  return !name.starts_with("__") && !has_method(Type::kDict, name);
-}
-
-bool has_method(Type type, std::string_view name) {
-  switch (type) {
-    case Type::kStr:
-      if (!may_be_str_method(name)) return false;
-      return methods().contains(name) || among(name, {"encode", "translate", "maketrans"});
-    case Type::kDict:
-      if (name.size() < 3 || name.size() > 10) return false;
-      return among(name, {"get", "items", "keys", "values", "copy", "fromkeys", "clear", "pop",
-                          "popitem", "setdefault", "update"});
-    case Type::kList:
-      return among(name, {"append", "clear", "copy", "count", "extend", "index", "insert", "pop",
-                          "remove", "reverse", "sort"});
-    case Type::kTuple:
-    case Type::kRange:
-      return among(name, {"count", "index"});
-    case Type::kFloat:
-      return name == "is_integer";
-    case Type::kLoop:
-      return among(name, {"cycle", "changed"});
-    case Type::kCycler:
-      return among(name, {"next", "reset"});
-    case Type::kFunction:
-      return name == "fromkeys";
-    default:
-      return false;
-  }
-}
-
-bool is_mutating(Type type, std::string_view name) {
-  if (type == Type::kDict) return among(name, {"clear", "pop", "popitem", "setdefault", "update"});
-  if (type != Type::kList) return false;
-  return among(name, {"append", "clear", "pop", "reverse", "insert", "sort", "extend", "remove"});
+bool is_str_method(std::string_view name) {
+  if (!may_be_str_method(name)) return false;
+  return methods().contains(name) || name == "encode" || name == "translate" || name == "maketrans";
 }
 
 }  // namespace lorry::jinja

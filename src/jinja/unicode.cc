@@ -7,12 +7,8 @@
 
 namespace lorry::jinja {
 
-char32_t next_code_point(std::string_view s, size_t& pos) {
+char32_t next_code_point_beyond_ascii(std::string_view s, size_t& pos) {
   const auto byte = static_cast<uint8_t>(s[pos]);
-  if (byte < 0x80) {
-    ++pos;
-    return byte;
-  }
   utf8proc_int32_t c = 0;
   const auto n = utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(s.data() + pos),
                                   static_cast<utf8proc_ssize_t>(s.size() - pos), &c);
@@ -60,6 +56,12 @@ bool is_ascii(std::string_view s) {
 
 size_t find_text(std::string_view s, std::string_view sub, size_t from) {
   if (from > s.size()) return std::string_view::npos;
+  // memchr is several times as fast as memmem where the first byte is rare, as that of a tag is.
+  for (int tries = 0; tries < 8 && !sub.empty(); ++tries) {
+    const size_t at = s.find(sub.front(), from);
+    if (at == std::string_view::npos || s.substr(at).starts_with(sub)) return at;
+    from = at + 1;
+  }
   const void* at = memmem(s.data() + from, s.size() - from, sub.data(), sub.size());
   if (at == nullptr) return std::string_view::npos;
   return static_cast<size_t>(static_cast<const char*>(at) - s.data());
@@ -101,8 +103,7 @@ size_t byte_offset(std::string_view s, size_t index) {
   return pos;
 }
 
-bool is_space(char32_t c) {
-  if (c < 0x80) return (c >= 9 && c <= 13) || (c >= 0x1c && c <= 0x20);
+bool is_space_beyond_ascii(char32_t c) {
   return c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 ||
          c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }

@@ -9,7 +9,13 @@ namespace lorry::jinja {
 
 /// Decodes the code point at `pos` and moves behind it. A byte that is not UTF-8 counts as one
 /// code point, U+DC80 + (byte - 0x80), as Python's surrogateescape does.
-char32_t next_code_point(std::string_view s, size_t& pos);
+char32_t next_code_point_beyond_ascii(std::string_view s, size_t& pos);
+inline char32_t next_code_point(std::string_view s, size_t& pos) {
+  const auto byte = static_cast<uint8_t>(s[pos]);
+  if (byte >= 0x80) return next_code_point_beyond_ascii(s, pos);
+  ++pos;
+  return byte;
+}
 void append_code_point(std::string& out, char32_t c);
 
 bool is_ascii(std::string_view s);
@@ -25,7 +31,10 @@ size_t code_point_count(std::string_view s);
 size_t byte_offset(std::string_view s, size_t index);
 
 /// str.isspace, the line ends of str.splitlines, and what repr() prints as it is.
-bool is_space(char32_t c);
+bool is_space_beyond_ascii(char32_t c);
+inline bool is_space(char32_t c) {
+  return c < 0x80 ? (c >= 9 && c <= 13) || (c >= 0x1c && c <= 0x20) : is_space_beyond_ascii(c);
+}
 bool is_line_end(char32_t c);
 bool is_printable(char32_t c);
 

@@ -58,19 +58,19 @@ constexpr uint8_t kWholeMessage = 255;
 
 Value Value::undefined(const Value& name, Type owner) {
   Value v(Type::kUndefined);
-  if (name.is_str() && name.keep_ != Keep::kBorrowed) {
+  if (name.is_str() && name.tag_.keep != Keep::kBorrowed) {
     v.hold(name.u_.obj);
   } else {
     v.hold(new StrObj(name.is_str() ? std::string(name.str()) : repr(name)));
   }
-  v.aux_ = static_cast<uint8_t>(owner) | (name.is_str() ? 0 : 0x80);
+  v.tag_.aux = static_cast<uint8_t>(owner) | (name.is_str() ? 0 : 0x80);
   return v;
 }
 
 Value Value::undefined_message(std::string message) {
   Value v(Type::kUndefined);
   v.hold(new StrObj(std::move(message)));
-  v.aux_ = kWholeMessage;
+  v.tag_.aux = kWholeMessage;
   return v;
 }
 
@@ -322,6 +322,10 @@ Value from_json(const Json& json, int depth) {
       Value value = Value::object(Type::kDict, dict);
       dict->items.reserve(json.size());
       for (const auto& [key, item] : json.get_ref<const Json::object_t&>()) {
+        if (const auto* text = item.get_ptr<const std::string*>()) {  // most are
+          dict->items.emplace_back(Value::borrowed(key), Value::borrowed(*text));
+          continue;
+        }
         const auto& added =
             dict->items.emplace_back(Value::borrowed(key), from_json(item, depth + 1));
         if (item.is_structured()) dict->depth = std::max(dict->depth, depth_above(added.second));

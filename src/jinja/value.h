@@ -5,6 +5,7 @@
 // (their count is never touched). Strings of the context are looked at, not copied.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <cstring>  // memcmp
 #include <memory>
@@ -68,6 +69,55 @@ struct Meter {
 };
 inline constinit thread_local Meter meter;
 
+/// Freed memory of one thread in blocks of one size; each block begins with a pointer to the next.
+struct FreeList {
+  static constexpr size_t kStep = 16, kSizes = 12;
+#if defined(__SANITIZE_ADDRESS__)
+  static constexpr int kKept = 0;  // every object is to be watched by itself
+#else
+  static constexpr int kKept = 256;
+#endif
+
+  void* first = nullptr;
+  int count = 0;
+
+  void* take() {
+    --count;
+    return std::exchange(first, *static_cast<void**>(first));
+  }
+  void give(void* memory) {
+    ++count;
+    *static_cast<void**>(memory) = std::exchange(first, memory);
+  }
+};
+inline constinit thread_local std::array<FreeList, FreeList::kSizes> free_lists;
+
+void* allocate_fresh(size_t bytes);
+/// Memory of this thread's list for this size, if the size has one with something in it.
+inline void* allocate_pooled(size_t bytes) {
+  const size_t i = (bytes + FreeList::kStep - 1) / FreeList::kStep;
+  if (i >= FreeList::kSizes || free_lists[i].first == nullptr) return allocate_fresh(bytes);
+  return free_lists[i].take();
+}
+inline void free_pooled(void* memory, size_t bytes) {
+  const size_t i = (bytes + FreeList::kStep - 1) / FreeList::kStep;
+  if (i >= FreeList::kSizes || free_lists[i].count >= FreeList::kKept)
+    return ::operator delete(memory);
+  free_lists[i].give(memory);
+}
+
+/// Allocator of such memory.
+template <typename T>
+struct Pooled {
+  using value_type = T;
+  Pooled() = default;
+  template <typename U>
+  Pooled(const Pooled<U>&) {}
+  T* allocate(size_t n) { return static_cast<T*>(allocate_pooled(n * sizeof(T))); }
+  void deallocate(T* memory, size_t n) { free_pooled(memory, n * sizeof(T)); }
+  bool operator==(const Pooled&) const = default;
+};
+
 /// Nesting of lists in lists and the like, so that no recursion over a value is deep.
 inline constexpr int kMaxValueDepth = 400;
 
@@ -81,8 +131,14 @@ struct Obj {
 
   /// A render makes and drops many small objects: each thread keeps the memory of some for the
   /// next.
-  static void* operator new(size_t bytes);
-  static void operator delete(void* memory, size_t bytes);
+  static void* operator new(size_t bytes) {
+    meter.bytes += static_cast<int64_t>(bytes);
+    return allocate_pooled(bytes);
+  }
+  static void operator delete(void* memory, size_t bytes) {
+    meter.bytes -= static_cast<int64_t>(bytes);
+    free_pooled(memory, bytes);
+  }
 };
 
 struct StrObj;
@@ -110,17 +166,14 @@ inline bool same_text(std::string_view a, std::string_view b) {
 
 class Value {
  public:
-  Value() : type_(Type::kUndefined) { u_.obj = nullptr; }
-  Value(const Value& o) : type_(o.type_), aux_(o.aux_), keep_(o.keep_), u_(o.u_) { retain(); }
-  Value(Value&& o) noexcept : type_(o.type_), aux_(o.aux_), keep_(o.keep_), u_(o.u_) {
-    o.type_ = Type::kMissing;
-    o.keep_ = Keep::kNothing;
+  Value() : Value(Type::kUndefined) {}
+  Value(const Value& o) : tag_(o.tag_), u_(o.u_) { retain(); }
+  Value(Value&& o) noexcept : tag_(o.tag_), u_(o.u_) {
+    o.tag_ = {Type::kMissing};
     o.u_.obj = nullptr;
   }
   Value& operator=(Value o) noexcept {
-    std::swap(type_, o.type_);
-    std::swap(aux_, o.aux_);
-    std::swap(keep_, o.keep_);
+    std::swap(tag_, o.tag_);
     std::swap(u_, o.u_);
     return *this;
   }
@@ -155,7 +208,7 @@ class Value {
   /// A string that stands elsewhere and outlives the render: nothing is allocated.
   static Value borrowed(const std::string& s) {
     Value v(Type::kStr);
-    v.keep_ = Keep::kBorrowed;
+    v.tag_.keep = Keep::kBorrowed;
     v.u_.text = &s;
     return v;
   }
@@ -168,24 +221,24 @@ class Value {
   /// Undefined with its whole sentence.
   static Value undefined_message(std::string message);
 
-  Type type() const { return type_; }
-  bool is(Type t) const { return type_ == t; }
-  bool is_undefined() const { return type_ == Type::kUndefined; }
-  bool is_missing() const { return type_ == Type::kMissing; }
-  bool is_none() const { return type_ == Type::kNone; }
-  bool is_str() const { return type_ == Type::kStr; }
-  bool is_list() const { return type_ == Type::kList; }
-  bool is_dict() const { return type_ == Type::kDict; }
+  Type type() const { return tag_.type; }
+  bool is(Type t) const { return tag_.type == t; }
+  bool is_undefined() const { return tag_.type == Type::kUndefined; }
+  bool is_missing() const { return tag_.type == Type::kMissing; }
+  bool is_none() const { return tag_.type == Type::kNone; }
+  bool is_str() const { return tag_.type == Type::kStr; }
+  bool is_list() const { return tag_.type == Type::kList; }
+  bool is_dict() const { return tag_.type == Type::kDict; }
   /// bool counts as a number, as in Python.
-  bool is_integral() const { return type_ == Type::kInt || type_ == Type::kBool; }
-  bool is_number() const { return is_integral() || type_ == Type::kFloat; }
+  bool is_integral() const { return tag_.type == Type::kInt || tag_.type == Type::kBool; }
+  bool is_number() const { return is_integral() || tag_.type == Type::kFloat; }
   bool is_sequence_obj() const {
-    return type_ == Type::kList || type_ == Type::kTuple || type_ == Type::kRange;
+    return tag_.type == Type::kList || tag_.type == Type::kTuple || tag_.type == Type::kRange;
   }
 
   bool as_bool() const { return u_.i != 0; }
   int64_t as_int() const { return u_.i; }
-  double as_double() const { return type_ == Type::kFloat ? u_.d : static_cast<double>(u_.i); }
+  double as_double() const { return tag_.type == Type::kFloat ? u_.d : static_cast<double>(u_.i); }
   Obj* obj() const { return u_.obj; }
   template <typename T>
   T* as() const {
@@ -193,33 +246,35 @@ class Value {
   }
   inline std::string_view str() const;
   inline const std::vector<Value>& items() const;
-  bool is_borrowed() const { return keep_ == Keep::kBorrowed; }
+  bool is_borrowed() const { return tag_.keep == Keep::kBorrowed; }
   inline bool is_markup() const;
-  /// The string's object if no other value shares it, else null.
-  inline StrObj* sole_string() const;
-  uint8_t aux() const { return aux_; }
-  void set_aux(uint8_t aux) { aux_ = aux; }
+  uint8_t aux() const { return tag_.aux; }
+  void set_aux(uint8_t aux) { tag_.aux = aux; }
 
  private:
-  explicit Value(Type t) : type_(t) { u_.obj = nullptr; }
+  explicit Value(Type t) : tag_{t} { u_.obj = nullptr; }
   /// What is to be done about the memory that `u_` points to.
   enum class Keep : uint8_t { kNothing, kCounted, kBorrowed };
   void hold(Obj* obj) {
     u_.obj = obj;
     if (obj->refs < 0) return;
-    keep_ = Keep::kCounted;
+    tag_.keep = Keep::kCounted;
     ++obj->refs;
   }
   void retain() const {
-    if (keep_ == Keep::kCounted) ++u_.obj->refs;
+    if (tag_.keep == Keep::kCounted) ++u_.obj->refs;
   }
   void release() {
-    if (keep_ == Keep::kCounted && --u_.obj->refs == 0) delete u_.obj;
+    if (tag_.keep == Keep::kCounted && --u_.obj->refs == 0) delete u_.obj;
   }
 
-  Type type_;
-  uint8_t aux_ = 0;
-  Keep keep_ = Keep::kNothing;
+  struct alignas(4) Tag {
+    Type type;
+    uint8_t aux = 0;
+    Keep keep = Keep::kNothing;
+  };
+
+  Tag tag_;
   union {
     int64_t i;
     double d;
@@ -261,7 +316,8 @@ struct ListObj : Obj {
 
 struct DictObj : Obj {
   ~DictObj() override { meter.bytes -= kEntryBytes * static_cast<int64_t>(items.size()); }
-  std::vector<std::pair<Value, Value>> items;
+  using Items = std::vector<std::pair<Value, Value>, Pooled<std::pair<Value, Value>>>;
+  Items items;
   /// Places of string keys, once there are many.
   std::unique_ptr<std::unordered_map<std::string_view, size_t>> index;
 
@@ -287,14 +343,11 @@ struct ViewObj : Obj {
 };
 
 inline std::string_view Value::str() const {
-  return keep_ == Keep::kBorrowed ? std::string_view(*u_.text) : as<StrObj>()->view;
+  return tag_.keep == Keep::kBorrowed ? std::string_view(*u_.text) : as<StrObj>()->view;
 }
 inline const std::vector<Value>& Value::items() const { return as<ListObj>()->items; }
 inline bool Value::is_markup() const {
-  return is_str() && keep_ != Keep::kBorrowed && as<StrObj>()->markup;
-}
-inline StrObj* Value::sole_string() const {
-  return is_str() && keep_ == Keep::kCounted && u_.obj->refs == 1 ? as<StrObj>() : nullptr;
+  return is_str() && tag_.keep != Keep::kBorrowed && as<StrObj>()->markup;
 }
 
 /// Raises if the depth of `child` under one more container is too great; returns that depth.
