@@ -355,6 +355,10 @@ ApiError not_found_error(std::string message) {
   return {404, std::move(message), "invalid_request_error", {}, "not_found"};
 }
 
+ApiError server_error(int status, std::string message) {
+  return {status, std::move(message), "server_error", {}, {}};
+}
+
 ApiError context_length_error(int64_t max_model_len, int64_t prompt_tokens, std::string param) {
   return {
       400,

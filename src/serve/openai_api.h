@@ -31,6 +31,8 @@ struct ApiError {
 /// {"error": {"message", "type", "param", "code"}}
 std::string error_body(const ApiError& error);
 ApiError not_found_error(std::string message);
+/// A failure of the server, not of the request.
+ApiError server_error(int status, std::string message);
 /// The OpenAI wording, with code context_length_exceeded.
 ApiError context_length_error(int64_t max_model_len, int64_t prompt_tokens, std::string param);
 
