@@ -14,6 +14,7 @@
 #include "data/named_columns.h"
 #include "data/row_values.h"
 #include "data/turn_shapes.h"
+#include "data/whole_rows.h"
 
 namespace lorry::data {
 namespace {
@@ -27,7 +28,8 @@ class Finder {
     rules_.roles = options_.roles;
     rules_.placeholders = options_.placeholders;
     LORRY_TRY(columns_.check_options());
-    LORRY_TRY(check_not_wrapped());
+    LORRY_TRY(
+        check_not_wrapped(sample_, [this](const auto& column) { return holds_turns(column); }));
     const bool is_told = !options_.format.empty() && options_.format != "auto";
     LORRY_TRY(choose_preferred(is_told));
     std::string format = options_.format;
@@ -62,26 +64,6 @@ class Finder {
   bool has(const std::string& name) const { return columns_.has(name); }
 
   const std::string* chosen(std::string_view part) const { return columns_.chosen(part); }
-
-  /// A file that is one object, the rows in it: it would be one row.
-  Result<> check_not_wrapped() const {
-    if (sample_.size() != 1) return {};
-    bool by_number = sample_[0].size() > 1;
-    for (const auto& [column, value] : sample_[0].items()) {
-      by_number = by_number && value.is_object() && value.contains("0");
-      const bool holds_rows = value.is_array() && !value.empty() && value[0].is_object() &&
-                              lower(column) == "data" && !holds_turns(column);
-      if (!holds_rows) continue;
-      return invalid_input(fmt::format(
-          "the source is one object with its rows in \"{}\"; write them as the file (jq -c "
-          "'.{}[]' FILE > rows.jsonl)",
-          column, column));
-    }
-    if (!by_number) return {};
-    return invalid_input(
-        "the source is one object with columns by row number, as pandas' to_json writes it; write "
-        "it with orient=\"records\"");
-  }
 
   // Preference pairs.
 
@@ -178,7 +160,19 @@ class Finder {
   std::vector<std::string> answer_columns() const {
     auto answers = all_of(names::kCompletion);
     if (answers.empty() && !all_of(names::kTools).empty()) answers = all_of(names::kCalls);
+    if (!answers.empty()) return answers;
+    for (auto& column : all_of(names::kAnswerLists)) {
+      if (holds(column, [](const Json& value) { return answer_texts(value).has_value(); }))
+        answers.push_back(std::move(column));
+    }
     return answers;
+  }
+
+  /// Whether a row of the sample has such a value in the column.
+  template <typename Is>
+  bool holds(const std::string& column, Is is) const {
+    return std::any_of(sample_.begin(), sample_.end(),
+                       [&](const Json& row) { return is(field(row, column)); });
   }
 
   Result<std::string> recognise() const {
@@ -188,6 +182,7 @@ class Finder {
     if (chosen("prompt") || chosen("completion")) return std::string("prompt-completion");
     if (chosen("instruction") || chosen("output")) return std::string("alpaca");
     if (chosen("text")) return std::string("text");
+    LORRY_TRY(check_rows_are_whole(columns_, sample_));
     const bool answers = !answer_columns().empty();
     const std::string conversation = conversation_column();
     if (columns_.has_values(conversation) || (!conversation.empty() && !answers)) {
