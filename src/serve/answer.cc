@@ -33,8 +33,12 @@ struct Answer::Part {
        const GenerationOptions& options, bool chat)
       : request(std::move(sequence)),
         echo(prompt.text),
-        text(model.chat->tokenizer(), options.skip_special_tokens, options.stop),
-        logprobs(model.chat->tokenizer(), options.skip_special_tokens, chat) {
+        text(model.chat->tokenizer(), options.skip_special_tokens, options.stop,
+             options.include_stop),
+        logprobs(model.chat->tokenizer(), options.skip_special_tokens, options.tokens_as_ids, chat),
+        one_call(options.one_call),
+        shows_ids(options.return_token_ids) {
+    if (shows_ids) prompt_ids = request.prompt;
     if (chat) {
       start_calls(model, options);
       return;
@@ -57,8 +61,22 @@ struct Answer::Part {
     if (!calls) return text_now;
     auto piece = calls->push(text_now);
     if (ended) piece.content += calls->finish().content;
-    for (chat::ToolCall& call : piece.calls) made.push_back({fresh_call_id(), std::move(call)});
+    for (chat::ToolCall& call : piece.calls) {
+      if (made.empty() || !one_call) made.push_back({fresh_call_id(), std::move(call)});
+    }
     return std::move(piece.content);
+  }
+  /// The prompt's ids as a member of a choice or an answer, once; nothing if they are not asked
+  /// for.
+  std::string take_prompt_ids() {
+    if (!shows_ids || prompt_ids.empty()) return {};
+    return ids_member("prompt_token_ids", std::exchange(prompt_ids, {}));
+  }
+  /// The same of the tokens since the last call. In completions the prompt's go with the first.
+  std::string take_ids(bool chat) {
+    if (!shows_ids) return {};
+    std::string out = chat ? std::string() : take_prompt_ids();
+    return out + ids_member("token_ids", std::exchange(ids, {}));
   }
   std::string_view finish_reason() const {
     const auto finish = text.finish();
@@ -73,9 +91,13 @@ struct Answer::Part {
   LogprobWriter logprobs;
   std::optional<chat::CallReader> calls;  // if the request has tools
   std::vector<IdentifiedCall> made;
-  size_t sent = 0;     // of them, in a stream
-  std::string so_far;  // of a whole answer
+  bool one_call;                         // calls beyond the first are left out
+  bool shows_ids;                        // of tokens
+  std::vector<int32_t> prompt_ids, ids;  // not yet sent
+  size_t sent = 0;                       // of `made`, in a stream
+  std::string so_far;                    // of a whole answer
   generate::Scheduler::Ticket ticket;
+  bool began = false;  // a token has come
   bool finished = false;
 };
 
@@ -94,7 +116,7 @@ void Answer::add(generate::SequenceRequest sequence, const Echo& echo) {
 
 void Answer::start(generate::Scheduler& scheduler) {
   exchange_->on_close([weak = weak_from_this()] {
-    if (const auto self = weak.lock()) self->cancel();
+    if (const auto self = weak.lock()) self->cancel(generate::FinishReason::kCancelled);
   });
   for (size_t i = 0; i < parts_.size(); ++i) {
     if (!submit(scheduler, i)) return;
@@ -112,6 +134,7 @@ bool Answer::submit(generate::Scheduler& scheduler, size_t i) {
     part.finished = true;
     return true;
   }
+  const auto prompt_tokens = part.request.prompt.size();
   ++open_;
   auto ticket = scheduler.submit(
       model_.queue, std::move(part.request),
@@ -120,9 +143,10 @@ bool Answer::submit(generate::Scheduler& scheduler, size_t i) {
       });
   if (ticket.ok()) {
     part.ticket = *ticket;
+    model_.metrics->prompt_tokens += prompt_tokens;
     return true;
   }
-  cancel();
+  cancel(generate::FinishReason::kError);
   const Error& error = ticket.error();
   respond_error(*exchange_, error.kind == ErrorKind::kUnavailable ? server_error(503, error.message)
                                                                   : ApiError{400, error.message});
@@ -132,15 +156,17 @@ bool Answer::submit(generate::Scheduler& scheduler, size_t i) {
 
 void Answer::start_stream_of(size_t i) {
   Part& part = *parts_[i];
-  if (head_.chat) exchange_->write(role_chunk(head_, i));
+  if (head_.chat) exchange_->write(role_chunk(head_, i, part.take_prompt_ids()));
   if (!options_.score_prompt) write_echo(i);
-  if (part.finished) exchange_->write(finish_chunk(head_, i, part.finish_reason()));
+  if (part.finished)
+    exchange_->write(finish_chunk(head_, i, part.finish_reason(), part.take_ids(head_.chat)));
 }
 
 void Answer::write_echo(size_t i) {
   Part& part = *parts_[i];
   if (part.echo.empty()) return;
-  exchange_->write(text_chunk(head_, i, std::exchange(part.echo, {}), part.logprobs.take()));
+  exchange_->write(text_chunk(head_, i, std::exchange(part.echo, {}), part.logprobs.take(),
+                              part.take_ids(head_.chat)));
 }
 
 void Answer::take(size_t i, const generate::TokenEvent& event) {
@@ -160,12 +186,12 @@ void Answer::take(size_t i, const generate::TokenEvent& event) {
     // Who scores a text counts on one entry for each token; a chat's are those of its content.
     const bool shown = !event.is_stop || !head_.chat;
     if (options_.top_logprobs >= 0 && shown) part.logprobs.add(event);
-    ++usage_.completion_tokens;
+    count_token(part, event.id);
   }
   if (stream_) {
     const Json logprobs = part.logprobs.take();
     if (!text.empty() || !logprobs.is_null())
-      exchange_->write(text_chunk(head_, i, text, logprobs));
+      exchange_->write(text_chunk(head_, i, text, logprobs, part.take_ids(head_.chat)));
     for (; part.sent < part.made.size(); ++part.sent)
       exchange_->write(call_chunk(head_, i, part.sent, part.made[part.sent]));
   } else {
@@ -174,14 +200,23 @@ void Answer::take(size_t i, const generate::TokenEvent& event) {
   if (!ended) return;
   part.finished = true;
   *part.ticket = true;  // a stop string: the scheduler does not know yet
-  if (stream_) exchange_->write(finish_chunk(head_, i, part.finish_reason()));
+  model_.metrics->count_finished(part.text.finish(), age());
+  if (stream_)
+    exchange_->write(finish_chunk(head_, i, part.finish_reason(), part.take_ids(head_.chat)));
   if (--open_ == 0) complete();
+}
+
+void Answer::count_token(Part& part, int32_t id) {
+  if (!std::exchange(part.began, true)) model_.metrics->first_token.observe(age().count());
+  ++model_.metrics->generation_tokens;
+  ++head_.usage.completion_tokens;
+  if (part.shows_ids) part.ids.push_back(id);
 }
 
 void Answer::complete() {
   done_ = true;
   if (stream_) {
-    if (head_.include_usage) exchange_->write(usage_chunk(head_, usage_));
+    if (head_.include_usage) exchange_->write(usage_chunk(head_));
     exchange_->write(kSseDone);
     exchange_->end();
     return;
@@ -190,14 +225,15 @@ void Answer::complete() {
   for (auto& part : parts_) {
     std::string reason(part->finish_reason());
     choices.push_back({part->echo + part->so_far, std::move(part->made), std::move(reason),
-                       part->logprobs.take()});
+                       part->logprobs.take(), part->take_ids(head_.chat)});
   }
-  respond_json(*exchange_, whole_answer(head_, choices, usage_));
+  const std::string prompt_ids = head_.chat ? parts_[0]->take_prompt_ids() : std::string();
+  respond_json(*exchange_, whole_answer(head_, choices, prompt_ids));
 }
 
 void Answer::fail(const ApiError& error) {
   done_ = true;
-  cancel();
+  cancel(error.status == 503 ? generate::FinishReason::kCancelled : generate::FinishReason::kError);
   if (stream_) {
     exchange_->write(sse(error_body(error)));
     exchange_->end();
@@ -206,9 +242,12 @@ void Answer::fail(const ApiError& error) {
   }
 }
 
-void Answer::cancel() {
+void Answer::cancel(generate::FinishReason reason) {
   for (auto& part : parts_) {
-    if (part->ticket) *part->ticket = true;
+    if (!part->ticket || part->finished) continue;
+    *part->ticket = true;
+    part->finished = true;
+    model_.metrics->count_finished(reason, age());
   }
 }
 

@@ -1,6 +1,7 @@
 // A request of chat or completions while it is answered: its sequences, and what of them is sent.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -22,7 +23,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
   ~Answer();
 
   void add(generate::SequenceRequest sequence, const Echo& echo);
-  void add_prompt_tokens(int64_t tokens) { usage_.prompt_tokens += tokens; }
+  void add_prompt_tokens(int64_t tokens) { head_.usage.prompt_tokens += tokens; }
   /// Submits what was added; the answer, or an error, goes to the exchange from then on.
   void start(generate::Scheduler& scheduler);
 
@@ -33,9 +34,12 @@ class Answer : public std::enable_shared_from_this<Answer> {
   void start_stream_of(size_t i);
   void write_echo(size_t i);
   void take(size_t i, const generate::TokenEvent& event);
+  void count_token(Part& part, int32_t id);
   void complete();
   void fail(const ApiError& error);
-  void cancel();
+  /// Gives up what is not finished, and counts it so.
+  void cancel(generate::FinishReason reason);
+  std::chrono::duration<double> age() const { return std::chrono::steady_clock::now() - begin_; }
 
   std::shared_ptr<HttpExchange> exchange_;
   const ServedModel& model_;
@@ -43,7 +47,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
   bool stream_;
   GenerationOptions options_;
   std::vector<std::unique_ptr<Part>> parts_;
-  Usage usage_;
+  const std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
   size_t open_ = 0;    // parts that are not finished
   bool done_ = false;  // the last word is said
 };

@@ -6,15 +6,23 @@
 #include <algorithm>
 #include <cctype>
 #include <chrono>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <set>
+#include <vector>
 
 #include "base/log.h"
+#include "base/version.h"
 #include "serve/answer.h"
+#include "serve/endpoints.h"
+#include "serve/metrics.h"
 #include "serve/openai_api.h"
 #include "serve/openai_response.h"
 #include "serve/prepare.h"
+#include "serve/request_fields.h"
 #include "serve/respond.h"
+#include "serve/tokenize_api.h"
 #include "serve/web_page.h"
 
 namespace lorry::serve {
@@ -49,8 +57,10 @@ std::optional<ApiError> add_prompt(Answer& answer, const ServedModel& model,
 AnswerHead make_head(const Json& body, const ServedModel& model, const GenerationOptions& options,
                      bool chat) {
   const std::string asked = std::get<std::string>(requested_model(body));
-  return {fresh_id(chat), asked.empty() ? model.name : asked, unix_seconds(), chat,
-          options.stream && options.include_usage};
+  AnswerHead head{fresh_id(chat), asked.empty() ? model.name : asked, unix_seconds(), chat};
+  head.include_usage = options.stream && options.include_usage;
+  head.continuous_usage = options.continuous_usage;
+  return head;
 }
 
 /// Once: the answers are right but for their form.
@@ -89,7 +99,7 @@ std::optional<ApiError> start_completion(const Json& body, const ServedModel& mo
       std::make_shared<Answer>(exchange, model, make_head(body, model, request, false), request);
   int64_t choice = 0;
   for (const auto& one : request.prompts) {
-    auto prompt = completion_prompt(model, one);
+    auto prompt = completion_prompt(model, request, one);
     if (auto* error = std::get_if<ApiError>(&prompt)) return *error;
     const auto& ids = std::get<0>(prompt);
     const Echo echo = make_echo(model, request, one, ids);
@@ -125,6 +135,25 @@ bool same_secret(std::string_view a, std::string_view b) {
     difference |=
         static_cast<unsigned char>(b[i]) ^ static_cast<unsigned char>(i < a.size() ? a[i] : 0);
   return difference == 0;
+}
+
+/// Each name once, and only so many: they are the clients'.
+void report_unknown_fields(const Json& body, Route route) {
+  constexpr size_t kMost = 64, kLongest = 64;
+  static std::mutex mutex;
+  static std::set<std::string> reported;
+  for (const std::string& name : unknown_fields(body, route)) {
+    if (name.size() > kLongest) continue;
+    std::lock_guard lock(mutex);
+    if (reported.size() >= kMost || !reported.insert(name).second) continue;
+    log::warn("requests have the field {}, which this server does not know: it is ignored",
+              dump_json(Json(name)));
+  }
+}
+
+void respond_either(HttpExchange& exchange, std::variant<std::string, ApiError> answer) {
+  if (const auto* error = std::get_if<ApiError>(&answer)) return respond_error(exchange, *error);
+  respond_json(exchange, std::get<std::string>(std::move(answer)));
 }
 
 void respond_wrong_method(HttpExchange& exchange, const HttpRequest& request,
@@ -165,25 +194,9 @@ bool OpenAiService::authorized(const HttpRequest& request) const {
 
 void OpenAiService::handle(const HttpRequest& request,
                            const std::shared_ptr<HttpExchange>& exchange) const {
-  const bool get = request.method == "GET" || request.method == "HEAD";
-  const bool ready = models_ != nullptr;
-  const std::string& path = request.path;
-  if (path == "/health" || path == "/") {
-    if (!get) return respond_wrong_method(*exchange, request, "GET");
-    if (path == "/") return exchange->respond({200, "text/html; charset=utf-8", kWebPage, {}});
-    if (ready) return respond_json(*exchange, R"({"status":"ok"})");
-    return exchange->respond(
-        {503, "application/json", R"({"status":"loading"})", {{"Retry-After", "1"}}});
-  }
-  const bool chat = path == "/v1/chat/completions";
-  const bool generates = chat || path == "/v1/completions";
-  const bool lists = path == "/v1/models" || path.starts_with("/v1/models/");
-  if (!generates && !lists)
-    return respond_error(
-        *exchange, not_found_error(fmt::format("there is no {}; this server has /v1/models, "
-                                               "/v1/chat/completions, /v1/completions and /health",
-                                               path)));
-  if (!authorized(request))
+  const Endpoint* endpoint = find_endpoint(request.path);
+  if (endpoint == nullptr) return respond_error(*exchange, no_such_path(request.path));
+  if (endpoint->needs_key && !authorized(request))
     return respond_error(*exchange, {401,
                                      request.authorization.empty()
                                          ? "this server asks for an API key: send the header "
@@ -192,13 +205,43 @@ void OpenAiService::handle(const HttpRequest& request,
                                      "invalid_request_error",
                                      {},
                                      "invalid_api_key"});
-  if (lists && !get) return respond_wrong_method(*exchange, request, "GET");
-  if (generates && request.method != "POST")
-    return respond_wrong_method(*exchange, request, "POST");
-  if (!ready)
+  if (!takes_method(*endpoint, request.method))
+    return respond_wrong_method(*exchange, request, endpoint->methods);
+  if (endpoint->needs_model && models_ == nullptr)
     return respond_error(*exchange, server_error(503, "the model is loading; try again soon"));
-  if (lists) return models(request, *exchange);
-  generate(request, exchange, chat);
+  switch (endpoint->does) {
+    case Does::kPage:
+      return exchange->respond({200, "text/html; charset=utf-8", kWebPage, {}});
+    case Does::kHealth:
+      return health(*exchange);
+    case Does::kVersion:
+      return respond_json(*exchange, fmt::format(R"({{"version":"{}"}})", kVersion));
+    case Does::kMetrics:
+      return exchange->respond({200, std::string(kMetricsContentType), metrics(), {}});
+    case Does::kModels:
+      return models(request, *exchange);
+    default:
+      return take_body(*endpoint, request, exchange);
+  }
+}
+
+void OpenAiService::health(HttpExchange& exchange) const {
+  if (models_ != nullptr) return respond_json(exchange, R"({"status":"ok"})");
+  exchange.respond({503, "application/json", R"({"status":"loading"})", {{"Retry-After", "1"}}});
+}
+
+std::string OpenAiService::metrics() const {
+  std::vector<QueueGauges> gauges;
+  std::vector<NamedMetrics> named;
+  size_t queues = 0;
+  for (const ServedModel& model : models_.load()->all()) {
+    named.push_back({model.name, model.metrics.get()});
+    if (model.queue < queues) continue;  // the weights of one before it
+    ++queues;
+    const auto state = scheduler_.load()->state(model.queue);
+    gauges.push_back({model.name, state.running, state.waiting, state.cache_used});
+  }
+  return prometheus_text(gauges, named);
 }
 
 void OpenAiService::models(const HttpRequest& request, HttpExchange& exchange) const {
@@ -220,8 +263,8 @@ void OpenAiService::models(const HttpRequest& request, HttpExchange& exchange) c
   respond_json(exchange, dump_json(body));
 }
 
-void OpenAiService::generate(const HttpRequest& request,
-                             const std::shared_ptr<HttpExchange>& exchange, bool chat) const {
+void OpenAiService::take_body(const Endpoint& endpoint, const HttpRequest& request,
+                              const std::shared_ptr<HttpExchange>& exchange) const {
   auto parsed = parse_body(request.body);
   if (auto* error = std::get_if<ApiError>(&parsed)) return respond_error(*exchange, *error);
   const Json& body = std::get<Json>(parsed);
@@ -229,8 +272,20 @@ void OpenAiService::generate(const HttpRequest& request,
   if (auto* error = std::get_if<ApiError>(&name)) return respond_error(*exchange, *error);
   const ServedModel* model = models_.load()->find(std::get<std::string>(name));
   if (!model) return respond_error(*exchange, unknown_model(std::get<std::string>(name), *models_));
-  const auto error = chat ? start_chat(body, *model, *scheduler_, exchange)
-                          : start_completion(body, *model, *scheduler_, exchange);
+  std::optional<ApiError> error;
+  switch (endpoint.does) {
+    case Does::kTokenize:
+      return respond_either(*exchange, tokenize(body, *model));
+    case Does::kDetokenize:
+      return respond_either(*exchange, detokenize(body, *model));
+    case Does::kChat:
+      report_unknown_fields(body, Route::kChat);
+      error = start_chat(body, *model, *scheduler_, exchange);
+      break;
+    default:
+      report_unknown_fields(body, Route::kCompletions);
+      error = start_completion(body, *model, *scheduler_, exchange);
+  }
   if (error) respond_error(*exchange, *error);
 }
 
