@@ -309,8 +309,27 @@ def prompt_of_turns(make):
     return row, [*turns, ("assistant", answer)] if answer.strip() else None
 
 
+def gemini(make):
+    turns = make.chat()
+    system = turns.pop(0)[1] if turns and turns[0][0] == "system" else None
+    names = {"user": "user", "assistant": "model"}
+    row = {"contents": [{"role": names[r], "parts": [{"text": t[:5]}, {"text": t[5:]}]} for r, t in turns]}
+    row["systemInstruction"] = {"parts": [{"text": system}]} if system else None
+    return row, kept([("system", system), *turns] if system else turns)
+
+
+def squad(make):
+    question, answer = make.pair()
+    context = make.text(0.2)
+    texts = [answer] * make.random.randint(0, 2)
+    row = {"id": make.words, "context": context, "question": question}
+    row["answers"] = {"text": texts, "answer_start": [3] * len(texts)}
+    prompt = (question + "\n" + context if question else context) if context.strip() else question
+    return row, turns_of_pair(prompt, texts[0] if texts else "")
+
+
 PUBLIC = [messages, sharegpt, named_roles, pairs_of_role, python_repr, ultrachat, xtuner, alpaca, dolly, pair,
-          with_history, preference, prompt_of_turns]
+          with_history, preference, prompt_of_turns, gemini, squad]
 
 
 def jsonl(rows):

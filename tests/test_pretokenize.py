@@ -303,7 +303,11 @@ def test_the_day_that_a_template_writes_is_that_of_the_first_import(lorry, with_
 def test_a_day_that_no_template_writes_is_no_input(lorry, with_template):
     bucket = with_template(TWO_ROLES, turns("q", "a"))
     lorry("pretokenize", *bucket)
-    assert lorry.json("pretokenize", *bucket, "--date", "2025-01-31", "--json")["up_to_date"]
+    said = lorry("pretokenize", *bucket, "--date", "2025-01-31", "--json")
+    assert json.loads(said.stdout)["up_to_date"]
+    assert said.stderr.count("--date 2025-01-31: the chat template of m writes no day") == 1
+    assert "writes no day" in lorry("render", *bucket, "--date", "2025-01-31").stderr
+    assert "writes no day" not in lorry("render", *bucket).stderr
 
 
 NINE = ("{% for m in messages %}{% for c in m.tool_calls or [] %}{% if not c.id is defined or c.id|length != 9 %}"

@@ -13,6 +13,7 @@
 #include "data/shard.h"
 #include "inspect/names.h"
 #include "stages/pretokenize.h"
+#include "stages/template_date.h"
 #include "store/layout.h"
 
 namespace lorry::cli {
@@ -41,8 +42,10 @@ Result<> ExampleFlags::load(const Context& context) {
   if (is_row) {
     LORRY_ASSIGN(info, choose_dataset(*bucket));
   }
+  const std::string given_date = settings.date;
   if (is_row && settings.date.empty()) settings.date = info.value("imported_on", "");
   LORRY_ASSIGN(chat_, stages::load_chat(*bucket, model_, std::move(settings)));
+  stages::report_unused_date(*chat_, model_, given_date);
   if (context.flags->given("--text")) {
     example_.text = text_;
     example_.is_text = true;

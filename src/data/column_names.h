@@ -9,7 +9,7 @@ namespace lorry::data::names {
 /// Lists of turns.
 inline constexpr std::array kConversation = {"conversations", "messages", "conversation"};
 /// Lists of turns too, where they are lists: some data sets call other things so.
-inline constexpr std::array kDialogue = {"dialogue", "dialog", "turns", "chat", "data"};
+inline constexpr std::array kDialogue = {"dialogue", "dialog", "turns", "chat", "data", "contents"};
 
 inline constexpr std::array kPrompt = {"prompt",  "question", "instruction", "query",
                                        "problem", "input",    "user"};
@@ -21,13 +21,21 @@ inline constexpr std::array kCompletion = {
     "generation", "generated_solution", "assistant"};
 /// Without one of these, beside tools: calls of the tools (xLAM).
 inline constexpr std::array kCalls = {"answers"};
+/// Likewise, of answers to one question: the first of them (SQuAD).
+inline constexpr std::array kAnswerLists = {"answers"};
 inline constexpr std::array kText = {"text"};
-inline constexpr std::array kSystem = {"system", "system_prompt", "system_message"};
+inline constexpr std::array kSystem = {"system", "system_prompt", "system_message",
+                                       "systeminstruction", "system_instruction"};
 inline constexpr std::array kTools = {"tools", "functions"};
 
 /// Preference pairs (DPO).
 inline constexpr char kChosen[] = "chosen";
 inline constexpr char kRejected[] = "rejected";
+
+/// Rows that are no examples: parts of texts (Axolotl's input_output), single messages of trees
+/// (Open Assistant).
+inline constexpr char kSegments[] = "segments";
+inline constexpr std::array kMessageOfTree = {"message_id", "parent_id", "text"};
 
 /// Parts of a prompt that have no place of their own: with anything in them, a row is not whole
 /// without them.

@@ -9,6 +9,7 @@
 
 #include "data/left_out.h"
 #include "data/marks.h"
+#include "data/placeholders.h"
 #include "data/roles.h"
 #include "data/row_values.h"
 #include "data/tool_calls.h"
@@ -181,6 +182,9 @@ class RowStandardizer {
       LORRY_ASSIGN(const bool calls, add_calls_of_tools(value));
       if (calls) return {};
     }
+    if (role == std::string_view("assistant")) {
+      if (const auto answers = answer_texts(value)) return add_first_answer(*answers);
+    }
     if (value.is_object() && !is_columns(value)) return add_turns(Json::array({value}), column);
     if (value.is_array() && !value.empty() && value[0].is_string()) {
       return invalid_input(fmt::format("column {} is a list of texts, not one text", column));
@@ -188,6 +192,15 @@ class RowStandardizer {
     if (is_turns(value)) return add_turns(value, column);
     LORRY_ASSIGN(std::string text, text_of(column));
     add_text(std::move(text), role);
+    return {};
+  }
+
+  /// Several people's answers: the first, as SQuAD's own training takes them.
+  Result<> add_first_answer(const std::vector<std::string>& answers) {
+    const auto differs = [&](const std::string& other) { return other != answers.front(); };
+    if (std::any_of(answers.begin(), answers.end(), differs))
+      out_.notes.insert("several answers to one question, of which the first is taken");
+    add_text(answers.empty() ? std::string() : answers.front(), "assistant");
     return {};
   }
 
@@ -375,8 +388,22 @@ class RowStandardizer {
     return value.get<std::string>();
   }
 
+  /// A text, or text parts as Gemini ({"parts": [...]}) and Anthropic have them.
+  Result<std::string> system_text() const {
+    const Json& value = field(row_, rules_.system);
+    const Json& parts = value.is_object() ? field(value, "parts") : value;
+    if (!parts.is_array()) return text_of(rules_.system);
+    std::string text;
+    for (const Json& part : parts) {
+      const Json& words = field(part, "text");
+      if (!words.is_string()) return not_text(rules_.system);
+      text += words.get<std::string>();
+    }
+    return text;
+  }
+
   Result<> add_system() {
-    LORRY_ASSIGN(std::string system, text_of(rules_.system));
+    LORRY_ASSIGN(std::string system, system_text());
     if (is_blank(system)) return {};
     if (!out_.turns.empty() && out_.turns[0].role == "system") {
       // As LLaMA-Factory takes such rows: the conversation's own goes before the column's.
@@ -439,39 +466,8 @@ class RowStandardizer {
     if (empty) out_.notes.insert("empty answers, not learned");
   }
 
-  /// Replaces {{name}}, spaces inside the braces allowed.
   std::string fill(std::string text) {
-    size_t open = text.find("{{");
-    if (open == std::string::npos) return text;
-    std::string filled;
-    size_t done = 0;
-    for (; open != std::string::npos; open = text.find("{{", std::max(done, open + 1))) {
-      const size_t close = text.find("}}", open);
-      if (close == std::string::npos) break;
-      const auto name = placeholder_name(std::string_view(text).substr(open + 2, close - open - 2));
-      if (name.empty()) continue;
-      const auto known = std::find_if(rules_.placeholders.begin(), rules_.placeholders.end(),
-                                      [&](const auto& pair) { return pair.first == name; });
-      if (known == rules_.placeholders.end()) {
-        out_.placeholders.emplace(name);
-        continue;
-      }
-      out_.filled.emplace(name);
-      filled.append(text, done, open - done).append(known->second);
-      done = close + 2;
-    }
-    return filled.append(text, done);
-  }
-
-  static std::string_view placeholder_name(std::string_view inside) {
-    while (!inside.empty() && inside.front() == ' ') inside.remove_prefix(1);
-    while (!inside.empty() && inside.back() == ' ') inside.remove_suffix(1);
-    const bool word = std::all_of(inside.begin(), inside.end(), [](unsigned char c) {
-      return std::isalnum(c) || c == '_' || c == '-' || c == '.';
-    });
-    return word && !inside.empty() && !std::isdigit(static_cast<unsigned char>(inside[0]))
-               ? inside
-               : std::string_view();
+    return fill_placeholders(std::move(text), rules_.placeholders, out_.placeholders, out_.filled);
   }
 
   const RowRules& rules_;

@@ -63,6 +63,54 @@ TEST(Columns, OfAPairAreReadUnderAnyNameWithTheirInputAndHistory) {
   }
 }
 
+TEST(Columns, OfAnswersToOneQuestionGiveTheFirst) {
+  EXPECT_EQ(read(R"({"id": "1", "title": "t", "context": "Paris is big.", "question": "What?",
+                     "answers": {"text": ["Paris"], "answer_start": [0]}})"),
+            "user=What?\nParis is big.;assistant=Paris;");
+  EXPECT_EQ(read(R"({"question": "q", "context": "c", "answers": [
+                     {"text": "a", "answer_start": 1}, {"text": "b", "answer_start": 2}]})"),
+            "user=q\nc;assistant=a;note: several answers to one question, of which the first is "
+            "taken");
+  EXPECT_EQ(
+      read(R"({"question": "q", "context": "c", "answers": {"text": [], "answer_start": []}})"),
+      "dropped: empty completion");
+  expect_asks(read(R"({"question": "q", "answers": ["a", "b"]})"), {"no format"});
+}
+
+TEST(Columns, OfGeminisTurnsAreReadPartByPart) {
+  EXPECT_EQ(read(R"({"systemInstruction": {"role": "system", "parts": [{"text": "s"}]},
+                     "contents": [{"role": "user", "parts": [{"text": "a"}, {"text": "b"}]},
+                                  {"role": "model", "parts": [{"text": "t", "thought": true},
+                                                              {"text": "c"}]}]})"),
+            "system=s;user=ab;assistant=c;(t)");
+  const std::vector<Json> rows = {json(R"({"contents": [
+      {"role": "user", "parts": [{"text": "q", "functionCall": null}]},
+      {"role": "model", "parts": [{"text": null, "functionCall": {"name": "f", "args": {"x": 1}}}]},
+      {"role": "user", "parts": [{"functionResponse": {"name": "f", "response": {"y": 2}}}]},
+      {"role": "model", "parts": [{"text": "a"}]}]})")};
+  const auto row = standardize_row(*rules_of(rows), rows[0]);
+  ASSERT_TRUE(row.ok()) << row.error().message;
+  ASSERT_EQ(row->turns.size(), 4U);
+  EXPECT_EQ(Json::parse(row->turns[1].tool_calls.value_or(""))[0]["function"]["arguments"]["x"], 1);
+  EXPECT_EQ(row->turns[2].role + row->turns[2].content, R"(tool{"y":2})");
+  EXPECT_EQ(row->turns[2].name, "f");
+  RowRules rules = *rules_of(rows);
+  const auto picture = standardize_row(
+      rules, json(R"({"contents": [{"role": "user", "parts": [{"inlineData": {"data": ""}}]}]})"));
+  ASSERT_FALSE(picture.ok());
+  expect_asks(picture.error().message, {"parts of type \"inlineData\""});
+}
+
+TEST(Rows, ThatAreNoExamplesByThemselvesAreRefused) {
+  const char* message =
+      R"({"message_id": "2", "parent_id": "1", "text": "hi", "role": "prompter"})";
+  expect_asks(read(message), {"single messages of trees", "--columns text=text"});
+  EXPECT_TRUE(rules_of({json(message)}, {.columns = {{"text", "text"}}}).ok());
+  expect_asks(
+      read(R"({"segments": [{"label": false, "text": "a"}, {"label": true, "text": "b"}]})"),
+      {"column segments", "parts of texts", "messages"});
+}
+
 TEST(Columns, ThatAreOrdinaryAreNotAskedAbout) {
   EXPECT_EQ(
       read(R"({"id": "7", "source": "web", "category": "qa", "lang": "en", "url": "http://a/b",

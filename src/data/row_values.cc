@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
-#include <vector>
 
 #include "data/non_finite.h"
 
@@ -59,6 +59,25 @@ Result<Json> rows_of_columns(Json value) {
     for (size_t i = 0; i < rows.size(); ++i) rows[i][key] = std::move(column[i]);
   }
   return rows;
+}
+
+std::optional<std::vector<std::string>> answer_texts(const Json& value) {
+  std::vector<std::string> texts;
+  const auto add = [&](const Json& text) {
+    if (text.is_string()) texts.push_back(text.get<std::string>());
+    return text.is_string();
+  };
+  const Json& column = field(value, "text");
+  if (column.is_array() && field(value, "answer_start").is_array()) {
+    if (!std::all_of(column.begin(), column.end(), add)) return std::nullopt;
+    return texts;
+  }
+  const auto add_answer = [&](const Json& answer) {
+    return !field(answer, "answer_start").is_null() && add(field(answer, "text"));
+  };
+  const bool is_list = value.is_array() && !value.empty();
+  if (!is_list || !std::all_of(value.begin(), value.end(), add_answer)) return std::nullopt;
+  return texts;
 }
 
 std::string described(const Json& value) {

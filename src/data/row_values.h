@@ -1,8 +1,10 @@
 // Values of raw rows, as the many programs that make data sets write them.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/json.h"
 #include "base/result.h"
@@ -24,6 +26,11 @@ bool is_columns(const Json& value);
 
 /// Such columns as a list of objects; anything else as it is.
 Result<Json> rows_of_columns(Json value);
+
+/// The answers to one question as SQuAD has them: {"text": [...], "answer_start": [...]}, or a list
+/// of
+/// {"text", "answer_start"}. Nullopt for anything else.
+std::optional<std::vector<std::string>> answer_texts(const Json& value);
 
 /// What a value is, for messages: "text", "an object with the keys a, b".
 std::string described(const Json& value);

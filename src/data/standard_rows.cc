@@ -181,6 +181,7 @@ std::optional<TurnColumn> TurnColumn::of(const RowRules& rules, const arrow::Arr
   };
   if (!add_keys(rules.role_key, {"role", "from"}, column.roles_) ||
       !add_keys(rules.content_key, {"content", "value"}, column.contents_) ||
+      column.contents_.empty() ||
       !add_keys("", {"reasoning_content", "thinking", "reasoning"}, column.reasonings_) ||
       !add("tool_call_id", column.tool_call_ids_) || !add("name", column.names_)) {
     return std::nullopt;

@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <initializer_list>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "data/python_literal.h"
 #include "data/row_values.h"
@@ -127,6 +129,77 @@ Json with_results_apart(Json turns) {
   return out;
 }
 
+/// The value of the first of the keys that is not null.
+const Json& first_of(const Json& object, std::initializer_list<const char*> keys) {
+  for (const char* key : keys) {
+    const Json& value = field(object, key);
+    if (!value.is_null()) return value;
+  }
+  return field(object, "");
+}
+
+/// Gemini's turns have `parts` in place of a content.
+bool has_parts(const Json& turn) {
+  return field(turn, "parts").is_array() && field(turn, "content").is_null() &&
+         field(turn, "value").is_null();
+}
+
+Json usual_part(const Json& part) {
+  const Json& call = first_of(part, {"functionCall", "function_call"});
+  if (!call.is_null()) return Json{{"functionCall", call}};
+  const Json& text = field(part, "text");
+  if (text.is_string()) {
+    const char* type = field(part, "thought") == true ? "thinking" : "text";
+    return Json{{"type", type}, {type, text}};
+  }
+  if (!part.is_object()) return part;
+  for (const auto& [key, value] : part.items()) {
+    if (!value.is_null()) return Json{{"type", key}};  // which is refused by name
+  }
+  return Json();
+}
+
+/// {"name", "response"}: what a tool gave.
+Json turn_of_response(const Json& response) {
+  const Json& given = field(response, "response");
+  Json result = turn("tool", given.is_string() ? given : Json(dump_json(given)));
+  for (const auto& [from, to] : {std::pair("name", "name"), std::pair("id", "tool_call_id")}) {
+    if (field(response, from).is_string()) result[to] = field(response, from);
+  }
+  return result;
+}
+
+/// As many turns: results of tools are turns of their own, and what else the turn says follows.
+void add_of_parts(const Json& given, Json& turns) {
+  Json rest = given;
+  rest.erase("parts");
+  rest["content"] = Json::array();
+  bool has_results = false;
+  for (const Json& part : given["parts"]) {
+    const Json& response = first_of(part, {"functionResponse", "function_response"});
+    has_results |= !response.is_null();
+    if (response.is_null()) {
+      rest["content"].push_back(usual_part(part));
+    } else {
+      turns.push_back(turn_of_response(response));
+    }
+  }
+  if (!rest["content"].empty() || !has_results) turns.push_back(std::move(rest));
+}
+
+Json with_contents(Json turns) {
+  if (!turns.is_array() || std::none_of(turns.begin(), turns.end(), has_parts)) return turns;
+  Json out = Json::array();
+  for (Json& each : turns) {
+    if (has_parts(each)) {
+      add_of_parts(each, out);
+    } else {
+      out.push_back(std::move(each));
+    }
+  }
+  return out;
+}
+
 }  // namespace
 
 bool is_role_key(const std::string& key, const RoleNames& roles) {
@@ -159,7 +232,7 @@ Result<Json> usual_turns(Json turns, const RoleNames& roles) {
                     first));
   }
   if (!all_are(turns, [&](const Json& each) { return is_named_by_roles(each, roles); })) {
-    return with_results_apart(std::move(turns));
+    return with_results_apart(with_contents(std::move(turns)));
   }
   Json usual = Json::array();
   for (const Json& each : turns) add_named_turns(each, roles, usual);

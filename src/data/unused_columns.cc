@@ -10,6 +10,7 @@
 #include "data/marks.h"
 #include "data/named_columns.h"
 #include "data/row_rules.h"
+#include "data/row_values.h"
 #include "data/turn_shapes.h"
 
 namespace lorry::data {
@@ -24,6 +25,7 @@ bool is_turn_key(const RowRules& rules, const std::string& key) {
   if (rules.content_key.empty() ? key == "content" || key == "value" : key == rules.content_key) {
     return true;
   }
+  if (rules.content_key.empty() && key == "parts") return true;
   const bool named_by_roles = rules.role_key.empty() && is_role_key(key, rules.roles);
   return named_by_roles || is_mark(key) ||
          std::find(kExtras.begin(), kExtras.end(), key) != kExtras.end();
@@ -52,6 +54,11 @@ std::vector<std::string> turn_keys(const arrow::Field& field, const std::vector<
   return keys;
 }
 
+bool holds_answer_texts(const std::string& column, const std::vector<Json>& sample) {
+  return std::any_of(sample.begin(), sample.end(),
+                     [&](const Json& row) { return answer_texts(field(row, column)).has_value(); });
+}
+
 }  // namespace
 
 std::vector<std::string> unused_columns(const arrow::Schema& schema,
@@ -66,7 +73,10 @@ std::vector<std::string> unused_columns(const arrow::Schema& schema,
     const bool used = rules.uses(field->name()) && !left_out_of_text;
     if (!used) unused.push_back(field->name());
     if (!used || field->name() == rules.tools || field->name() == rules.history) continue;
+    const bool answers =
+        field->name() == rules.completion && holds_answer_texts(field->name(), sample);
     for (const auto& key : turn_keys(*field, sample)) {
+      if (answers && key == "text") continue;
       if (!is_turn_key(rules, key)) unused.push_back(fmt::format("{}[].{}", field->name(), key));
     }
   }

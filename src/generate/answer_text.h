@@ -16,9 +16,12 @@ namespace lorry::generate {
 /// ended. Not thread-safe.
 class AnswerText {
  public:
+  /// `include_stop`: what ended the answer, a stop string or token, is part of its text.
   AnswerText(std::shared_ptr<const tokenizer::Tokenizer> tokenizer, bool skip_special_tokens,
-             std::vector<std::string> stops)
-      : decoder_(std::move(tokenizer), skip_special_tokens), stops_(std::move(stops)) {}
+             std::vector<std::string> stops, bool include_stop = false)
+      : decoder_(std::move(tokenizer), skip_special_tokens),
+        stops_(std::move(stops), include_stop),
+        include_stop_(include_stop) {}
 
   /// The answer goes on after these tokens, whose text is not its own: a first token then keeps the
   /// space before it. Before the first `push`.
@@ -30,7 +33,7 @@ class AnswerText {
     std::string out;
     if (event.id >= 0) {
       ++tokens_;
-      if (!event.is_stop) out = stops_.push(decoder_.push(event.id));
+      if (!event.is_stop || include_stop_) out = stops_.push(decoder_.push(event.id));
     }
     if (event.finish != FinishReason::kNone && !stops_.stopped()) {
       out += stops_.push(decoder_.finish());
@@ -46,6 +49,7 @@ class AnswerText {
  private:
   tokenizer::StreamDecoder decoder_;
   StopMatcher stops_;
+  bool include_stop_;
   FinishReason finish_ = FinishReason::kNone;
   int64_t tokens_ = 0;
 };

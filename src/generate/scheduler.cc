@@ -128,6 +128,22 @@ class ModelQueue {
 
   /// Returns the number of tokens computed.
   int64_t step() {
+    const int64_t computed = compute_step();
+    publish_state();
+    return computed;
+  }
+
+  /// From any thread.
+  QueueState state() const { return {published_running_, published_waiting_, published_used_}; }
+
+  void cancel_all() {
+    for (auto& sequence : running_) *sequence->cancelled = true;
+    for (auto& sequence : waiting_) *sequence->cancelled = true;
+    drop_cancelled();
+  }
+
+ private:
+  int64_t compute_step() {
     drop_cancelled();
     schedule();
     if (running_.empty()) return 0;
@@ -144,13 +160,13 @@ class ModelQueue {
     return computed;
   }
 
-  void cancel_all() {
-    for (auto& sequence : running_) *sequence->cancelled = true;
-    for (auto& sequence : waiting_) *sequence->cancelled = true;
-    drop_cancelled();
+  void publish_state() {
+    published_running_ = static_cast<int64_t>(running_.size());
+    published_waiting_ = static_cast<int64_t>(waiting_.size());
+    published_used_ = 1 - static_cast<double>(model_->free_tokens()) /
+                              static_cast<double>(std::max<int64_t>(model_->capacity_tokens(), 1));
   }
 
- private:
   static std::string first_line(std::string_view text) {
     return std::string(text.substr(0, text.find('\n')));
   }
@@ -317,6 +333,8 @@ class ModelQueue {
   const SchedulerOptions& options_;
   std::vector<RunningPtr> running_;  // oldest first
   std::deque<RunningPtr> waiting_;   // next first
+  std::atomic<int64_t> published_running_{0}, published_waiting_{0};
+  std::atomic<double> published_used_{0};
 };
 
 }  // namespace
@@ -418,6 +436,15 @@ Result<Scheduler::Ticket> Scheduler::submit(size_t model, SequenceRequest reques
   }
   impl_->wake.notify_one();
   return ticket;
+}
+
+QueueState Scheduler::state(size_t model) const {
+  QueueState out = impl_->queues.at(model)->state();
+  std::lock_guard lock(impl_->mutex);
+  out.waiting +=
+      std::count_if(impl_->inbox.begin(), impl_->inbox.end(),
+                    [&](const RunningPtr& sequence) { return sequence->model == model; });
+  return out;
 }
 
 }  // namespace lorry::generate

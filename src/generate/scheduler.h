@@ -20,6 +20,12 @@ struct SchedulerOptions {
   size_t max_waiting = 4096;  ///< more are refused
 };
 
+/// What one model's sequences do at the moment.
+struct QueueState {
+  int64_t running = 0, waiting = 0;
+  double cache_used = 0;  ///< share of the KV cache, from 0 to 1
+};
+
 /// The owner of the models. An engine step takes all running sequences of a model and chunks of
 /// waiting prompts. Sequences start in the order of their arrival. When the cache is full, the
 /// youngest is preempted: its cache blocks are released and it is computed again later.
@@ -43,6 +49,9 @@ class Scheduler {
   /// `on_token` is called on the scheduler's thread, last with a `finish` that is not kNone; it
   /// must not block. Unavailable if too many wait; invalid input if the sequence could never fit.
   Result<Ticket> submit(size_t model, SequenceRequest request, OnToken on_token);
+
+  /// As it was after the last engine step. From any thread.
+  QueueState state(size_t model) const;
 
  private:
   struct Impl;

@@ -22,6 +22,7 @@ class CountingModel : public StepModel {
   explicit CountingModel(int64_t capacity = 1000, std::vector<size_t>* batch_sizes = nullptr)
       : capacity_(capacity), free_(capacity), batch_sizes_(batch_sizes) {}
   int64_t capacity_tokens() const override { return capacity_; }
+  int64_t free_tokens() const override { return free_; }
   int64_t step_tokens() const override { return 512; }
   bool reserve(KvCache::Sequence& sequence, int64_t tokens) override {
     const int64_t held = static_cast<int64_t>(sequence.blocks.size());

@@ -27,6 +27,7 @@ class TransformerStepModel final : public StepModel {
         keys_change_after_(longrope_length(transformer_->spec())) {}
 
   int64_t capacity_tokens() const override { return capacity_tokens_; }
+  int64_t free_tokens() const override { return cache_.free_tokens(); }
   int64_t step_tokens() const override { return transformer_->device().is_cpu() ? 512 : 4096; }
   int64_t keys_change_after() const override { return keys_change_after_; }
   bool reserve(KvCache::Sequence& sequence, int64_t tokens) override {

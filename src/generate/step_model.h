@@ -18,6 +18,8 @@ class StepModel {
  public:
   virtual ~StepModel() = default;
   virtual int64_t capacity_tokens() const = 0;
+  /// Of those, in blocks that no sequence holds.
+  virtual int64_t free_tokens() const = 0;
   /// Tokens of one step that use the device well without keeping running sequences waiting.
   virtual int64_t step_tokens() const = 0;
   /// The length beyond which all keys of a sequence are others than before (longrope), so that its

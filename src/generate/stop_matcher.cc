@@ -16,7 +16,8 @@ size_t partial_match(std::string_view text, std::string_view stop) {
 
 }  // namespace
 
-StopMatcher::StopMatcher(std::vector<std::string> stops) : stops_(std::move(stops)) {
+StopMatcher::StopMatcher(std::vector<std::string> stops, bool include)
+    : stops_(std::move(stops)), include_(include) {
   std::erase_if(stops_, [](const std::string& stop) { return stop.empty(); });
 }
 
@@ -25,14 +26,17 @@ std::string StopMatcher::push(std::string_view text) {
   if (stops_.empty()) return std::string(text);
   held_ += text;
   size_t found = std::string::npos;
-  size_t keep = 0;
+  size_t keep = 0, length = 0;
   for (const std::string& stop : stops_) {
-    found = std::min(found, held_.find(stop));
+    if (const size_t at = held_.find(stop); at < found) {
+      found = at;
+      length = stop.size();
+    }
     keep = std::max(keep, partial_match(held_, stop));
   }
   if (found != std::string::npos) {
     stopped_ = true;
-    std::string out = held_.substr(0, found);
+    std::string out = held_.substr(0, found + (include_ ? length : 0));
     held_.clear();
     return out;
   }

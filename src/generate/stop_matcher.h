@@ -1,4 +1,4 @@
-// Stop strings, found across the borders of tokens and never emitted.
+// Stop strings, found across the borders of tokens.
 #pragma once
 
 #include <string>
@@ -11,7 +11,8 @@ namespace lorry::generate {
 /// Not thread-safe.
 class StopMatcher {
  public:
-  explicit StopMatcher(std::vector<std::string> stops);
+  /// `include`: the stop string that was found is emitted, else it is not.
+  explicit StopMatcher(std::vector<std::string> stops, bool include = false);
 
   /// The text that may be emitted now. Once `stopped`, everything else is swallowed.
   std::string push(std::string_view text);
@@ -21,6 +22,7 @@ class StopMatcher {
 
  private:
   std::vector<std::string> stops_;
+  bool include_;
   std::string held_;
   bool stopped_ = false;
 };

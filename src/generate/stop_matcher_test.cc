@@ -20,6 +20,14 @@ TEST(StopMatcher, AStringSplitOverPiecesIsFoundAndNotEmitted) {
   EXPECT_EQ(matcher.finish(), "");
 }
 
+TEST(StopMatcher, TheStringThatWasFoundIsEmittedWhereThatIsAskedFor) {
+  StopMatcher matcher({"stop", "nd"}, /*include=*/true);
+  EXPECT_EQ(matcher.push("the e"), "the e");
+  EXPECT_EQ(matcher.push("nd, stop"), "nd");
+  EXPECT_TRUE(matcher.stopped());
+  EXPECT_EQ(matcher.finish(), "");
+}
+
 TEST(StopMatcher, HeldTextComesOutWhenItTurnsOutToBeSomethingElse) {
   StopMatcher matcher({"###"});
   EXPECT_EQ(matcher.push("a##"), "a");

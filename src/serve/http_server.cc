@@ -25,8 +25,9 @@
 #include <thread>
 
 #include "base/log.h"
-#include "base/version.h"
 #include "serve/content_encoding.h"
+#include "serve/http_exchange.h"
+#include "serve/request_target.h"
 
 namespace lorry::serve {
 namespace {
@@ -37,147 +38,6 @@ namespace http = boost::beast::http;
 using asio::ip::tcp;
 using boost::system::error_code;
 using Task = asio::awaitable<void>;
-using Strand = asio::strand<asio::io_context::executor_type>;
-
-using Request = http::request<http::string_body>;
-
-std::string head(const HttpResponse& response, bool keep_alive, std::string_view length_header) {
-  std::string out = fmt::format(
-      "HTTP/1.1 {} {}\r\nServer: lorry/{}\r\nContent-Type: {}\r\n{}Connection: {}\r\n",
-      response.status,
-      std::string_view(http::obsolete_reason(http::int_to_status(response.status))), kVersion,
-      response.content_type, length_header, keep_alive ? "keep-alive" : "close");
-  for (const auto& [name, value] : response.headers) out += name + ": " + value + "\r\n";
-  return out + "\r\n";
-}
-
-std::string_view text_of(const Request& request, http::field field) {
-  const auto value = request[field];
-  return {value.data(), value.size()};
-}
-
-using Headers = std::vector<std::pair<std::string, std::string>>;
-
-/// What lets a page of the request's origin read the answer; none where it may not.
-/// Source: the Fetch standard, "HTTP-network-or-cache fetch", CORS protocol.
-Headers cors_headers(const Request& request, const std::vector<std::string>& allowed) {
-  const std::string_view origin = text_of(request, http::field::origin);
-  if (origin.empty()) return {};
-  for (const std::string& one : allowed) {
-    if (one == "*") return {{"Access-Control-Allow-Origin", "*"}};
-    if (one == origin) return {{"Access-Control-Allow-Origin", one}, {"Vary", "Origin"}};
-  }
-  return {};
-}
-
-/// A browser's question before a request, which it asks without the key.
-bool is_preflight(const Request& request) {
-  return request.method() == http::verb::options &&
-         request.find(http::field::access_control_request_method) != request.end();
-}
-
-HttpResponse preflight_answer(const Request& request) {
-  std::string_view headers = text_of(request, http::field::access_control_request_headers);
-  if (headers.empty()) headers = "authorization, content-type";
-  return {200,
-          "text/plain",
-          {},
-          {{"Access-Control-Allow-Methods", "GET, POST, OPTIONS"},
-           {"Access-Control-Allow-Headers", std::string(headers)},
-           {"Access-Control-Max-Age", "86400"}}};
-}
-
-/// The state of one answer; everything happens on the connection's strand.
-class Exchange final : public HttpExchange, public std::enable_shared_from_this<Exchange> {
- public:
-  /// `headers` go with every answer.
-  Exchange(Strand strand, Headers headers, bool keep_alive, bool chunked, bool head_only)
-      : strand_(strand),
-        wake_(strand),
-        headers_(std::move(headers)),
-        keep_alive_(keep_alive),
-        chunked_(chunked),
-        head_only_(head_only) {}
-
-  void respond(HttpResponse response) override {
-    if (ended_ || streaming_) return;
-    add_head(response, fmt::format("Content-Length: {}\r\n", response.body.size()));
-    if (!head_only_) out_ += response.body;
-    end();
-  }
-  void start_stream(std::string_view content_type) override {
-    if (ended_ || streaming_) return;
-    streaming_ = true;
-    // HTTP/1.0 knows no chunks: the end of the connection is the end of the answer.
-    if (!chunked_) keep_alive_ = false;
-    HttpResponse response{200, std::string(content_type), {}, {{"Cache-Control", "no-cache"}}};
-    add_head(response, chunked_ ? "Transfer-Encoding: chunked\r\n" : "");
-    wake_.cancel();
-  }
-  void write(std::string_view bytes) override {
-    if (ended_ || !streaming_ || bytes.empty()) return;
-    if (chunked_) {
-      out_ += fmt::format("{:x}\r\n", bytes.size());
-      out_ += bytes;
-      out_ += "\r\n";
-    } else {
-      out_ += bytes;
-    }
-    wake_.cancel();
-  }
-  void end() override {
-    if (ended_) return;
-    if (streaming_ && chunked_) out_ += "0\r\n\r\n";
-    ended_ = true;
-    on_close_ = nullptr;
-    wake_.cancel();
-  }
-  void on_close(std::function<void()> callback) override {
-    if (closed_) return callback();
-    if (!ended_) on_close_ = std::move(callback);
-  }
-  void post(std::function<void()> function) override {
-    asio::post(strand_,
-               [self = shared_from_this(), function = std::move(function)] { function(); });
-  }
-
-  /// The client has left.
-  void close() {
-    if (closed_) return;
-    closed_ = ended_ = true;
-    keep_alive_ = false;
-    out_.clear();
-    if (auto callback = std::exchange(on_close_, nullptr)) callback();
-    wake_.cancel();
-  }
-  /// Waits until there is something to write, or the end.
-  Task ready() {
-    while (out_.empty() && !ended_) {
-      wake_.expires_at(asio::steady_timer::time_point::max());
-      error_code ignored;
-      co_await wake_.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
-    }
-  }
-  std::string take() { return std::exchange(out_, {}); }
-  bool ended() const { return ended_ && out_.empty(); }
-  bool closed() const { return closed_; }
-  bool keep_alive() const { return keep_alive_; }
-  void no_keep_alive() { keep_alive_ = false; }
-
- private:
-  void add_head(HttpResponse& response, std::string_view length_header) {
-    response.headers.insert(response.headers.end(), headers_.begin(), headers_.end());
-    out_ += head(response, keep_alive_, length_header);
-  }
-
-  Strand strand_;
-  asio::steady_timer wake_;
-  const Headers headers_;
-  std::string out_;
-  std::function<void()> on_close_;
-  bool keep_alive_, chunked_, head_only_;
-  bool streaming_ = false, ended_ = false, closed_ = false;
-};
 
 struct Shared {
   HttpOptions options;
@@ -372,9 +232,9 @@ class Session final : public std::enable_shared_from_this<Session> {
   }
 
   Task send_last(HttpResponse response, std::chrono::seconds linger_for) {
-    std::string bytes =
-        head(response, false, fmt::format("Content-Length: {}\r\n", response.body.size())) +
-        response.body;
+    std::string bytes = response_head(response, false,
+                                      fmt::format("Content-Length: {}\r\n", response.body.size())) +
+                        response.body;
     stream_.expires_after(std::min(shared_.options.write_timeout, linger_for));
     error_code ignored;
     co_await asio::async_write(stream_, asio::buffer(bytes),
@@ -537,39 +397,5 @@ int HttpServer::port() const {
   return impl_->acceptor.local_endpoint(ec).port();
 }
 void HttpServer::stop(std::chrono::milliseconds grace) { impl_->stop(grace); }
-
-std::string path_of(std::string_view target) {
-  target = target.substr(0, target.find('?'));
-  if (const size_t scheme = target.find("://");
-      scheme != std::string_view::npos && target[0] != '/') {
-    const size_t path = target.find('/', scheme + 3);
-    target = path == std::string_view::npos ? "/" : target.substr(path);
-  }
-  std::string out;
-  for (const char c : target) {
-    if (c != '/' || !out.ends_with('/')) out += c;
-  }
-  if (out.size() > 1 && out.ends_with('/')) out.pop_back();
-  return out;
-}
-
-std::string percent_decode(std::string_view text) {
-  const auto digit = [](char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-  };
-  std::string out;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '%' && i + 2 < text.size() && digit(text[i + 1]) >= 0 &&
-        digit(text[i + 2]) >= 0) {
-      out += static_cast<char>(digit(text[i + 1]) * 16 + digit(text[i + 2]));
-      i += 2;
-    } else {
-      out += text[i];
-    }
-  }
-  return out;
-}
 
 }  // namespace lorry::serve

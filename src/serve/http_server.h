@@ -85,10 +85,4 @@ class HttpServer {
   std::unique_ptr<Impl> impl_;
 };
 
-/// The path of a request's target: "/v1/models" from "http://host//v1/models/?a=b". Escapes stay.
-std::string path_of(std::string_view target);
-
-/// "a b" from "a%20b"; a broken escape stays as it is.
-std::string percent_decode(std::string_view text);
-
 }  // namespace lorry::serve

@@ -10,6 +10,8 @@
 #include <future>
 #include <thread>
 
+#include "serve/request_target.h"
+
 namespace lorry::serve {
 namespace {
 

@@ -6,6 +6,8 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "serve/request_fields.h"
+
 namespace lorry::serve {
 namespace {
 
@@ -133,6 +135,7 @@ void read_stream(Fields& fields, GenerationOptions& out) {
   if (!options->is_object()) return fields.expected("stream_options", "an object", *options);
   Fields inner(*options);
   inner.read("include_usage", out.include_usage);
+  inner.read("continuous_usage_stats", out.continuous_usage);
   if (inner.error && !fields.error) fields.error = inner.error;
 }
 
@@ -146,29 +149,13 @@ void read_response_format(Fields& fields) {
                 "what the model writes");
 }
 
-/// Whether a field's value asks for nothing: clients send their defaults.
-bool asks_for_nothing(const Json& value) {
-  if (value.is_boolean()) return !value.get<bool>();
-  if (value.is_number()) return value == 0;
-  return (value.is_string() || value.is_structured()) && value.empty();
-}
-
-/// Fields of other servers that promise something about the answer. To ignore one would break the
-/// promise in silence; other unknown fields are ignored, as everywhere.
-void refuse_promises(Fields& fields) {
-  static constexpr const char* kPromises[] = {
-      "structured_outputs", "guided_json",     "guided_regex",    "guided_choice",
-      "guided_grammar",     "grammar",         "json_schema",     "bad_words",
-      "allowed_token_ids",  "min_tokens",      "chat_template",   "truncate_prompt_tokens",
-      "functions",          "prompt_logprobs", "use_beam_search", "continue_final_message"};
-  for (const char* name : kPromises) {
-    const Json* value = fields.find(name);
-    if (value && !asks_for_nothing(*value)) fields.fail(name, "is not supported by this server");
-  }
-  const Json* header = fields.find("add_generation_prompt");
-  if (header && *header == false) {
-    fields.fail("add_generation_prompt", "may only be true: this server writes the next answer");
-  }
+/// To ignore such a field would break a promise in silence.
+void refuse_unsupported(Fields& fields, const Json& body, Route route) {
+  const auto refused = refused_field(body, route);
+  if (!refused) return;
+  fields.fail(refused->name,
+              "is not supported by this server" +
+                  (refused->allowed.empty() ? "" : "; it may only be " + refused->allowed));
 }
 
 void read_common(Fields& fields, GenerationOptions& out, const generate::SamplingParams& defaults) {
@@ -196,10 +183,12 @@ void read_common(Fields& fields, GenerationOptions& out, const generate::Samplin
   }
   read_logit_bias(fields, out);
   fields.read("ignore_eos", out.ignore_eos);
+  fields.read("include_stop_str_in_output", out.include_stop);
   fields.read("skip_special_tokens", out.skip_special_tokens);
+  fields.read("return_token_ids", out.return_token_ids);
+  fields.read("return_tokens_as_token_ids", out.tokens_as_ids);
   read_stream(fields, out);
   read_response_format(fields);
-  refuse_promises(fields);
 }
 
 /// The text of a content that is a list of parts; nullopt (and an error) for other kinds of parts.
@@ -309,6 +298,28 @@ void read_tools(Fields& fields, ChatRequest& out) {
     out.callable.push_back(function["name"].get<std::string>());
   }
   if (!tools->empty()) out.tools = *tools;
+  bool parallel = true;
+  fields.read("parallel_tool_calls", parallel);
+  out.one_call = !parallel;
+}
+
+/// What templates of some models know under the same name (GPT-OSS, Granite, Command R).
+void read_template_fields(Fields& fields, ChatRequest& out) {
+  if (const Json* extra = fields.find("chat_template_kwargs")) {
+    if (!extra->is_object()) fields.expected("chat_template_kwargs", "an object", *extra);
+    out.extra = *extra;
+  }
+  const auto read = [&](const char* name, std::string_view what, bool right, const Json& value) {
+    if (!right) return fields.expected(name, what, value);
+    out.template_fields.emplace_back(name, value);
+  };
+  if (const Json* effort = fields.find("reasoning_effort"))
+    read("reasoning_effort", "a string", effort->is_string(), *effort);
+  // "medium" is what every client of it sends that asks for nothing.
+  if (const Json* verbosity = fields.find("verbosity"); verbosity && *verbosity != "medium")
+    read("verbosity", "a string", verbosity->is_string(), *verbosity);
+  if (const Json* documents = fields.find("documents"); documents && !asks_for_nothing(*documents))
+    read("documents", "an array", documents->is_array(), *documents);
 }
 
 void read_prompts(Fields& fields, CompletionRequest& out) {
@@ -355,6 +366,10 @@ ApiError not_found_error(std::string message) {
   return {404, std::move(message), "invalid_request_error", {}, "not_found"};
 }
 
+ApiError server_error(int status, std::string message) {
+  return {status, std::move(message), "server_error", {}, {}};
+}
+
 ApiError context_length_error(int64_t max_model_len, int64_t prompt_tokens, std::string param) {
   return {
       400,
@@ -387,6 +402,8 @@ std::variant<ChatRequest, ApiError> parse_chat_request(const Json& body,
   read_messages(fields, out);
   read_tools(fields, out);
   read_common(fields, out, defaults);
+  read_template_fields(fields, out);
+  refuse_unsupported(fields, body, Route::kChat);
   out.max_tokens = fields.integer("max_tokens", 1, INT64_MAX);
   if (const auto newer = fields.integer("max_completion_tokens", 1, INT64_MAX))
     out.max_tokens = newer;
@@ -395,10 +412,6 @@ std::variant<ChatRequest, ApiError> parse_chat_request(const Json& body,
   const auto top = fields.integer("top_logprobs", 0, 20);
   if (logprobs) out.top_logprobs = top.value_or(0);
   if (!logprobs && top.value_or(0) > 0) fields.fail("top_logprobs", "needs 'logprobs' to be true");
-  if (const Json* extra = fields.find("chat_template_kwargs")) {
-    if (!extra->is_object()) fields.expected("chat_template_kwargs", "an object", *extra);
-    out.extra = *extra;
-  }
   if (fields.error) return *fields.error;
   return out;
 }
@@ -409,14 +422,13 @@ std::variant<CompletionRequest, ApiError> parse_completion_request(
   Fields fields(body);
   read_prompts(fields, out);
   read_common(fields, out, defaults);
+  refuse_unsupported(fields, body, Route::kCompletions);
   fields.read("echo", out.echo);
+  fields.read("add_special_tokens", out.add_special_tokens);
   // The API's own default here is 16 tokens.
   out.max_tokens = fields.integer("max_tokens", out.echo ? 0 : 1, INT64_MAX).value_or(16);
   out.top_logprobs = fields.integer("logprobs", 0, 20).value_or(-1);
   out.score_prompt = out.echo && out.top_logprobs >= 0;
-  if (const Json* suffix = fields.find("suffix"); suffix && !asks_for_nothing(*suffix)) {
-    fields.fail("suffix", "is not supported");
-  }
   if (const auto best_of = fields.integer("best_of", 1, kMaxChoices); best_of && *best_of != out.n)
     fields.fail("best_of", "is not supported unless it equals 'n'");
   if (fields.error) return *fields.error;

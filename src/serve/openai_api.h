@@ -1,9 +1,9 @@
 // Requests of the OpenAI API, checked field by field.
 //
 // Source: https://platform.openai.com/docs/api-reference (chat, completions), with vLLM's additions
-// (top_k, min_p, repetition_penalty, ignore_eos, stop_token_ids, skip_special_tokens,
-// chat_template_kwargs). Fields that are not known are ignored; known ones of a wrong type are
-// refused by name.
+// (top_k, min_p, repetition_penalty, ignore_eos, stop_token_ids, return_token_ids,
+// chat_template_kwargs, ...). request_fields.h says which fields are read, and which are refused;
+// those that are read and of a wrong type are refused by name.
 #pragma once
 
 #include <cstdint>
@@ -31,6 +31,8 @@ struct ApiError {
 /// {"error": {"message", "type", "param", "code"}}
 std::string error_body(const ApiError& error);
 ApiError not_found_error(std::string message);
+/// A failure of the server, not of the request.
+ApiError server_error(int status, std::string message);
 /// The OpenAI wording, with code context_length_exceeded.
 ApiError context_length_error(int64_t max_model_len, int64_t prompt_tokens, std::string param);
 
@@ -46,21 +48,33 @@ struct GenerationOptions {
   int64_t top_logprobs = -1;  ///< -1: no logprobs
   bool score_prompt = false;  ///< logprobs of the prompt's tokens too
   bool ignore_eos = false;
+  bool include_stop = false;  ///< the stop string or token is part of the text
   bool skip_special_tokens = true;
+  bool return_token_ids = false;
+  bool tokens_as_ids = false;         ///< tokens of logprobs are "token_id:7"
   std::vector<std::string> callable;  ///< names of the tools that an answer may call
+  bool one_call = false;              ///< at most one
   bool stream = false;
   bool include_usage = false;
+  bool continuous_usage = false;  ///< in each chunk
 };
 
 struct ChatRequest : GenerationOptions {
   Json messages;  ///< array of objects; contents are strings or null
   Json tools;     ///< array or null
   Json extra;     ///< object or null: further template variables
+  /// Fields that are template variables of the same name: refused where the template has no use of
+  /// them.
+  std::vector<std::pair<std::string, Json>> template_fields;
 };
 
+/// A text, or its token ids.
+using Prompt = std::variant<std::string, std::vector<int32_t>>;
+
 struct CompletionRequest : GenerationOptions {
-  std::vector<std::variant<std::string, std::vector<int32_t>>> prompts;
+  std::vector<Prompt> prompts;
   bool echo = false;
+  bool add_special_tokens = true;
 };
 
 /// One JSON object, nested at most 128 deep.

@@ -40,6 +40,19 @@ TEST(ChatRequest, ReadsEveryFieldThatItKnows) {
   EXPECT_EQ(request.logit_bias.at(0), (std::pair<int32_t, float>(12, -100)));
 }
 
+TEST(ChatRequest, ReadsTheFieldsOfVllmThatShapeTheAnswer) {
+  const ChatRequest request = chat_ok(R"({"messages": [{"role": "user", "content": "hi"}],
+      "include_stop_str_in_output": true, "return_token_ids": true, "skip_special_tokens": false,
+      "return_tokens_as_token_ids": true, "parallel_tool_calls": false, "verbosity": "medium",
+      "tools": [{"type": "function", "function": {"name": "f"}}], "reasoning_effort": "high",
+      "stream_options": {"include_usage": true, "continuous_usage_stats": true}})");
+  EXPECT_TRUE(request.include_stop && request.return_token_ids && request.tokens_as_ids);
+  EXPECT_FALSE(request.skip_special_tokens);
+  EXPECT_TRUE(request.one_call && request.continuous_usage);
+  EXPECT_EQ(request.template_fields.size(), 1U);
+  EXPECT_EQ(request.template_fields.at(0).first, "reasoning_effort");
+}
+
 TEST(ChatRequest, NullIsTheSameAsAbsent) {
   const ChatRequest request = chat_ok(
       R"({"messages": [{"role": "user", "content": "hi"}], "temperature": null, "stop": null})");

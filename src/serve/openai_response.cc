@@ -1,6 +1,7 @@
 #include "serve/openai_response.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -13,25 +14,38 @@ namespace {
 
 std::string json_string(std::string_view text) { return dump_json(Json(text)); }
 
-/// One choice inside a chunk; the JSON is put together by hand, once for every token.
-std::string chunk(const AnswerHead& head, std::string_view choices, std::string_view usage) {
-  return sse(fmt::format(R"({{"id":"{}","object":"{}","created":{},"model":{},"choices":[{}]{}}})",
-                         head.id, head.chat ? "chat.completion.chunk" : "text_completion",
-                         head.created, json_string(head.model), choices, usage));
-}
-
-std::string choice_chunk(const AnswerHead& head, size_t index, std::string_view content,
-                         std::string_view logprobs, std::string_view finish) {
-  return chunk(head,
-               fmt::format(R"({{"index":{},{},"logprobs":{},"finish_reason":{}}})", index, content,
-                           logprobs, finish),
-               head.include_usage ? R"(,"usage":null)" : "");
-}
-
 std::string usage_json(const Usage& usage) {
   return fmt::format(R"({{"prompt_tokens":{},"completion_tokens":{},"total_tokens":{}}})",
                      usage.prompt_tokens, usage.completion_tokens,
                      usage.prompt_tokens + usage.completion_tokens);
+}
+
+/// The JSON is put together by hand, once for every token. `members`: of the chunk, after its
+/// choices.
+std::string chunk(const AnswerHead& head, std::string_view choices, std::string_view members) {
+  return sse(fmt::format(R"({{"id":"{}","object":"{}","created":{},"model":{},"choices":[{}]{}}})",
+                         head.id, head.chat ? "chat.completion.chunk" : "text_completion",
+                         head.created, json_string(head.model), choices, members));
+}
+
+std::string usage_member(const AnswerHead& head) {
+  if (!head.include_usage) return {};
+  return R"(,"usage":)" + (head.continuous_usage ? usage_json(head.usage) : "null");
+}
+
+/// One choice inside a chunk.
+struct ChunkChoice {
+  std::string_view content;  ///< its member
+  std::string_view logprobs = "null", finish_reason = "null";
+  std::string_view members = {};
+};
+
+std::string choice_chunk(const AnswerHead& head, size_t index, const ChunkChoice& choice,
+                         std::string_view members = {}) {
+  return chunk(head,
+               fmt::format(R"({{"index":{},{},"logprobs":{},"finish_reason":{}{}}})", index,
+                           choice.content, choice.logprobs, choice.finish_reason, choice.members),
+               usage_member(head).append(members));
 }
 
 std::string call_members(const IdentifiedCall& call) {
@@ -50,6 +64,8 @@ std::string message_json(const Choice& choice) {
                      calls.empty() ? "" : fmt::format(R"(,"tool_calls":[{}])", calls));
 }
 
+std::string id_as_token(int32_t id) { return fmt::format("token_id:{}", id); }
+
 /// JSON knows no infinity; the API's floor is -9999.
 float finite(float logprob) { return std::max(logprob, -9999.0F); }
 
@@ -62,49 +78,55 @@ std::string_view finish_reason_name(generate::FinishReason reason, bool calls) {
 
 std::string sse(std::string_view json) { return fmt::format("data: {}\n\n", json); }
 
-std::string role_chunk(const AnswerHead& head, size_t index) {
-  return choice_chunk(head, index, R"("delta":{"role":"assistant","content":""})", "null", "null");
+std::string ids_member(std::string_view name, std::span<const int32_t> ids) {
+  return fmt::format(R"(,"{}":[{}])", name, fmt::join(ids, ","));
+}
+
+std::string role_chunk(const AnswerHead& head, size_t index, std::string_view members) {
+  return choice_chunk(head, index, {R"("delta":{"role":"assistant","content":""})"}, members);
 }
 
 std::string text_chunk(const AnswerHead& head, size_t index, std::string_view text,
-                       const Json& logprobs) {
+                       const Json& logprobs, std::string_view members) {
   const std::string content = head.chat
                                   ? fmt::format(R"("delta":{{"content":{}}})", json_string(text))
                                   : fmt::format(R"("text":{})", json_string(text));
-  return choice_chunk(head, index, content, dump_json(logprobs), "null");
+  return choice_chunk(head, index, {content, dump_json(logprobs), "null", members});
 }
 
 std::string call_chunk(const AnswerHead& head, size_t index, size_t number,
                        const IdentifiedCall& call) {
   const std::string delta =
       fmt::format(R"("delta":{{"tool_calls":[{{"index":{},{}}}]}})", number, call_members(call));
-  return choice_chunk(head, index, delta, "null", "null");
+  return choice_chunk(head, index, {delta});
 }
 
-std::string finish_chunk(const AnswerHead& head, size_t index, std::string_view reason) {
-  return choice_chunk(head, index, head.chat ? R"("delta":{})" : R"("text":"")", "null",
-                      fmt::format("\"{}\"", reason));
+std::string finish_chunk(const AnswerHead& head, size_t index, std::string_view reason,
+                         std::string_view members) {
+  const std::string quoted = fmt::format("\"{}\"", reason);
+  return choice_chunk(head, index,
+                      {head.chat ? R"("delta":{})" : R"("text":"")", "null", quoted, members});
 }
 
-std::string usage_chunk(const AnswerHead& head, const Usage& usage) {
-  return chunk(head, "", R"(,"usage":)" + usage_json(usage));
+std::string usage_chunk(const AnswerHead& head) {
+  return chunk(head, "", R"(,"usage":)" + usage_json(head.usage));
 }
 
 std::string whole_answer(const AnswerHead& head, const std::vector<Choice>& choices,
-                         const Usage& usage) {
+                         std::string_view members) {
   std::string list;
   for (size_t i = 0; i < choices.size(); ++i) {
     const Choice& choice = choices[i];
     list +=
-        fmt::format(R"({}{{"index":{},{},"logprobs":{},"finish_reason":"{}"}})", i ? "," : "", i,
+        fmt::format(R"({}{{"index":{},{},"logprobs":{},"finish_reason":"{}"{}}})", i ? "," : "", i,
                     head.chat ? R"("message":)" + message_json(choice)
                               : R"("text":)" + json_string(choice.text),
-                    dump_json(choice.logprobs), choice.finish_reason);
+                    dump_json(choice.logprobs), choice.finish_reason, choice.members);
   }
   return fmt::format(
-      R"({{"id":"{}","object":"{}","created":{},"model":{},"choices":[{}],"usage":{}}})", head.id,
+      R"({{"id":"{}","object":"{}","created":{},"model":{},"choices":[{}],"usage":{}{}}})", head.id,
       head.chat ? "chat.completion" : "text_completion", head.created, json_string(head.model),
-      list, usage_json(usage));
+      list, usage_json(head.usage), members);
 }
 
 int64_t count_characters(std::string_view text) {
@@ -136,6 +158,7 @@ std::string LogprobWriter::bytes_of(int32_t id) const {
 
 /// The token in the lists of completions: different for all that may stand in one place.
 std::string LogprobWriter::key_of(int32_t id) const {
+  if (tokens_as_ids_) return id_as_token(id);
   std::string bytes = bytes_of(id);
   if (tokenizer::is_valid_utf8(bytes)) return bytes;
   std::string out = "bytes:";
@@ -146,7 +169,7 @@ std::string LogprobWriter::key_of(int32_t id) const {
 Json LogprobWriter::entry(int32_t id, float logprob) const {
   const std::string bytes = bytes_of(id);
   Json out;
-  out["token"] = tokenizer::replace_invalid_utf8(bytes);
+  out["token"] = tokens_as_ids_ ? id_as_token(id) : tokenizer::replace_invalid_utf8(bytes);
   out["logprob"] = finite(logprob);
   out["bytes"] = std::vector<uint8_t>(bytes.begin(), bytes.end());
   return out;

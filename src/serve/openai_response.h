@@ -16,17 +16,19 @@
 
 namespace lorry::serve {
 
+struct Usage {
+  int64_t prompt_tokens = 0, completion_tokens = 0;
+};
+
 /// What all parts of one answer share.
 struct AnswerHead {
   std::string id;  ///< "chatcmpl-..." or "cmpl-..."
   std::string model;
   int64_t created = 0;  ///< seconds since 1970
   bool chat = true;
-  bool include_usage = false;  ///< of a stream
-};
-
-struct Usage {
-  int64_t prompt_tokens = 0, completion_tokens = 0;
+  bool include_usage = false;     ///< of a stream
+  bool continuous_usage = false;  ///< in each of its chunks
+  Usage usage;                    ///< so far
 };
 
 /// A call with the id by which its result is given back.
@@ -40,7 +42,8 @@ struct Choice {
   std::string text;
   std::vector<IdentifiedCall> calls;
   std::string finish_reason;
-  Json logprobs;  ///< null if not asked for
+  Json logprobs;        ///< null if not asked for
+  std::string members;  ///< further ones
 };
 
 /// "stop", "length", ...; "tool_calls" for an answer that ends with calls.
@@ -50,18 +53,23 @@ std::string_view finish_reason_name(generate::FinishReason reason, bool calls);
 std::string sse(std::string_view json);
 inline constexpr std::string_view kSseDone = "data: [DONE]\n\n";
 
-/// The first chunk of a choice of a streamed chat: the role.
-std::string role_chunk(const AnswerHead& head, size_t index);
+/// `,"name":[1,2]`: a further member of a choice or an answer, as `members` below.
+std::string ids_member(std::string_view name, std::span<const int32_t> ids);
+
+/// The first chunk of a choice of a streamed chat: the role. `members`: of the whole chunk.
+std::string role_chunk(const AnswerHead& head, size_t index, std::string_view members = {});
 /// A piece of text; `logprobs` may be null.
 std::string text_chunk(const AnswerHead& head, size_t index, std::string_view text,
-                       const Json& logprobs);
+                       const Json& logprobs, std::string_view members = {});
 /// A whole call; `number`: of the choice's calls, from 0.
 std::string call_chunk(const AnswerHead& head, size_t index, size_t number,
                        const IdentifiedCall& call);
-std::string finish_chunk(const AnswerHead& head, size_t index, std::string_view reason);
-std::string usage_chunk(const AnswerHead& head, const Usage& usage);
+std::string finish_chunk(const AnswerHead& head, size_t index, std::string_view reason,
+                         std::string_view members = {});
+std::string usage_chunk(const AnswerHead& head);
+/// `members`: of the answer, beside its choices.
 std::string whole_answer(const AnswerHead& head, const std::vector<Choice>& choices,
-                         const Usage& usage);
+                         std::string_view members = {});
 
 /// How many characters UTF-8 text has, as Python counts them.
 int64_t count_characters(std::string_view text);
@@ -70,14 +78,15 @@ int64_t count_characters(std::string_view text);
 ///
 /// A token that is part of a character is no text: chat shows it as U+FFFD beside its `bytes`,
 /// completions as "bytes:\xf0\x9f", as OpenAI's did. Offsets count the characters of the text
-/// before the one that the token belongs to.
+/// before the one that the token belongs to. With `tokens_as_ids` a token is "token_id:7".
 class LogprobWriter {
  public:
   LogprobWriter(std::shared_ptr<const tokenizer::Tokenizer> tokenizer, bool skip_special_tokens,
-                bool chat)
+                bool tokens_as_ids, bool chat)
       : tokenizer_(tokenizer),
         decoder_(std::move(tokenizer), skip_special_tokens),
         skip_special_tokens_(skip_special_tokens),
+        tokens_as_ids_(tokens_as_ids),
         chat_(chat) {}
   /// The answer goes on after these tokens, which are not shown. Before the first `add`.
   void continue_after(std::span<const int32_t> prompt);
@@ -101,7 +110,7 @@ class LogprobWriter {
 
   std::shared_ptr<const tokenizer::Tokenizer> tokenizer_;
   tokenizer::StreamDecoder decoder_;
-  bool skip_special_tokens_;
+  bool skip_special_tokens_, tokens_as_ids_;
   bool chat_;
   bool at_start_ = true;  // of the text: no token of it was seen
   std::vector<int64_t> prompt_offsets_;

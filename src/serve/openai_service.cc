@@ -6,14 +6,23 @@
 #include <algorithm>
 #include <cctype>
 #include <chrono>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <set>
+#include <vector>
 
 #include "base/log.h"
-#include "generate/answer_text.h"
+#include "base/version.h"
+#include "serve/answer.h"
+#include "serve/endpoints.h"
+#include "serve/metrics.h"
 #include "serve/openai_api.h"
 #include "serve/openai_response.h"
 #include "serve/prepare.h"
+#include "serve/request_fields.h"
+#include "serve/respond.h"
+#include "serve/tokenize_api.h"
 #include "serve/web_page.h"
 
 namespace lorry::serve {
@@ -30,234 +39,6 @@ std::string fresh_id(bool chat) {
   return fmt::format("{}-{:016x}{:08x}", chat ? "chatcmpl" : "cmpl", random(),
                      static_cast<uint32_t>(random()));
 }
-
-/// Nine letters and digits: the one form of an id that every template takes back (Mistral's raise
-/// for others).
-std::string fresh_call_id() {
-  static constexpr std::string_view kSigns =
-      "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-  thread_local std::mt19937_64 random{std::random_device{}()};
-  std::uniform_int_distribution<size_t> sign(0, kSigns.size() - 1);
-  std::string out;
-  for (int i = 0; i < 9; ++i) out += kSigns[sign(random)];
-  return out;
-}
-
-void respond_json(HttpExchange& exchange, std::string body) {
-  exchange.respond({200, "application/json", std::move(body), {}});
-}
-
-void respond_error(HttpExchange& exchange, const ApiError& error) {
-  HttpResponse response{error.status, "application/json", error_body(error), {}};
-  if (error.status == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
-  if (error.status == 503) response.headers.emplace_back("Retry-After", "1");
-  exchange.respond(std::move(response));
-}
-
-ApiError server_error(int status, std::string message) {
-  return {status, std::move(message), "server_error", {}, {}};
-}
-
-/// One request being answered, on its connection's strand.
-class Answer : public std::enable_shared_from_this<Answer> {
- public:
-  Answer(std::shared_ptr<HttpExchange> exchange, const ServedModel& model, AnswerHead head,
-         const GenerationOptions& options)
-      : exchange_(std::move(exchange)),
-        model_(model),
-        head_(std::move(head)),
-        stream_(options.stream),
-        options_(options) {}
-
-  void add(generate::SequenceRequest sequence, const Echo& echo) {
-    parts_.push_back(
-        std::make_unique<Part>(std::move(sequence), echo, model_, options_, head_.chat));
-  }
-  void add_prompt_tokens(int64_t tokens) { usage_.prompt_tokens += tokens; }
-
-  void start(generate::Scheduler& scheduler) {
-    exchange_->on_close([weak = weak_from_this()] {
-      if (const auto self = weak.lock()) self->cancel();
-    });
-    for (size_t i = 0; i < parts_.size(); ++i) {
-      if (!submit(scheduler, i)) return;
-    }
-    if (stream_) {
-      exchange_->start_stream("text/event-stream");
-      for (size_t i = 0; i < parts_.size(); ++i) start_stream_of(i);
-    }
-    if (open_ == 0) complete();
-  }
-
- private:
-  struct Part {
-    Part(generate::SequenceRequest sequence, const Echo& prompt, const ServedModel& model,
-         const GenerationOptions& options, bool chat)
-        : request(std::move(sequence)),
-          echo(prompt.text),
-          text(model.chat->tokenizer(), options.skip_special_tokens, options.stop),
-          logprobs(model.chat->tokenizer(), options.skip_special_tokens, chat) {
-      if (chat) {
-        start_calls(model, options);
-        return;
-      }
-      text.continue_after(request.prompt);
-      if (options.score_prompt) {
-        logprobs.begin_with_prompt(request.prompt[0], prompt.offsets, count_characters(echo));
-      } else if (options.top_logprobs >= 0) {
-        logprobs.continue_after(request.prompt);
-      }
-    }
-    void start_calls(const ServedModel& model, const GenerationOptions& options) {
-      if (options.callable.empty() || !model.call_form) return;
-      calls.emplace(chat::without_special_tokens(*model.call_form, *model.chat->tokenizer(),
-                                                 options.skip_special_tokens),
-                    options.callable);
-    }
-    /// The content that became certain; calls go to `made`.
-    std::string read_calls(std::string text_now, bool ended) {
-      if (!calls) return text_now;
-      auto piece = calls->push(text_now);
-      if (ended) piece.content += calls->finish().content;
-      for (chat::ToolCall& call : piece.calls) made.push_back({fresh_call_id(), std::move(call)});
-      return std::move(piece.content);
-    }
-    std::string_view finish_reason() const {
-      const auto finish = text.finish();
-      return finish_reason_name(
-          finish == generate::FinishReason::kNone ? generate::FinishReason::kLength : finish,
-          !made.empty());
-    }
-
-    generate::SequenceRequest request;
-    std::string echo;  // not yet sent, in a stream
-    generate::AnswerText text;
-    LogprobWriter logprobs;
-    std::optional<chat::CallReader> calls;  // if the request has tools
-    std::vector<IdentifiedCall> made;
-    size_t sent = 0;     // of them, in a stream
-    std::string so_far;  // of a whole answer
-    generate::Scheduler::Ticket ticket;
-    bool finished = false;
-  };
-
-  bool submit(generate::Scheduler& scheduler, size_t i) {
-    Part& part = *parts_[i];
-    if (part.request.max_tokens == 0 && !part.request.score_prompt) {  // an echo alone
-      part.finished = true;
-      return true;
-    }
-    ++open_;
-    auto ticket = scheduler.submit(
-        model_.queue, std::move(part.request),
-        [self = shared_from_this(), i](generate::TokenEvent event) {
-          self->exchange_->post([self, i, event = std::move(event)] { self->take(i, event); });
-        });
-    if (ticket.ok()) {
-      part.ticket = *ticket;
-      return true;
-    }
-    cancel();
-    const Error& error = ticket.error();
-    respond_error(*exchange_, error.kind == ErrorKind::kUnavailable
-                                  ? server_error(503, error.message)
-                                  : ApiError{400, error.message});
-    done_ = true;
-    return false;
-  }
-
-  void start_stream_of(size_t i) {
-    Part& part = *parts_[i];
-    if (head_.chat) exchange_->write(role_chunk(head_, i));
-    if (!options_.score_prompt) write_echo(i);
-    if (part.finished) exchange_->write(finish_chunk(head_, i, part.finish_reason()));
-  }
-
-  void write_echo(size_t i) {
-    Part& part = *parts_[i];
-    if (part.echo.empty()) return;
-    exchange_->write(text_chunk(head_, i, std::exchange(part.echo, {}), part.logprobs.take()));
-  }
-
-  void take(size_t i, const generate::TokenEvent& event) {
-    Part& part = *parts_[i];
-    if (done_ || part.finished) return;
-    if (event.finish == generate::FinishReason::kError) return fail(server_error(500, event.error));
-    if (event.finish == generate::FinishReason::kCancelled)
-      return fail(server_error(503, "the server is stopping"));
-    for (const generate::TokenScore& score : event.prompt) part.logprobs.add(score);
-    const bool more_of_the_prompt = event.id < 0 && event.finish == generate::FinishReason::kNone;
-    if (more_of_the_prompt) return;
-    if (stream_) write_echo(i);
-    std::string text = part.text.push(event);
-    const bool ended = part.text.finish() != generate::FinishReason::kNone;
-    text = part.read_calls(std::move(text), ended);
-    if (event.id >= 0) {
-      // Who scores a text counts on one entry for each token; a chat's are those of its content.
-      const bool shown = !event.is_stop || !head_.chat;
-      if (options_.top_logprobs >= 0 && shown) part.logprobs.add(event);
-      ++usage_.completion_tokens;
-    }
-    if (stream_) {
-      const Json logprobs = part.logprobs.take();
-      if (!text.empty() || !logprobs.is_null())
-        exchange_->write(text_chunk(head_, i, text, logprobs));
-      for (; part.sent < part.made.size(); ++part.sent)
-        exchange_->write(call_chunk(head_, i, part.sent, part.made[part.sent]));
-    } else {
-      part.so_far += text;
-    }
-    if (!ended) return;
-    part.finished = true;
-    *part.ticket = true;  // a stop string: the scheduler does not know yet
-    if (stream_) exchange_->write(finish_chunk(head_, i, part.finish_reason()));
-    if (--open_ == 0) complete();
-  }
-
-  void complete() {
-    done_ = true;
-    if (stream_) {
-      if (head_.include_usage) exchange_->write(usage_chunk(head_, usage_));
-      exchange_->write(kSseDone);
-      exchange_->end();
-      return;
-    }
-    std::vector<Choice> choices;
-    for (auto& part : parts_) {
-      std::string reason(part->finish_reason());
-      choices.push_back({part->echo + part->so_far, std::move(part->made), std::move(reason),
-                         part->logprobs.take()});
-    }
-    respond_json(*exchange_, whole_answer(head_, choices, usage_));
-  }
-
-  void fail(const ApiError& error) {
-    done_ = true;
-    cancel();
-    if (stream_) {
-      exchange_->write(sse(error_body(error)));
-      exchange_->end();
-    } else {
-      respond_error(*exchange_, error);
-    }
-  }
-
-  void cancel() {
-    for (auto& part : parts_) {
-      if (part->ticket) *part->ticket = true;
-    }
-  }
-
-  std::shared_ptr<HttpExchange> exchange_;
-  const ServedModel& model_;
-  AnswerHead head_;
-  bool stream_;
-  GenerationOptions options_;
-  std::vector<std::unique_ptr<Part>> parts_;
-  Usage usage_;
-  size_t open_ = 0;    // parts that are not finished
-  bool done_ = false;  // the last word is said
-};
 
 /// Adds `n` sequences for each prompt; an error if one of them cannot be.
 std::optional<ApiError> add_prompt(Answer& answer, const ServedModel& model,
@@ -276,8 +57,10 @@ std::optional<ApiError> add_prompt(Answer& answer, const ServedModel& model,
 AnswerHead make_head(const Json& body, const ServedModel& model, const GenerationOptions& options,
                      bool chat) {
   const std::string asked = std::get<std::string>(requested_model(body));
-  return {fresh_id(chat), asked.empty() ? model.name : asked, unix_seconds(), chat,
-          options.stream && options.include_usage};
+  AnswerHead head{fresh_id(chat), asked.empty() ? model.name : asked, unix_seconds(), chat};
+  head.include_usage = options.stream && options.include_usage;
+  head.continuous_usage = options.continuous_usage;
+  return head;
 }
 
 /// Once: the answers are right but for their form.
@@ -316,7 +99,7 @@ std::optional<ApiError> start_completion(const Json& body, const ServedModel& mo
       std::make_shared<Answer>(exchange, model, make_head(body, model, request, false), request);
   int64_t choice = 0;
   for (const auto& one : request.prompts) {
-    auto prompt = completion_prompt(model, one);
+    auto prompt = completion_prompt(model, request, one);
     if (auto* error = std::get_if<ApiError>(&prompt)) return *error;
     const auto& ids = std::get<0>(prompt);
     const Echo echo = make_echo(model, request, one, ids);
@@ -352,6 +135,25 @@ bool same_secret(std::string_view a, std::string_view b) {
     difference |=
         static_cast<unsigned char>(b[i]) ^ static_cast<unsigned char>(i < a.size() ? a[i] : 0);
   return difference == 0;
+}
+
+/// Each name once, and only so many: they are the clients'.
+void report_unknown_fields(const Json& body, Route route) {
+  constexpr size_t kMost = 64, kLongest = 64;
+  static std::mutex mutex;
+  static std::set<std::string> reported;
+  for (const std::string& name : unknown_fields(body, route)) {
+    if (name.size() > kLongest) continue;
+    std::lock_guard lock(mutex);
+    if (reported.size() >= kMost || !reported.insert(name).second) continue;
+    log::warn("requests have the field {}, which this server does not know: it is ignored",
+              dump_json(Json(name)));
+  }
+}
+
+void respond_either(HttpExchange& exchange, std::variant<std::string, ApiError> answer) {
+  if (const auto* error = std::get_if<ApiError>(&answer)) return respond_error(exchange, *error);
+  respond_json(exchange, std::get<std::string>(std::move(answer)));
 }
 
 void respond_wrong_method(HttpExchange& exchange, const HttpRequest& request,
@@ -392,25 +194,9 @@ bool OpenAiService::authorized(const HttpRequest& request) const {
 
 void OpenAiService::handle(const HttpRequest& request,
                            const std::shared_ptr<HttpExchange>& exchange) const {
-  const bool get = request.method == "GET" || request.method == "HEAD";
-  const bool ready = models_ != nullptr;
-  const std::string& path = request.path;
-  if (path == "/health" || path == "/") {
-    if (!get) return respond_wrong_method(*exchange, request, "GET");
-    if (path == "/") return exchange->respond({200, "text/html; charset=utf-8", kWebPage, {}});
-    if (ready) return respond_json(*exchange, R"({"status":"ok"})");
-    return exchange->respond(
-        {503, "application/json", R"({"status":"loading"})", {{"Retry-After", "1"}}});
-  }
-  const bool chat = path == "/v1/chat/completions";
-  const bool generates = chat || path == "/v1/completions";
-  const bool lists = path == "/v1/models" || path.starts_with("/v1/models/");
-  if (!generates && !lists)
-    return respond_error(
-        *exchange, not_found_error(fmt::format("there is no {}; this server has /v1/models, "
-                                               "/v1/chat/completions, /v1/completions and /health",
-                                               path)));
-  if (!authorized(request))
+  const Endpoint* endpoint = find_endpoint(request.path);
+  if (endpoint == nullptr) return respond_error(*exchange, no_such_path(request.path));
+  if (endpoint->needs_key && !authorized(request))
     return respond_error(*exchange, {401,
                                      request.authorization.empty()
                                          ? "this server asks for an API key: send the header "
@@ -419,13 +205,43 @@ void OpenAiService::handle(const HttpRequest& request,
                                      "invalid_request_error",
                                      {},
                                      "invalid_api_key"});
-  if (lists && !get) return respond_wrong_method(*exchange, request, "GET");
-  if (generates && request.method != "POST")
-    return respond_wrong_method(*exchange, request, "POST");
-  if (!ready)
+  if (!takes_method(*endpoint, request.method))
+    return respond_wrong_method(*exchange, request, endpoint->methods);
+  if (endpoint->needs_model && models_ == nullptr)
     return respond_error(*exchange, server_error(503, "the model is loading; try again soon"));
-  if (lists) return models(request, *exchange);
-  generate(request, exchange, chat);
+  switch (endpoint->does) {
+    case Does::kPage:
+      return exchange->respond({200, "text/html; charset=utf-8", kWebPage, {}});
+    case Does::kHealth:
+      return health(*exchange);
+    case Does::kVersion:
+      return respond_json(*exchange, fmt::format(R"({{"version":"{}"}})", kVersion));
+    case Does::kMetrics:
+      return exchange->respond({200, std::string(kMetricsContentType), metrics(), {}});
+    case Does::kModels:
+      return models(request, *exchange);
+    default:
+      return take_body(*endpoint, request, exchange);
+  }
+}
+
+void OpenAiService::health(HttpExchange& exchange) const {
+  if (models_ != nullptr) return respond_json(exchange, R"({"status":"ok"})");
+  exchange.respond({503, "application/json", R"({"status":"loading"})", {{"Retry-After", "1"}}});
+}
+
+std::string OpenAiService::metrics() const {
+  std::vector<QueueGauges> gauges;
+  std::vector<NamedMetrics> named;
+  size_t queues = 0;
+  for (const ServedModel& model : models_.load()->all()) {
+    named.push_back({model.name, model.metrics.get()});
+    if (model.queue < queues) continue;  // the weights of one before it
+    ++queues;
+    const auto state = scheduler_.load()->state(model.queue);
+    gauges.push_back({model.name, state.running, state.waiting, state.cache_used});
+  }
+  return prometheus_text(gauges, named);
 }
 
 void OpenAiService::models(const HttpRequest& request, HttpExchange& exchange) const {
@@ -447,8 +263,8 @@ void OpenAiService::models(const HttpRequest& request, HttpExchange& exchange) c
   respond_json(exchange, dump_json(body));
 }
 
-void OpenAiService::generate(const HttpRequest& request,
-                             const std::shared_ptr<HttpExchange>& exchange, bool chat) const {
+void OpenAiService::take_body(const Endpoint& endpoint, const HttpRequest& request,
+                              const std::shared_ptr<HttpExchange>& exchange) const {
   auto parsed = parse_body(request.body);
   if (auto* error = std::get_if<ApiError>(&parsed)) return respond_error(*exchange, *error);
   const Json& body = std::get<Json>(parsed);
@@ -456,8 +272,20 @@ void OpenAiService::generate(const HttpRequest& request,
   if (auto* error = std::get_if<ApiError>(&name)) return respond_error(*exchange, *error);
   const ServedModel* model = models_.load()->find(std::get<std::string>(name));
   if (!model) return respond_error(*exchange, unknown_model(std::get<std::string>(name), *models_));
-  const auto error = chat ? start_chat(body, *model, *scheduler_, exchange)
-                          : start_completion(body, *model, *scheduler_, exchange);
+  std::optional<ApiError> error;
+  switch (endpoint.does) {
+    case Does::kTokenize:
+      return respond_either(*exchange, tokenize(body, *model));
+    case Does::kDetokenize:
+      return respond_either(*exchange, detokenize(body, *model));
+    case Does::kChat:
+      report_unknown_fields(body, Route::kChat);
+      error = start_chat(body, *model, *scheduler_, exchange);
+      break;
+    default:
+      report_unknown_fields(body, Route::kCompletions);
+      error = start_completion(body, *model, *scheduler_, exchange);
+  }
   if (error) respond_error(*exchange, *error);
 }
 

@@ -11,6 +11,8 @@
 
 namespace lorry::serve {
 
+struct Endpoint;
+
 /// Answers 503 until `set_ready`. `handle` may be called from several threads at once.
 class OpenAiService {
  public:
@@ -25,9 +27,11 @@ class OpenAiService {
 
  private:
   bool authorized(const HttpRequest& request) const;
+  void health(HttpExchange& exchange) const;
+  std::string metrics() const;
   void models(const HttpRequest& request, HttpExchange& exchange) const;
-  void generate(const HttpRequest& request, const std::shared_ptr<HttpExchange>& exchange,
-                bool chat) const;
+  void take_body(const Endpoint& endpoint, const HttpRequest& request,
+                 const std::shared_ptr<HttpExchange>& exchange) const;
 
   std::string api_key_;
   std::atomic<const ServedModels*> models_{nullptr};

@@ -31,21 +31,6 @@ uint64_t fresh_seed() {
   return (uint64_t{device()} << 32) | device();
 }
 
-/// Of ids that the model has no row for; nullopt if it has all. A tokenizer may know more tokens
-/// than the embedding has rows.
-std::optional<ApiError> unknown_id(const ServedModel& model, const std::vector<int32_t>& ids,
-                                   const char* param) {
-  for (const int32_t id : ids) {
-    if (id >= 0 && id < model.vocab_size) continue;
-    const std::string text =
-        id < 0 ? "" : model.chat->tokenizer()->decode(std::span(&id, 1), false);
-    return refusal(fmt::format("'{}' holds token id {}{}; the model has {}", param, id,
-                               text.empty() ? "" : fmt::format(" ({})", text), model.vocab_size),
-                   param);
-  }
-  return std::nullopt;
-}
-
 /// Whether the role is one that every template is written for.
 bool has_usual_role(const Json& message) {
   const auto role = message.find("role");
@@ -80,12 +65,50 @@ std::optional<ApiError> adapt_roles(const chat::Chat& chat, Json& messages) {
   return std::nullopt;
 }
 
+/// What the template makes of a short question with this variable; nullopt if it fails.
+std::optional<std::string> question_with(const chat::Chat& chat, const Json& variables) {
+  const Json messages = Json::array({Json{{"role", "user"}, {"content", "."}}});
+  auto text = chat.render(messages, Json(), /*add_generation_prompt=*/true, variables);
+  if (!text.ok()) return std::nullopt;
+  return std::move(text).value();
+}
+
+/// Whether what the template writes depends on the variable. Some tell only a few values apart.
+bool uses_variable(const chat::Chat& chat, const std::string& name, const Json& given) {
+  const auto without = question_with(chat, Json());
+  const Json words = "qvxzj";
+  const Json document = {{"title", words}, {"text", words}, {"contents", words}};
+  const Json probes = given.is_array() ? Json::array({given, Json::array({document})})
+                                       : Json::array({given, words, "low", "medium", "high"});
+  return std::any_of(probes.begin(), probes.end(), [&](const Json& value) {
+    return question_with(chat, Json{{name, value}}) != without;
+  });
+}
+
+/// The template's variables: those of the request's own field for them first.
+std::variant<Json, ApiError> template_variables(const chat::Chat& chat,
+                                                const ChatRequest& request) {
+  Json out = request.extra;
+  for (const auto& [name, value] : request.template_fields) {
+    if (!uses_variable(chat, name, value)) {
+      return refusal(fmt::format("'{}': this model's chat template does not use it, so it would "
+                                 "change nothing; leave it out",
+                                 name),
+                     name);
+    }
+    if (!out.is_object()) out = Json::object();
+    if (!out.contains(name)) out[name] = value;
+  }
+  return out;
+}
+
 /// The character that each token of `text` begins in.
-std::vector<int64_t> offsets_in(const tokenizer::Tokenizer& tokenizer, const std::string& text) {
+std::vector<int64_t> offsets_in(const tokenizer::Tokenizer& tokenizer, const std::string& text,
+                                bool add_special_tokens) {
   std::vector<int64_t> out;
   size_t at = 0;
   int64_t characters = 0;  // before `at`
-  for (const auto& [first, end] : tokenizer.encode_with_offsets(text, true).offsets) {
+  for (const auto& [first, end] : tokenizer.encode_with_offsets(text, add_special_tokens).offsets) {
     const size_t begin = utf8_start(text, first);
     const auto [low, high] = std::minmax(at, begin);
     const int64_t between = count_characters(std::string_view(text).substr(low, high - low));
@@ -110,6 +133,19 @@ std::vector<int64_t> offsets_of(const std::shared_ptr<const tokenizer::Tokenizer
 
 }  // namespace
 
+std::optional<ApiError> unknown_id(const ServedModel& model, const std::vector<int32_t>& ids,
+                                   const char* param) {
+  for (const int32_t id : ids) {
+    if (id >= 0 && id < model.vocab_size) continue;
+    const std::string text =
+        id < 0 ? "" : model.chat->tokenizer()->decode(std::span(&id, 1), false);
+    return refusal(fmt::format("'{}' holds token id {}{}; the model has {}", param, id,
+                               text.empty() ? "" : fmt::format(" ({})", text), model.vocab_size),
+                   param);
+  }
+  return std::nullopt;
+}
+
 std::variant<std::vector<int32_t>, ApiError> chat_prompt(const ServedModel& model,
                                                          const ChatRequest& request) {
   const Json* messages = &request.messages;
@@ -125,18 +161,21 @@ std::variant<std::vector<int32_t>, ApiError> chat_prompt(const ServedModel& mode
         "them; leave them out, or send \"tool_choice\": \"none\"",
         "tools");
   }
-  auto ids = model.chat->encode_prompt(*messages, request.tools, request.extra);
+  auto variables = template_variables(*model.chat, request);
+  if (auto* error = std::get_if<ApiError>(&variables)) return *error;
+  auto ids = model.chat->encode_prompt(*messages, request.tools, std::get<Json>(variables));
   if (!ids.ok()) return from_error(ids.error(), "messages");
   if (const auto unknown = unknown_id(model, *ids, "messages")) return *unknown;
   return std::move(ids).value();
 }
 
-std::variant<std::vector<int32_t>, ApiError> completion_prompt(
-    const ServedModel& model, const std::variant<std::string, std::vector<int32_t>>& prompt) {
+std::variant<std::vector<int32_t>, ApiError> completion_prompt(const ServedModel& model,
+                                                               const CompletionRequest& request,
+                                                               const Prompt& prompt) {
   const tokenizer::Tokenizer& tokenizer = *model.chat->tokenizer();
   std::vector<int32_t> ids;
   if (const auto* text = std::get_if<std::string>(&prompt)) {
-    ids = tokenizer.encode(*text, true);
+    ids = tokenizer.encode(*text, request.add_special_tokens);
   } else {
     ids = std::get<std::vector<int32_t>>(prompt);
   }
@@ -148,8 +187,7 @@ std::variant<std::vector<int32_t>, ApiError> completion_prompt(
   return refusal("'prompt' is empty", "prompt");
 }
 
-Echo make_echo(const ServedModel& model, const CompletionRequest& request,
-               const std::variant<std::string, std::vector<int32_t>>& prompt,
+Echo make_echo(const ServedModel& model, const CompletionRequest& request, const Prompt& prompt,
                const std::vector<int32_t>& ids) {
   if (!request.echo) return {};
   const auto tokenizer = model.chat->tokenizer();
@@ -157,7 +195,7 @@ Echo make_echo(const ServedModel& model, const CompletionRequest& request,
   const auto* text = std::get_if<std::string>(&prompt);
   out.text = text ? *text : tokenizer->decode(ids, request.skip_special_tokens);
   if (!request.score_prompt) return out;
-  out.offsets = text ? offsets_in(*tokenizer, *text)
+  out.offsets = text ? offsets_in(*tokenizer, *text, request.add_special_tokens)
                      : offsets_of(tokenizer, ids, request.skip_special_tokens);
   out.offsets.resize(ids.size());  // an empty text still has a first token
   return out;

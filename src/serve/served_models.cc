@@ -174,6 +174,7 @@ class ModelLoader {
     LORRY_ASSIGN(const Weights weights, load_weights(dir));
     LORRY_ASSIGN(ServedModel served, describe(dir, weights, {}));
     served.name = options_.model;
+    served.metrics = std::make_shared<ModelMetrics>();
     models_->models_.push_back(std::move(served));
     return {};
   }
@@ -193,6 +194,7 @@ class ModelLoader {
     }
     served.name = options_.model + "/" + options_.dataset;
     served.parent = options_.model;
+    served.metrics = std::make_shared<ModelMetrics>();
     const std::string done = store::done_dir(options_.model, options_.dataset);
     LORRY_TRY(check_digest(done_info_, "template_digest", served.chat->template_digest(),
                            "chat template", done));

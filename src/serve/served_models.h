@@ -13,6 +13,7 @@
 #include "generate/sampling.h"
 #include "generate/scheduler.h"
 #include "model/lora.h"
+#include "serve/metrics.h"
 #include "serve/serve.h"
 
 namespace lorry::serve {
@@ -31,9 +32,10 @@ struct ServedModel {
   std::vector<int32_t> chat_stop_ids;       ///< and the template's end of turn
   int64_t max_model_len = 0;
   int64_t vocab_size = 0;
+  std::shared_ptr<ModelMetrics> metrics;  ///< of this name alone
 };
 
-/// Loaded once, then immutable.
+/// Loaded once, then immutable, but for the metrics.
 class ServedModels {
  public:
   /// Loads the base model, and the fine-tuned one if a data set is named: as an adapter over the

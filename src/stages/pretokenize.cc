@@ -15,6 +15,7 @@
 #include "hub/model_dir.h"
 #include "stages/messages.h"
 #include "stages/pieces.h"
+#include "stages/template_date.h"
 #include "stages/token_counts.h"
 #include "stages/vocabulary.h"
 #include "store/layout.h"
@@ -356,6 +357,7 @@ Result<std::shared_ptr<const chat::Chat>> load_dated_chat(const PretokenizeOptio
   auto settings = options.template_settings;
   if (settings.date.empty()) settings.date = source_info.value("imported_on", "");
   LORRY_ASSIGN(auto chat, load_chat(*options.bucket, options.model, settings));
+  report_unused_date(*chat, options.model, options.template_settings.date);
   if (chat->uses_date() && settings.date.empty())
     return usage_error(fmt::format(
         "the chat template of {} writes the day, and {} does not say on which it was imported; "
