@@ -18,6 +18,7 @@
 #include "data/reader.h"
 #include "data/shard.h"
 #include "data/source.h"
+#include "stages/import_progress.h"
 #include "stages/ledger.h"
 #include "stages/shard_work.h"
 #include "store/layout.h"
@@ -49,49 +50,6 @@ Json describe_inputs(const ImportDatasetOptions& options,
       Json{{"shard_examples", options.shard_examples}, {"skip_bad_rows", options.skip_bad_rows}};
   return inputs;
 }
-
-/// Where an import stands after each whole shard, kept in raw/{dataset}/progress.json: all that an
-/// interrupted one needs to go on.
-struct Progress {
-  Json reader;                      ///< what the reader had learnt
-  std::vector<int64_t> shard_rows;  ///< of the whole shards
-  Place place;                      ///< of the batch in which the next shard begins
-  int64_t skip = 0;                 ///< rows of that batch that are done
-  Ledger ledger;
-  std::string imported_on;  ///< of an import that this one replaces; empty: none
-
-  Json to_json(const Json& inputs) const {
-    Json json;
-    json["inputs"] = inputs;
-    json["reader"] = reader;
-    json["shard_rows"] = shard_rows;
-    json["place"] = Json{{"file", place.file},
-                         {"offset", place.offset},
-                         {"line", place.line},
-                         {"row", place.row},
-                         {"skip", skip}};
-    json["ledger"] = ledger.to_json();
-    json["imported_on"] = imported_on;
-    return json;
-  }
-
-  static std::optional<Progress> from_json(const Json& json) {
-    try {
-      Progress progress;
-      progress.reader = json.at("reader");
-      progress.shard_rows = json.at("shard_rows").get<std::vector<int64_t>>();
-      const Json& place = json.at("place");
-      progress.place = Place{place.at("file").get<int64_t>(), place.at("offset").get<int64_t>(),
-                             place.at("line").get<int64_t>(), place.at("row").get<int64_t>()};
-      progress.skip = place.at("skip").get<int64_t>();
-      progress.ledger = Ledger::from_json(json.at("ledger"));
-      progress.imported_on = json.value("imported_on", "");
-      return progress;
-    } catch (const nlohmann::json::exception&) {
-      return std::nullopt;  // of another version: begin again
-    }
-  }
-};
 
 class Import {
  public:
@@ -245,7 +203,7 @@ class Import {
     LORRY_ASSIGN(const std::string text, options_.bucket->read(progress_path()));
     auto json = parse_json(text, progress_path());
     if (!json.ok() || !json->is_object() || json->value("inputs", Json()) != inputs_) return false;
-    auto progress = Progress::from_json(*json);
+    auto progress = ImportProgress::from_json(*json);
     if (!progress || !reader_->restore(progress->reader).ok()) return false;
     LORRY_TRY(reader_->seek(progress->place));
     progress_ = std::move(*progress);
@@ -437,7 +395,7 @@ class Import {
   std::unique_ptr<data::ShardWriter> writer_;
   bool skipping_ = false;  ///< the shard at hand is there already
   int64_t rows_ = 0;       ///< of the shard at hand
-  Progress progress_;
+  ImportProgress progress_;
   int64_t skip_ = 0;  ///< rows of the next batches that an earlier run wrote
   bool scanned_ = false;
   std::vector<ShardBegin> begins_;

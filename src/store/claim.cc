@@ -7,19 +7,15 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdlib>
-#include <ctime>
-#include <map>
 #include <mutex>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <random>
-#include <set>
 #include <thread>
 
 #include "base/cancel.h"
 #include "base/log.h"
 #include "base/progress.h"
-#include "base/version.h"
+#include "store/claim_board.h"
 #include "store/claim_process.h"
 #include "store/layout.h"
 
@@ -28,12 +24,9 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr double kDefaultSeconds = 75;
 /// A claim is written anew after this part of its life; one that is older than the second part is
 /// looked at before a write, so that a request in flight still ends within it.
 constexpr double kBeatPart = 0.2, kFreshPart = 0.6;
-/// Stores that tell time in whole seconds make two times up to a second more apart.
-constexpr double kClockGrain = 1;
 /// Claims that are in nobody's way are cleared away after so many lives.
 constexpr double kForgottenLives = 20;
 constexpr double kFirstWait = 0.1, kLongestWait = 2, kLongestLocalWait = 0.5;  // seconds
@@ -44,194 +37,12 @@ constexpr double kSecondsBetweenLines = 60;
 double claim_seconds() {
   const char* text = std::getenv("LORRY_CLAIM_SECONDS");
   const double seconds = text ? std::strtod(text, nullptr) : 0;
-  return seconds > 0 ? seconds : kDefaultSeconds;
-}
-
-int64_t now_ms() {
-  return std::chrono::duration_cast<milliseconds>(
-             std::chrono::system_clock::now().time_since_epoch())
-      .count();
-}
-
-std::string utc(int64_t ms) {
-  const time_t seconds = time_t(ms / 1000);
-  tm parts{};
-  ::gmtime_r(&seconds, &parts);
-  char text[32];
-  std::strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S", &parts);
-  return text;
+  return seconds > 0 ? seconds : kDefaultClaimSeconds;
 }
 
 double random_part() {
   thread_local std::mt19937_64 random(std::random_device{}());
   return std::uniform_real_distribution<double>(0, 1)(random);
-}
-
-/// What a claim's object says.
-struct Record {
-  std::string id;
-  ProcessId process;
-  Work work;
-  bool held = false;
-  int64_t since_ms = 0;
-  double seconds = kDefaultSeconds;
-  std::vector<std::string> took;  ///< dead claims that this one goes on over
-
-  std::string path() const { return join_path(claims_dir(), id + ".json"); }
-  bool comes_before(const Record& other) const {
-    return std::tie(since_ms, id) < std::tie(other.since_ms, other.id);
-  }
-};
-
-std::string to_text(const Record& r) {
-  const Json json{{"format", 1},
-                  {"state", r.held ? "held" : "waiting"},
-                  {"verb", r.work.verb},
-                  {"writes", r.work.writes},
-                  {"reads", r.work.reads},
-                  {"key", r.work.key},
-                  {"rank", r.work.rank},
-                  {"world_size", r.work.world_size},
-                  {"host", r.process.host},
-                  {"pid", r.process.pid},
-                  {"machine", r.process.machine},
-                  {"start", r.process.start},
-                  {"since", utc(r.since_ms)},
-                  {"since_ms", r.since_ms},
-                  {"seconds", r.seconds},
-                  {"took", r.took},
-                  {"lorry_version", kVersion}};
-  return dump_json(json, 1) + "\n";
-}
-
-/// nullopt for what is no claim of a version that this program knows.
-std::optional<Record> from_text(const std::string& id, const std::string& text) {
-  auto json = parse_json(text, id);
-  if (!json.ok() || !json->is_object()) return std::nullopt;
-  try {
-    Record r;
-    r.id = id;
-    r.held = json->at("state") == "held";
-    r.work.verb = json->at("verb");
-    r.work.writes = json->at("writes");
-    r.work.reads = json->at("reads").get<std::vector<std::string>>();
-    r.work.key = json->at("key");
-    r.work.rank = json->at("rank");
-    r.work.world_size = json->at("world_size");
-    r.process.host = json->at("host");
-    r.process.pid = json->at("pid");
-    r.process.machine = json->at("machine");
-    r.process.start = json->at("start");
-    r.since_ms = json->at("since_ms");
-    r.seconds = json->at("seconds");
-    r.took = json->at("took").get<std::vector<std::string>>();
-    return r;
-  } catch (const nlohmann::json::exception&) {
-    return std::nullopt;
-  }
-}
-
-/// Nodes of one piece of work.
-bool same_work(const Work& a, const Work& b) {
-  return a.writes == b.writes && a.key == b.key && a.world_size == b.world_size;
-}
-
-bool in_conflict(const Work& a, const Work& b) {
-  const auto reads = [](const Work& work, const std::string& dir) {
-    return std::find(work.reads.begin(), work.reads.end(), dir) != work.reads.end();
-  };
-  if (reads(a, b.writes) || reads(b, a.writes)) return true;
-  return a.writes == b.writes && !(same_work(a, b) && a.rank != b.rank);
-}
-
-/// A claim as a list showed it.
-struct Seen {
-  Record record;
-  double age = 0;     ///< seconds
-  bool gone = false;  ///< its process does not exist any more
-  bool dead = false;
-};
-
-/// Reads all claims of a bucket, again and again. What it knows of earlier looks spares requests
-/// and tells how long a claim has not changed. Not thread-safe.
-class Board {
- public:
-  explicit Board(const Bucket& bucket) : bucket_(bucket) {}
-
-  /// `mine`: the claim whose time stands for now; empty: this machine's clock does.
-  Result<std::vector<Seen>> look(const std::string& mine) {
-    LORRY_ASSIGN(const auto objects, bucket_.list(claims_dir()));
-    int64_t now = mine.empty() ? now_ms() : 0;
-    for (const auto& object : objects) {
-      if (id_of(object) == mine) now = object.modified_ms;
-    }
-    std::vector<Seen> all;
-    std::map<std::string, Known> known;
-    for (const auto& object : objects) {
-      const std::string id = id_of(object);
-      if (object.is_directory || id.empty()) continue;
-      LORRY_ASSIGN(auto entry, known_of(id, object));
-      if (!entry) continue;  // gone since the list
-      if (entry->record) all.push_back(judge(*entry, object, now));
-      known.emplace(id, std::move(*entry));
-    }
-    known_ = std::move(known);
-    return all;
-  }
-
- private:
-  struct Known {
-    std::string etag;
-    int64_t modified_ms = 0;
-    double first_seen = 0;  ///< with this etag and time
-    std::optional<Record> record;
-  };
-
-  static std::string id_of(const ObjectInfo& object) {
-    const std::string name = object.path.substr(object.path.rfind('/') + 1);
-    if (!name.ends_with(".json")) return {};
-    return name.substr(0, name.size() - 5);
-  }
-
-  Result<std::optional<Known>> known_of(const std::string& id, const ObjectInfo& object) {
-    Known known{object.etag, object.modified_ms, seconds_since_boot(), std::nullopt};
-    const auto before = known_.find(id);
-    if (before != known_.end() && before->second.etag == object.etag) {
-      const bool unchanged = before->second.modified_ms == object.modified_ms;
-      known.record = before->second.record;
-      if (unchanged) known.first_seen = before->second.first_seen;
-      return std::optional(std::move(known));
-    }
-    auto text = bucket_.read(object.path);
-    if (!text.ok()) {
-      if (text.error().kind == ErrorKind::kNotFound) return std::optional<Known>();
-      return std::move(text).error();
-    }
-    known.record = from_text(id, *text);
-    return std::optional(std::move(known));
-  }
-
-  Seen judge(const Known& known, const ObjectInfo& object, int64_t now) const {
-    Seen seen{*known.record};
-    const double watched = seconds_since_boot() - known.first_seen;
-    const double told = std::max<double>(0, double(now - object.modified_ms) / 1000);
-    // In a directory the times of files may be those of the machines that mounted it.
-    const bool by_clock = !bucket_.is_local() && now > 0 && object.modified_ms > 0;
-    seen.age = now > 0 && object.modified_ms > 0 ? told : watched;
-    seen.gone = is_gone(seen.record.process);
-    seen.dead = seen.gone || watched > seen.record.seconds ||
-                (by_clock && told > seen.record.seconds + kClockGrain);
-    return seen;
-  }
-
-  const Bucket& bucket_;
-  std::map<std::string, Known> known_;
-};
-
-Claimant claimant_of(const Seen& seen) {
-  const Record& r = seen.record;
-  return {r.id,          r.work,          r.held,   r.process.host,
-          r.process.pid, utc(r.since_ms), seen.age, seen.dead};
 }
 
 std::string new_id(const ProcessId& process) {
@@ -280,49 +91,11 @@ class WaitingRoom {
 
 }  // namespace
 
-std::string describe(const Claimant& claimant) {
-  const Work& work = claimant.work;
-  const std::string node = work.world_size > 1
-                               ? fmt::format(", node {} of {}", work.rank, work.world_size)
-                               : std::string();
-  const char* what = claimant.held ? "at work on" : "which waits itself for";
-  return fmt::format("{} (process {}, lorry {}{}), {} {} since {} UTC, last seen {:.0f} s ago",
-                     claimant.host, claimant.pid, work.verb, node, what, work.writes,
-                     claimant.since, claimant.age);
-}
-
-Json to_json(const Claimant& claimant) {
-  const Work& work = claimant.work;
-  return {{"writes", work.writes},
-          {"verb", work.verb},
-          {"state", claimant.held ? "held" : "waiting"},
-          {"host", claimant.host},
-          {"pid", claimant.pid},
-          {"since", claimant.since},
-          {"last_seen_seconds", int64_t(claimant.age)},
-          {"rank", work.rank},
-          {"world_size", work.world_size}};
-}
-
-Result<std::vector<Claimant>> list_claimants(const Bucket& bucket) {
-  Board board(bucket);
-  LORRY_ASSIGN(auto all, board.look(""));
-  std::sort(all.begin(), all.end(),
-            [](const Seen& a, const Seen& b) { return a.record.comes_before(b.record); });
-  std::vector<Claimant> living;
-  for (const Seen& seen : all) {
-    if (!seen.dead && seen.age <= seen.record.seconds + kClockGrain) {
-      living.push_back(claimant_of(seen));
-    }
-  }
-  return living;
-}
-
 struct Claim::Impl {
   std::shared_ptr<Bucket> bucket, guarded;
   std::mutex mutex;  ///< one look at the bucket at a time; guards board, record and lost
-  Board board;
-  Record record;
+  ClaimBoard board;
+  ClaimRecord record;
   Result<> lost;
   std::atomic<double> last_sign{0};  ///< when the claim was last written, begun to be
 
@@ -373,14 +146,14 @@ struct Claim::Impl {
   Result<Others> look() {
     LORRY_ASSIGN(const auto all, board.look(record.id));
     Others others;
-    for (const Seen& seen : all) {
-      const Record& r = seen.record;
+    for (const SeenClaim& seen : all) {
+      const ClaimRecord& r = seen.record;
       if (r.id == record.id) others.mine_is_there = true;
       const bool node = same_work(r.work, record.work) && r.work.rank != record.work.rank;
       if (r.id != record.id && node && r.held && !seen.dead) others.crew = true;
     }
-    for (const Seen& seen : all) {
-      const Record& r = seen.record;
+    for (const SeenClaim& seen : all) {
+      const ClaimRecord& r = seen.record;
       if (r.id == record.id) continue;
       if (std::find(r.took.begin(), r.took.end(), record.id) != r.took.end()) {
         others.took_mine = claimant_of(seen);
@@ -404,9 +177,9 @@ struct Claim::Impl {
   }
 
   /// Whether a claim that waits has to wait for others than this one.
-  bool is_blocked(const Record& waiting, const std::vector<Seen>& all) const {
-    return std::any_of(all.begin(), all.end(), [&](const Seen& seen) {
-      const Record& r = seen.record;
+  bool is_blocked(const ClaimRecord& waiting, const std::vector<SeenClaim>& all) const {
+    return std::any_of(all.begin(), all.end(), [&](const SeenClaim& seen) {
+      const ClaimRecord& r = seen.record;
       return r.held && !seen.dead && r.id != record.id && in_conflict(r.work, waiting.work);
     });
   }
@@ -433,7 +206,7 @@ struct Claim::Impl {
     record.took.push_back(id);
     LORRY_TRY(write(true));
     LORRY_ASSIGN(const auto all, board.look(record.id));
-    const bool woke = std::any_of(all.begin(), all.end(), [&](const Seen& seen) {
+    const bool woke = std::any_of(all.begin(), all.end(), [&](const SeenClaim& seen) {
       return seen.record.id == id && !seen.dead;
     });
     if (!woke) {
@@ -534,7 +307,7 @@ Claim::~Claim() = default;
 
 Result<std::unique_ptr<Claim>> Claim::take(std::shared_ptr<Bucket> bucket, Work work, bool wait) {
   auto impl = std::make_shared<Impl>(std::move(bucket));
-  Record& record = impl->record;
+  ClaimRecord& record = impl->record;
   record.process = ProcessId::self();
   record.id = new_id(record.process);
   record.work = std::move(work);
@@ -565,7 +338,7 @@ Result<std::vector<Claimant>> Claim::crew() {
   std::lock_guard lock(impl_->mutex);
   LORRY_ASSIGN(const auto all, impl_->board.look(impl_->record.id));
   std::vector<Claimant> crew;
-  for (const Seen& seen : all) {
+  for (const SeenClaim& seen : all) {
     if (seen.record.id != impl_->record.id && same_work(seen.record.work, impl_->record.work)) {
       crew.push_back(claimant_of(seen));
     }
