@@ -21,24 +21,37 @@ at::Tensor halves_from_pairs(const at::Tensor& x) {
 at::Tensor Transformer::attend(int64_t layer, const AttentionSpec& spec, const at::Tensor& x,
                                const StepContext& context) const {
   const int64_t d = spec.head_dim, q_rows = spec.heads * d, kv_rows = spec.kv_heads * d;
+  const ops::AttentionParams params{spec.scale, spec.softcap, spec.window,
+                                    spec.sinks >= 0 ? tensors_[spec.sinks] : at::Tensor()};
+  const RopeAngles* angles = spec.rope < 0 ? nullptr : &context.angles[spec.rope];
+  const auto finish = [&](const at::Tensor& out) {
+    return project_one(spec.out, out.reshape({-1, q_rows}), context.adapters);
+  };
+  const bool is_plain = spec.q_norm.tensor < 0 && spec.k_norm.tensor < 0 &&
+                        (angles == nullptr || !angles->query_scale.defined());
+  if (is_plain) {
+    at::Tensor qkv = project_joined(spec.qkv, x, context.adapters);
+    if (qkv.defined()) {
+      const int64_t turning = spec.heads + spec.kv_heads;
+      if (angles) qkv = ops::rotate_in_place(std::move(qkv), turning, d, angles->cos, angles->sin);
+      return finish(context.attention.attend_joined(layer, params, qkv, spec.heads, spec.kv_heads));
+    }
+  }
   const auto parts = project_split(spec.qkv, x, context.adapters, {q_rows, kv_rows, kv_rows});
-  const auto in_heads = [&](const at::Tensor& flat, const NormSpec& head_norm) {
+  const auto in_heads = [&](const at::Tensor& part, const NormSpec& head_norm) {
+    const at::Tensor flat = part.contiguous();
     if (spec.norm_over_heads) return norm(flat, head_norm).reshape({-1, flat.size(1) / d, d});
     return norm(flat.reshape({-1, flat.size(1) / d, d}), head_norm);
   };
   at::Tensor q = in_heads(parts[0], spec.q_norm);  // (T, H, D)
   at::Tensor k = in_heads(parts[1], spec.k_norm);  // (T, K, D)
-  const at::Tensor v = parts[2].reshape({-1, spec.kv_heads, d});
-  if (spec.rope >= 0) {
-    const RopeAngles& angles = context.angles[spec.rope];
-    q = ops::rotate(q, angles.cos, angles.sin);
-    k = ops::rotate(k, angles.cos, angles.sin);
-    if (angles.query_scale.defined()) q = q * angles.query_scale;
+  const at::Tensor v = parts[2].contiguous().reshape({-1, spec.kv_heads, d});
+  if (angles) {
+    q = ops::rotate(q, angles->cos, angles->sin);
+    k = ops::rotate(k, angles->cos, angles->sin);
+    if (angles->query_scale.defined()) q = q * angles->query_scale;
   }
-  const ops::AttentionParams params{spec.scale, spec.softcap, spec.window,
-                                    spec.sinks >= 0 ? tensors_[spec.sinks] : at::Tensor()};
-  const at::Tensor out = context.attention.attend(layer, params, q, k, v);
-  return project_one(spec.out, out.reshape({-1, q_rows}), context.adapters);
+  return finish(context.attention.attend(layer, params, q, k, v));
 }
 
 // H heads, C kv_rank, N nope_dim, R rope_dim, E value_dim. Keys and values are widened before they

@@ -3,6 +3,7 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "model/families.h"
@@ -77,7 +78,35 @@ class ModelLoader {
       }
       weights.push_back(std::move(weight));
     }
+    join(weights);
     return {};
+  }
+
+  /// Lets the modules of a map lie one after another in memory, so that their products are one.
+  /// Weights that are mapped from their file stay there.
+  static void join(std::vector<ops::Weight>& weights) {
+    const auto join_field = [&](at::Tensor ops::Weight::*field) {
+      std::vector<at::Tensor> parts;
+      for (const ops::Weight& weight : weights) {
+        const at::Tensor& part = weight.*field;
+        if (!part.defined() || !part.storage().resizable())
+          return;  // mapped memory has no allocator
+        if (part.scalar_type() != weights[0].data.scalar_type()) return;
+        parts.push_back(part);
+      }
+      const at::Tensor joined = at::cat(parts);
+      int64_t row = 0;
+      for (ops::Weight& weight : weights) {
+        weight.*field = joined.narrow(0, row, weight.out).detach();
+        row += weight.out;
+      }
+    };
+    const bool dense = std::all_of(weights.begin(), weights.end(), [](const ops::Weight& weight) {
+      return weight.format == ops::WeightFormat::kDense;
+    });
+    if (weights.size() == 1 || !dense) return;
+    join_field(&ops::Weight::data);
+    join_field(&ops::Weight::bias);
   }
 
   Result<> pack_head() {

@@ -145,6 +145,52 @@ int64_t LoraAdapter::parameters() const {
   return numbers;
 }
 
+std::vector<size_t> LoraAdapter::memory_order() const {
+  std::vector<size_t> order;
+  size_t next = 0;
+  for (const auto& linear : pairs_) {
+    std::vector<size_t> b, rest;
+    for (const auto& pair : linear) {
+      if (!pair) continue;
+      if (pair->a.defined()) {
+        order.push_back(next++);
+        b.push_back(next++);
+      }
+      for (const at::Tensor* other : {&pair->magnitude, &pair->bias}) {
+        if (other->defined()) rest.push_back(next++);
+      }
+    }
+    order.insert(order.end(), b.begin(), b.end());
+    order.insert(order.end(), rest.begin(), rest.end());
+  }
+  for (const at::Tensor* saved : {&saved_.embed, &saved_.head}) {
+    if (saved->defined()) order.push_back(next++);
+  }
+  return order;
+}
+
+void LoraAdapter::round_to(at::ScalarType dtype) {
+  const at::NoGradGuard no_grad;
+  at::Tensor from, to;  // the buffer of the pair before, and its copy
+  const auto rounded = [&](const at::Tensor& x) {
+    const bool alone = x.storage().nbytes() == x.nbytes();
+    if (alone) return x.detach().to(dtype);
+    if (!from.defined() || !from.storage().is_alias_of(x.storage())) {
+      const auto numbers = static_cast<int64_t>(x.storage().nbytes() / x.element_size());
+      from = x.detach().as_strided({numbers}, {1}, 0);
+      to = from.to(dtype);
+    }
+    return to.as_strided(x.sizes(), x.strides(), x.storage_offset());
+  };
+  for (auto& linear : pairs_) {
+    for (auto& pair : linear) {
+      if (!pair || !pair->a.defined()) continue;
+      pair->rounded_a = rounded(pair->a);
+      pair->rounded_b = rounded(pair->b);
+    }
+  }
+}
+
 at::Tensor merged_weight(const at::Tensor& weight, const LoraAdapter::Pair& pair) {
   const at::NoGradGuard no_grad;
   if (!pair.a.defined()) return weight;

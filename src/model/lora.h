@@ -30,10 +30,11 @@ class LoraAdapter {
  public:
   /// What one module has. Undefined tensors are what the adapter leaves alone.
   struct Pair {
-    at::Tensor a, b;       ///< (r, in), (out, r)
-    double scale = 1;      ///< alpha / r, or alpha / sqrt(r)
-    at::Tensor magnitude;  ///< (out); DoRA
-    at::Tensor bias;       ///< (out), instead of the base model's
+    at::Tensor a, b;                  ///< (r, in), (out, r)
+    double scale = 1;                 ///< alpha / r, or alpha / sqrt(r)
+    at::Tensor magnitude;             ///< (out); DoRA
+    at::Tensor bias;                  ///< (out), instead of the base model's
+    at::Tensor rounded_a, rounded_b;  ///< a and b as `round_to` left them; undefined: never called
   };
   /// Embedding and head that take the place of the base model's; undefined: the base model's.
   struct SavedModules {
@@ -67,7 +68,13 @@ class LoraAdapter {
   /// All trained tensors with their PEFT names, in a fixed order: module by module in the order of
   /// ModelSpec::linears, A, B, magnitude, bias; then embedding and head.
   std::vector<std::pair<std::string, at::Tensor>> named_parameters() const;
+  /// Indices into named_parameters in the order in which products want the tensors in memory: a
+  /// map's A's one after another, then its B's, then the rest.
+  std::vector<size_t> memory_order() const;
   int64_t parameters() const;
+  /// Keeps copies of A and B in a 16-bit dtype, so that products need not cast them. To be called
+  /// again after each change of the parameters; where these lie in one buffer, it is one copy.
+  void round_to(at::ScalarType dtype);
 
  private:
   friend class AdapterReader;

@@ -2,7 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include "model/lora_products.h"
 #include "ops/gate.h"
+#include "ops/residual_rms_norm.h"
 #include "ops/rms_norm.h"
 
 namespace lorry::model {
@@ -75,22 +77,35 @@ at::Tensor Transformer::embed(const at::Tensor& input_ids, const AdapterView& ad
 at::Tensor Transformer::run_block(int64_t layer, const at::Tensor& x,
                                   const StepContext& context) const {
   const BlockSpec& block = spec_.layers[layer];
-  const auto add = [&](const at::Tensor& residual, at::Tensor branch, const NormSpec& after) {
-    branch = norm(branch, after);
-    return residual + (block.residual_scale == 1 ? branch : branch * block.residual_scale);
+  const auto branch = [&](const at::Tensor& y, const NormSpec& after) {
+    const at::Tensor normed = norm(y, after);
+    return block.residual_scale == 1 ? normed : normed * block.residual_scale;
   };
-  const at::Tensor attended = std::visit(
-      [&](const auto& spec) {
-        return attend(layer, spec, norm(x, block.before_attention), context);
-      },
-      block.attention);
-  const at::Tensor h = add(x, attended, block.after_attention);
-  const at::Tensor fed = std::visit(
-      [&](const auto& spec) {
-        return feed_forward(spec, norm(h, block.before_mlp), context.adapters);
-      },
-      block.mlp);
-  return add(h, fed, block.after_mlp);
+  const at::Tensor attended =
+      branch(std::visit(
+                 [&](const auto& spec) {
+                   return attend(layer, spec, norm(x, block.before_attention), context);
+                 },
+                 block.attention),
+             block.after_attention);
+  const auto [h, normed] = add_and_norm(attended, x, block.before_mlp);
+  const at::Tensor fed = branch(
+      std::visit([&, &normed = normed](
+                     const auto& spec) { return feed_forward(spec, normed, context.adapters); },
+                 block.mlp),
+      block.after_mlp);
+  return h + fed;
+}
+
+std::pair<at::Tensor, at::Tensor> Transformer::add_and_norm(const at::Tensor& x,
+                                                            const at::Tensor& residual,
+                                                            const NormSpec& spec) const {
+  if (spec.tensor < 0) {
+    const at::Tensor sum = residual + x;
+    return {sum, sum};
+  }
+  const auto out = ops::residual_rms_norm(x, residual, tensors_[spec.tensor], spec.eps, spec.kind);
+  return {out.sum, out.normed};
 }
 
 at::Tensor Transformer::finish(const at::Tensor& x) const { return norm(x, spec_.final_norm); }
@@ -99,12 +114,25 @@ at::Tensor Transformer::norm(const at::Tensor& x, const NormSpec& spec) const {
   return spec.tensor < 0 ? x : ops::rms_norm(x, tensors_[spec.tensor], spec.eps, spec.kind);
 }
 
+at::Tensor Transformer::project_joined(int linear, const at::Tensor& x,
+                                       const AdapterView& adapters) const {
+  auto modules = lora_modules(linears_[linear], adapters, linear, x.scalar_type());
+  return modules ? ops::lora_linear(x, std::move(*modules)) : at::Tensor();
+}
+
 std::vector<at::Tensor> Transformer::project(int linear, const at::Tensor& x,
                                              const AdapterView& adapters) const {
+  const std::vector<ops::Weight>& weights = linears_[linear];
+  if (const at::Tensor joined = project_joined(linear, x, adapters); joined.defined()) {
+    if (weights.size() == 1) return {joined};
+    std::vector<int64_t> sizes;
+    for (const ops::Weight& weight : weights) sizes.push_back(weight.out);
+    return joined.split_with_sizes(sizes, -1);
+  }
   std::vector<at::Tensor> outputs;
-  for (size_t module = 0; module < linears_[linear].size(); ++module) {
-    outputs.push_back(linear_with_adapters(x, linears_[linear][module], adapters, linear,
-                                           static_cast<int64_t>(module)));
+  for (size_t module = 0; module < weights.size(); ++module) {
+    outputs.push_back(
+        linear_with_adapters(x, weights[module], adapters, linear, static_cast<int64_t>(module)));
   }
   return outputs;
 }
@@ -119,11 +147,14 @@ std::vector<at::Tensor> Transformer::project_split(int linear, const at::Tensor&
 
 at::Tensor Transformer::project_one(int linear, const at::Tensor& x,
                                     const AdapterView& adapters) const {
-  return linear_with_adapters(x, linears_[linear][0], adapters, linear, 0);
+  return project(linear, x, adapters)[0];
 }
 
 at::Tensor Transformer::feed_forward(const MlpSpec& spec, const at::Tensor& x,
                                      const AdapterView& adapters) const {
+  if (const at::Tensor joined = project_joined(spec.gate_up, x, adapters); joined.defined()) {
+    return project_one(spec.down, ops::gated(joined, spec.activation), adapters);
+  }
   const auto halves = project_split(spec.gate_up, x, adapters, {spec.width, spec.width});
   return project_one(spec.down, ops::gated(halves[0], halves[1], spec.activation), adapters);
 }

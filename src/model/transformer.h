@@ -94,6 +94,12 @@ class Transformer {
   Transformer() = default;
 
   at::Tensor norm(const at::Tensor& x, const NormSpec& spec) const;
+  /// x + residual, and the norm of that.
+  std::pair<at::Tensor, at::Tensor> add_and_norm(const at::Tensor& x, const at::Tensor& residual,
+                                                 const NormSpec& spec) const;
+  /// All modules' outputs side by side, adapters included, where ops::lora_linear serves the map;
+  /// undefined elsewhere. Nothing keeps them for its backward pass.
+  at::Tensor project_joined(int linear, const at::Tensor& x, const AdapterView& adapters) const;
   /// One output a module of the map, adapters included.
   std::vector<at::Tensor> project(int linear, const at::Tensor& x,
                                   const AdapterView& adapters) const;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ops/attention_packed.h"
 #include "ops/device.h"
 
 namespace lorry::ops {
@@ -80,24 +81,41 @@ at::Tensor attend_one(const at::Tensor& q, const at::Tensor& k, const at::Tensor
   return attend_fused(q, k, v, params, mask, is_causal && n > 1);
 }
 
-PackedSequences::PackedSequences(std::vector<int64_t> cu_seqlens)
-    : cu_seqlens_(std::move(cu_seqlens)) {
-  for (size_t i = 1; i < cu_seqlens_.size(); ++i) {
-    max_seqlen_ = std::max(max_seqlen_, cu_seqlens_[i] - cu_seqlens_[i - 1]);
+PackedSequences::PackedSequences(std::vector<int64_t> cu_seqlens, at::Tensor cu_seqlens_device)
+    : cu_seqlens_(std::make_shared<const std::vector<int64_t>>(std::move(cu_seqlens))),
+      cu_seqlens_device_(std::move(cu_seqlens_device)) {
+  const auto& ends = *cu_seqlens_;
+  for (size_t i = 1; i < ends.size(); ++i) {
+    max_seqlen_ = std::max(max_seqlen_, ends[i] - ends[i - 1]);
   }
 }
 
 at::Tensor PackedSequences::attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                    const AttentionParams& params) {
   const bool fused = params.is_fused() && q.size(2) == v.size(2);
-  return q.is_cuda() && fused ? attend_cuda(q, k, v, params) : attend_each(q, k, v, params);
+  if (q.is_cuda() && fused) return attend_cuda(q, k, v, params);
+  if (cpu::attends_packed(q, v, params, max_seqlen_)) {
+    return cpu::attend_packed(q, k, v, params.scale, cu_seqlens_);
+  }
+  return attend_each(q, k, v, params);
+}
+
+at::Tensor PackedSequences::attend_joined(const at::Tensor& qkv, int64_t heads, int64_t kv_heads,
+                                          const AttentionParams& params) {
+  const int64_t d = qkv.size(1) / (heads + 2 * kv_heads);
+  const auto parts = qkv.unflatten(1, {-1, d}).split_with_sizes({heads, kv_heads, kv_heads}, 1);
+  if (!cpu::attends_packed(parts[0], parts[2], params, max_seqlen_)) {
+    return attend(parts[0], parts[1], parts[2], params);
+  }
+  return cpu::attend_packed_joined(qkv, heads, kv_heads, params.scale, cu_seqlens_);
 }
 
 at::Tensor PackedSequences::attend_each(const at::Tensor& q, const at::Tensor& k,
                                         const at::Tensor& v, const AttentionParams& params) {
   std::vector<at::Tensor> parts;
-  for (size_t i = 1; i < cu_seqlens_.size(); ++i) {
-    const int64_t start = cu_seqlens_[i - 1], n = cu_seqlens_[i] - start;
+  const auto& ends = *cu_seqlens_;
+  for (size_t i = 1; i < ends.size(); ++i) {
+    const int64_t start = ends[i - 1], n = ends[i] - start;
     if (n == 0) continue;
     parts.push_back(attend_one(q.narrow(0, start, n), k.narrow(0, start, n), v.narrow(0, start, n),
                                params, masks_));
@@ -108,7 +126,7 @@ at::Tensor PackedSequences::attend_each(const at::Tensor& q, const at::Tensor& k
 at::Tensor PackedSequences::attend_cuda(const at::Tensor& q, const at::Tensor& k,
                                         const at::Tensor& v, const AttentionParams& params) {
   if (!cu_seqlens_device_.defined()) {
-    cu_seqlens_device_ = at::tensor(cu_seqlens_, at::kInt).to(q.device());
+    cu_seqlens_device_ = at::tensor(*cu_seqlens_, at::kInt).to(q.device());
   }
   const auto& cu = cu_seqlens_device_;
   const int64_t window = params.window >= max_seqlen_ ? 0 : params.window;

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -47,11 +48,15 @@ at::Tensor attend_one(const at::Tensor& q, const at::Tensor& k, const at::Tensor
 class PackedSequences {
  public:
   /// cu_seqlens: 0, then the end of each sequence; the last is T.
-  explicit PackedSequences(std::vector<int64_t> cu_seqlens);
+  /// cu_seqlens_device: the same as int32 on the GPU; undefined: copied when first needed.
+  explicit PackedSequences(std::vector<int64_t> cu_seqlens, at::Tensor cu_seqlens_device = {});
   /// q: (T, H, D); k: (T, K, D); v: (T, K, E). Returns (T, H, E) in q's dtype. Differentiable.
   at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                     const AttentionParams& params);
-  const std::vector<int64_t>& cu_seqlens() const { return cu_seqlens_; }
+  /// The same of queries, keys and values side by side in each row: (T, (H + 2 K) D), D = E.
+  at::Tensor attend_joined(const at::Tensor& qkv, int64_t heads, int64_t kv_heads,
+                           const AttentionParams& params);
+  const std::vector<int64_t>& cu_seqlens() const { return *cu_seqlens_; }
 
  private:
   at::Tensor attend_each(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
@@ -59,9 +64,9 @@ class PackedSequences {
   at::Tensor attend_cuda(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                          const AttentionParams& params);
 
-  std::vector<int64_t> cu_seqlens_;
+  std::shared_ptr<const std::vector<int64_t>> cu_seqlens_;  // shared with backward passes
   int64_t max_seqlen_ = 0;
-  at::Tensor cu_seqlens_device_;  // int32, made when a GPU kernel first asks
+  at::Tensor cu_seqlens_device_;  // int32
   MaskCache masks_;
 };
 

@@ -1,10 +1,8 @@
 // Loops over contiguous CPU memory for what libtorch does in many passes. No autograd and no checks
-// here: each operation's own header (rms_norm.h, rope.h) has the contract.
+// here: each operation's own header (rope.h, cross_entropy.h) has the contract.
 #pragma once
 
 #include <ATen/core/Tensor.h>
-
-#include "ops/rms_norm.h"
 
 namespace lorry::ops::cpu {
 
@@ -15,13 +13,13 @@ inline bool takes(const at::Tensor& x) {
   return x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
 }
 
-/// As ops::rms_norm, over the last dimension.
-at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, RmsNormKind kind);
-/// Gradient of rms_norm in x.
-at::Tensor rms_norm_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight,
-                             double eps, RmsNormKind kind);
-
 /// x: (T, heads, D); cos, sin: (T, 1, R/2) in x's dtype, R <= D. `sign` -1 turns back.
 at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, float sign);
+/// The same in place on the first `heads` heads of each row of x: (T, n), n >= heads * d.
+void rotate_in_place(at::Tensor x, int64_t heads, int64_t d, const at::Tensor& cos,
+                     const at::Tensor& sin, float sign);
+
+/// As ops::cross_entropy_.
+at::Tensor cross_entropy_(at::Tensor& logits, const at::Tensor& targets, double scale);
 
 }  // namespace lorry::ops::cpu

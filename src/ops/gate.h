@@ -21,4 +21,8 @@ struct Activation {
 /// faster than one of our own on a CPU.
 at::Tensor gated(const at::Tensor& gate, const at::Tensor& up, const Activation& activation);
 
+/// The same of both halves side by side: gate_up (T, 2 w), gate first; returns (T, w). One node of
+/// autograd's graph, which keeps gate_up alone and computes the activation again.
+at::Tensor gated(const at::Tensor& gate_up, const Activation& activation);
+
 }  // namespace lorry::ops

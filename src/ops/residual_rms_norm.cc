@@ -56,12 +56,6 @@ RmsNormGradients plain_backward(const at::Tensor& sum, const at::Tensor& weight,
   return {d_x.to(sum.scalar_type()), d_weight};
 }
 
-const RmsNormImplementation& implementation_for(const at::Tensor& x) {
-  if (x.is_cpu() && x.scalar_type() != at::kHalf) return kCpuRmsNorm;
-  const CudaModule* const module = cuda_kernels(x.device());
-  return module == nullptr ? kPlainRmsNorm : module->residual_rms_norm;
-}
-
 void check(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight) {
   const at::ScalarType dtype = x.scalar_type();
   TORCH_CHECK(dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kHalf,
@@ -82,8 +76,8 @@ struct ResidualRmsNormFunction : Function<ResidualRmsNormFunction> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& x,
                                const at::Tensor& residual, const at::Tensor& weight, double eps,
                                int64_t kind) {
-    const ResidualRmsNorm out =
-        implementation_for(x).forward(x, residual, weight, eps, static_cast<RmsNormKind>(kind));
+    const ResidualRmsNorm out = rms_norm_implementation(x).forward(x, residual, weight, eps,
+                                                                   static_cast<RmsNormKind>(kind));
     ctx->save_for_backward({out.sum, weight});
     ctx->saved_data["eps"] = eps;
     ctx->saved_data["kind"] = kind;
@@ -95,7 +89,7 @@ struct ResidualRmsNormFunction : Function<ResidualRmsNormFunction> {
     const at::Tensor &sum = saved[0], &weight = saved[1];
     const at::Tensor d_sum = grads[0].defined() ? grads[0].contiguous() : grads[0];
     if (!grads[1].defined()) return {d_sum, d_sum, {}, {}, {}};
-    const RmsNormGradients out = implementation_for(sum).backward(
+    const RmsNormGradients out = rms_norm_implementation(sum).backward(
         sum, weight, d_sum, grads[1].contiguous(), ctx->saved_data["eps"].toDouble(),
         static_cast<RmsNormKind>(ctx->saved_data["kind"].toInt()), ctx->needs_input_grad(2));
     return {out.x, out.x, out.weight, {}, {}};
@@ -106,13 +100,19 @@ struct ResidualRmsNormFunction : Function<ResidualRmsNormFunction> {
 
 const RmsNormImplementation kPlainRmsNorm = {&plain_forward, &plain_backward};
 
+const RmsNormImplementation& rms_norm_implementation(const at::Tensor& x) {
+  if (x.is_cpu() && x.scalar_type() != at::kHalf) return kCpuRmsNorm;
+  const CudaModule* const module = cuda_kernels(x.device());
+  return module == nullptr ? kPlainRmsNorm : module->residual_rms_norm;
+}
+
 ResidualRmsNorm residual_rms_norm(const at::Tensor& x, const at::Tensor& residual,
                                   const at::Tensor& weight, double eps, RmsNormKind kind) {
   check(x, residual, weight);
   const at::Tensor in = x.contiguous(), added = residual.contiguous(), factor = weight.contiguous();
   const bool needs_grad = at::GradMode::is_enabled() &&
                           (x.requires_grad() || residual.requires_grad() || weight.requires_grad());
-  if (!needs_grad) return implementation_for(in).forward(in, added, factor, eps, kind);
+  if (!needs_grad) return rms_norm_implementation(in).forward(in, added, factor, eps, kind);
   const auto out =
       ResidualRmsNormFunction::apply(in, added, factor, eps, static_cast<int64_t>(kind));
   return {out[0], out[1]};

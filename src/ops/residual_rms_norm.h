@@ -52,5 +52,7 @@ struct RmsNormImplementation {
 extern const RmsNormImplementation kPlainRmsNorm;
 /// One pass on a CPU; float32 and bfloat16.
 extern const RmsNormImplementation kCpuRmsNorm;
+/// Which of them, or of the CUDA module's, serves a tensor like x.
+const RmsNormImplementation& rms_norm_implementation(const at::Tensor& x);
 
 }  // namespace lorry::ops

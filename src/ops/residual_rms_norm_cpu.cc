@@ -1,5 +1,6 @@
 // residual_rms_norm.h on a CPU: a row is read once and stays in the first cache until it is scaled.
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 
 #include <algorithm>
 #include <cmath>
@@ -114,6 +115,7 @@ T* at_row(at::Tensor& x, int64_t row, int64_t n) {
 
 ResidualRmsNorm forward(const at::Tensor& x, const at::Tensor& residual, const at::Tensor& weight,
                         double eps, RmsNormKind kind) {
+  RECORD_FUNCTION("lorry::rms_norm", {});
   ResidualRmsNorm out{residual.defined() ? at::empty_like(x) : at::Tensor(), at::empty_like(x)};
   const int64_t n = x.size(-1);
   const Factor factor(kind);
@@ -131,6 +133,7 @@ ResidualRmsNorm forward(const at::Tensor& x, const at::Tensor& residual, const a
 RmsNormGradients backward(const at::Tensor& sum, const at::Tensor& weight, const at::Tensor& d_sum,
                           const at::Tensor& d_normed, double eps, RmsNormKind kind,
                           bool wants_weight) {
+  RECORD_FUNCTION("lorry::rms_norm_backward", {});
   const int64_t n = sum.size(-1), rows = sum.numel() / n;
   const int64_t rows_a_part =
       wants_weight ? std::max<int64_t>((rows + kWeightParts - 1) / kWeightParts, 1) : 1;

@@ -4,7 +4,7 @@
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "ops/cpu_kernels.h"
+#include "ops/residual_rms_norm.h"
 
 namespace lorry::ops {
 namespace {
@@ -13,15 +13,10 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
 
-at::Tensor rms_norm_plain(const at::Tensor& x, const at::Tensor& weight, double eps,
-                          RmsNormKind kind) {
-  const at::Tensor wide = x.to(at::kFloat);
-  const at::Tensor scale = at::rsqrt(wide.pow(2).mean(-1, /*keepdim=*/true) + eps);
-  const at::Tensor normed = wide * scale;
-  if (kind == RmsNormKind::kPlain) return weight * normed.to(x.scalar_type());
-  at::Tensor factor = weight.to(at::kFloat);
-  if (kind == RmsNormKind::kOnePlusWeight) factor = factor + 1;
-  return (normed * factor).to(x.scalar_type());
+at::Tensor forward_of(const at::Tensor& x, const at::Tensor& weight, double eps, RmsNormKind kind) {
+  return rms_norm_implementation(x)
+      .forward(x.contiguous(), {}, weight.contiguous(), eps, kind)
+      .normed;
 }
 
 struct RmsNorm : Function<RmsNorm> {
@@ -30,34 +25,25 @@ struct RmsNorm : Function<RmsNorm> {
     ctx->save_for_backward({x, weight});
     ctx->saved_data["eps"] = eps;
     ctx->saved_data["kind"] = kind;
-    return cpu::rms_norm(x, weight, eps, static_cast<RmsNormKind>(kind));
+    return forward_of(x, weight, eps, static_cast<RmsNormKind>(kind));
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const auto saved = ctx->get_saved_variables();
-    const at::Tensor &x = saved[0], &weight = saved[1];
-    const double eps = ctx->saved_data["eps"].toDouble();
-    const auto kind = static_cast<RmsNormKind>(ctx->saved_data["kind"].toInt());
-    at::Tensor d_x, d_weight;
-    if (ctx->needs_input_grad(0)) d_x = cpu::rms_norm_backward(grads[0], x, weight, eps, kind);
-    if (ctx->needs_input_grad(1)) {
-      const at::Tensor normed = cpu::rms_norm(x, at::ones_like(weight), eps, RmsNormKind::kPlain);
-      d_weight = (grads[0].to(at::kFloat) * normed.to(at::kFloat))
-                     .reshape({-1, weight.size(0)})
-                     .sum(0)
-                     .to(weight.scalar_type());
-    }
-    return {d_x, d_weight, at::Tensor(), at::Tensor()};
+    const RmsNormGradients out = rms_norm_implementation(saved[0]).backward(
+        saved[0].contiguous(), saved[1].contiguous(), {}, grads[0].contiguous(),
+        ctx->saved_data["eps"].toDouble(),
+        static_cast<RmsNormKind>(ctx->saved_data["kind"].toInt()), ctx->needs_input_grad(1));
+    return {out.x, out.weight, {}, {}};
   }
 };
 
 }  // namespace
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps, RmsNormKind kind) {
-  if (!cpu::takes(x)) return rms_norm_plain(x, weight, eps, kind);
   const bool needs_grad =
       at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad());
   return needs_grad ? RmsNorm::apply(x, weight, eps, static_cast<int64_t>(kind))
-                    : cpu::rms_norm(x, weight, eps, kind);
+                    : forward_of(x, weight, eps, kind);
 }
 
 }  // namespace lorry::ops

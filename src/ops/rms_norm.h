@@ -15,8 +15,8 @@ enum class RmsNormKind {
 /// x / rms(x) * weight over the last dimension; the mean square is taken in float32.
 ///
 /// x: (..., n), float32, bfloat16 or float16; weight: (n) in x's dtype. Returns x's shape and
-/// dtype. Differentiable in both. One pass on a CPU, libtorch operations elsewhere. Source of the
-/// rounding: `transformers`' LlamaRMSNorm, Olmo2RMSNorm, Gemma2RMSNorm.
+/// dtype. Differentiable in both. The passes of residual_rms_norm.h, without a residual. Source of
+/// the rounding: `transformers`' LlamaRMSNorm, Olmo2RMSNorm, Gemma2RMSNorm.
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps,
                     RmsNormKind kind = RmsNormKind::kPlain);
 

@@ -3,6 +3,9 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/functions/utils.h>
+
+#include <memory>
 
 #include "ops/cpu_kernels.h"
 
@@ -33,7 +36,62 @@ struct Rotate : Function<Rotate> {
   }
 };
 
+/// Rotates by the angles, or with sign -1 back.
+void turn(const at::Tensor& x, int64_t heads, int64_t head_dim, const at::Tensor& cos,
+          const at::Tensor& sin, float sign) {
+  if (cpu::takes(x)) return cpu::rotate_in_place(x, heads, head_dim, cos, sin, sign);
+  const int64_t half = cos.size(-1);
+  const at::Tensor all = x.narrow(1, 0, heads * head_dim).unflatten(1, {heads, head_dim});
+  const at::Tensor a = all.narrow(2, 0, half), b = all.narrow(2, half, half);
+  const at::Tensor from_a = a * sin, from_b = b * sin;
+  a.mul_(cos).sub_(from_b, sign);
+  b.mul_(cos).add_(from_a, sign);
+}
+
+/// Whether nobody but the owner of this tensor can read it.
+bool is_unshared(const at::Tensor& x) { return x.use_count() == 1 && x.storage().use_count() == 1; }
+
+class RotateInPlace final : public torch::autograd::Node {
+ public:
+  RotateInPlace(const at::Tensor& x, int64_t heads, int64_t head_dim, at::Tensor cos,
+                at::Tensor sin)
+      : Node(torch::autograd::collect_next_edges(x)),
+        heads_(heads),
+        head_dim_(head_dim),
+        cos_(std::move(cos)),
+        sin_(std::move(sin)) {}
+
+  variable_list apply(variable_list&& grads) override {
+    at::Tensor grad = std::move(grads[0]);
+    if (!grad.defined()) return {grad};
+    if (!is_unshared(grad) || grad.stride(1) != 1) grad = grad.clone(at::MemoryFormat::Contiguous);
+    turn(grad, heads_, head_dim_, cos_, sin_, -1.0f);
+    return {std::move(grad)};
+  }
+  void release_variables() override {
+    cos_.reset();
+    sin_.reset();
+  }
+
+ private:
+  int64_t heads_, head_dim_;
+  at::Tensor cos_, sin_;
+};
+
 }  // namespace
+
+at::Tensor rotate_in_place(at::Tensor x, int64_t heads, int64_t head_dim, const at::Tensor& cos,
+                           const at::Tensor& sin) {
+  const bool needs_grad = at::GradMode::is_enabled() && x.requires_grad();
+  const at::NoGradGuard no_grad;
+  at::Tensor turned = x.detach();
+  turn(turned, heads, head_dim, cos, sin, 1.0f);
+  if (!needs_grad) return turned;
+  const std::shared_ptr<RotateInPlace> node(new RotateInPlace(x, heads, head_dim, cos, sin),
+                                            torch::autograd::deleteNode);
+  torch::autograd::set_history(turned, node);
+  return turned;
+}
 
 at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
   if (!cpu::takes(x)) return rotate_plain(x, cos, sin);

@@ -29,16 +29,31 @@ class Builder {
   }
 
   MicroBatch finish() {
-    const auto tensor = [&](const std::vector<int64_t>& values) {
-      return at::tensor(values, at::kLong).to(options_.device);
-    };
-    return {tensor(input_ids_),
-            tensor(positions_),
+    const std::vector<const std::vector<int64_t>*> parts = {
+        &input_ids_,       &positions_,  &target_rows_, &targets_,
+        &target_sequence_, &cu_seqlens_, &dropout_keys_};
+    size_t numbers = 0;
+    for (const auto* part : parts) numbers += part->size();
+    const at::Tensor buffer =
+        at::empty({static_cast<int64_t>(numbers)},
+                  at::TensorOptions(at::kLong).pinned_memory(options_.device.is_cuda()));
+    int64_t begin = 0;
+    std::vector<at::Tensor> views;
+    for (const auto* part : parts) {
+      const auto size = static_cast<int64_t>(part->size());
+      std::copy(part->begin(), part->end(), buffer.mutable_data_ptr<int64_t>() + begin);
+      views.push_back(buffer.narrow(0, begin, size));
+      begin += size;
+    }
+    return {views[0],
+            views[1],
             std::move(cu_seqlens_),
-            tensor(target_rows_),
-            tensor(targets_),
-            tensor(target_sequence_),
-            options_.dropout_seed ? tensor(dropout_keys_) : at::Tensor()};
+            views[2],
+            views[3],
+            views[4],
+            options_.dropout_seed ? views[6] : at::Tensor(),
+            {},
+            views[5]};
   }
 
  private:
@@ -56,6 +71,20 @@ class Builder {
 };
 
 }  // namespace
+
+MicroBatch MicroBatch::to(at::Device device) const {
+  if (input_ids.device() == device) return *this;
+  const at::Tensor all = input_ids.as_strided(
+      {static_cast<int64_t>(input_ids.storage().nbytes() / sizeof(int64_t))}, {1}, 0);
+  const at::Tensor moved = all.to(device, /*non_blocking=*/true);
+  MicroBatch batch = *this;
+  for (at::Tensor* view : {&batch.input_ids, &batch.positions, &batch.target_rows, &batch.targets,
+                           &batch.target_sequence, &batch.dropout_keys, &batch.ends}) {
+    if (view->defined()) *view = moved.narrow(0, view->storage_offset(), view->size(0));
+  }
+  if (device.is_cuda()) batch.cu_seqlens_device = batch.ends.to(at::kInt);
+  return batch;
+}
 
 int64_t useful_length(const data::TokenRow& row, int64_t max_length) {
   int64_t length = std::min<int64_t>(row.input_ids.size(), max_length) - 1;

@@ -16,6 +16,8 @@ namespace lorry::train {
 
 /// One forward and backward pass. T tokens of S sequences, N targets. An example is a sequence:
 /// attention never crosses from one to another, whether they share a packed row or not.
+///
+/// The tensors are views of one buffer, so that a GPU gets them by one copy.
 struct MicroBatch {
   at::Tensor input_ids, positions;  ///< (T) int64
   std::vector<int64_t> cu_seqlens;  ///< (S + 1) 0, then the end of each sequence
@@ -23,6 +25,11 @@ struct MicroBatch {
   at::Tensor targets;               ///< (N) int64: those next tokens
   at::Tensor target_sequence;       ///< (N) int64 in [0, S): the sequence of each target
   at::Tensor dropout_keys;          ///< (T) int64, see ops/dropout.h; undefined without dropout
+  at::Tensor cu_seqlens_device;     ///< cu_seqlens as int32, on a GPU alone
+  at::Tensor ends;                  ///< cu_seqlens in the buffer
+
+  /// The same on another device. Does not wait for the copy out of pinned memory.
+  MicroBatch to(at::Device device) const;
 };
 
 /// What a step is made of.
@@ -38,7 +45,7 @@ struct StepBatch {
 struct BatchOptions {
   int64_t max_length = 0;          ///< tokens; longer examples are cut at the end
   int64_t micro_batch_tokens = 0;  ///< at most, unless one example is longer
-  at::Device device = at::kCPU;    ///< of the tensors
+  at::Device device = at::kCPU;    ///< they are made for; for a GPU they lie in pinned memory
   /// With dropout: what decides the masks beside the example itself, one value an epoch.
   std::optional<uint64_t> dropout_seed;
 };

@@ -50,7 +50,7 @@ class BlockRunnerTest : public ::testing::Test {
     write_checkpoint(**bucket_, {.layers = 3, .dtype = dtype});
     model_ = load_model(**bucket_, dtype);
     adapter_ = full ? nullptr : random_adapter(*model_, {}, 0.1);
-    trainable_ = full ? Trainable::of_model(*model_) : Trainable::of_adapter(*adapter_);
+    trainable_ = full ? Trainable::of_model(*model_) : Trainable::of_adapter(adapter_, dtype);
   }
 
   Outcome run(const StepBatch& batch, Checkpointing checkpointing, double dropout) {
@@ -66,7 +66,7 @@ class BlockRunnerTest : public ::testing::Test {
               .index_select(0, micro.target_rows);
       const HeadLoss loss = head_loss(hidden.detach(), micro.targets, {model_->head_weight()},
                                       1.0 / double(batch.targets), trainable_.head_grad());
-      outcome.loss += loss.sum;
+      outcome.loss += loss.sum.item<double>();
       torch::autograd::backward({hidden}, {loss.hidden_grad});
       trainable_.collect_grads();
     }

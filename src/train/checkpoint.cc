@@ -174,7 +174,7 @@ Result<> CheckpointStore::load(const Found& found, Trainable& trainable, AdamW& 
   }
   trainable.write_back();
   LORRY_ASSIGN(const auto states, model::SafetensorsReader::open(*bucket_, found.dir, "optimizer"));
-  return optimizer.load_state(*states, trainable.names());
+  return optimizer.load_state(*states);
 }
 
 Result<> CheckpointStore::save(RunState& state, const Trainable& trainable,
@@ -189,7 +189,7 @@ Result<> CheckpointStore::save(RunState& state, const Trainable& trainable,
   for (size_t i = 0; i < trainable.names().size(); ++i) {
     record->params.emplace_back(trainable.names()[i], trainable.params()[i].detach());
   }
-  record->optimizer = optimizer.state(trainable.names());
+  record->optimizer = optimizer.state();
   if (bytes_on_host(record->params) + bytes_on_host(record->optimizer) > kMaxHostCopy) {
     return write(*record).with_context("saving a checkpoint");
   }

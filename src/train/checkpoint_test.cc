@@ -22,9 +22,8 @@ class CheckpointTest : public ::testing::Test {
     write_checkpoint(**bucket_, {.layers = 1});
     model_ = load_model(**bucket_, at::kFloat);
     adapter_ = random_adapter(*model_, {}, 0.1);
-    trainable_ = Trainable::of_adapter(*adapter_);
-    optimizer_ = std::make_unique<AdamW>(
-        trainable_.params(), std::vector<bool>(trainable_.names().size()), AdamWOptions{});
+    trainable_ = Trainable::of_adapter(adapter_, at::kFloat);
+    optimizer_ = std::make_unique<AdamW>(trainable_, AdamWOptions{});
   }
 
   CheckpointStore store(const std::string& data = "a") {

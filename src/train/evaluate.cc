@@ -175,7 +175,8 @@ class Evaluation {
           {.max_length = options_.max_length, .micro_batch_tokens = tokens, .device = device_});
       LORRY_TRY(check_ids(batch));
       report_.target_tokens += batch.targets;
-      for (const MicroBatch& micro : batch.micro_batches) {
+      for (const MicroBatch& on_host : batch.micro_batches) {
+        const MicroBatch micro = on_host.to(device_);
         for (Candidate& candidate : candidates_) candidate.loss_sum += loss_of(candidate, micro);
         LORRY_TRY(check_cancelled());
       }

@@ -11,7 +11,7 @@ namespace lorry::train {
 int64_t logits_bytes(int64_t vocab_size, at::Device device);
 
 struct HeadLoss {
-  double sum = 0;          ///< of the losses of all rows, in nats
+  at::Tensor sum;          ///< of the losses of all rows, in nats: float64 scalar on the device
   at::Tensor hidden_grad;  ///< (N, H) of scale * sum, in the hidden state's dtype
 };
 

@@ -12,14 +12,8 @@ namespace {
 
 constexpr double kGrowthSteps = 2000;
 
-std::vector<at::Tensor> zeros_like_all(const std::vector<at::Tensor>& tensors) {
-  std::vector<at::Tensor> zeros;
-  for (const at::Tensor& tensor : tensors) zeros.push_back(at::zeros_like(tensor));
-  return zeros;
-}
-
 /// Copies the stored tensor `name` into `to`.
-Result<> restore(const model::SafetensorsReader& reader, const std::string& name, at::Tensor& to) {
+Result<> restore(const model::SafetensorsReader& reader, const std::string& name, at::Tensor to) {
   LORRY_ASSIGN(const at::Tensor stored, reader.tensor(name));
   if (stored.sizes() != to.sizes() || stored.scalar_type() != to.scalar_type()) {
     return corrupt_data(fmt::format("{} of the optimiser has another shape than the model", name));
@@ -30,60 +24,56 @@ Result<> restore(const model::SafetensorsReader& reader, const std::string& name
 
 }  // namespace
 
-AdamW::AdamW(std::vector<at::Tensor> params, std::vector<bool> decay, AdamWOptions options)
-    : options_(options), size_(params.size()) {
+AdamW::AdamW(const Trainable& trainable, AdamWOptions options)
+    : trainable_(trainable), options_(options) {
   const at::NoGradGuard no_grad;
-  for (const bool with_decay : {true, false}) {
-    Group group;
-    group.weight_decay = with_decay ? options.weight_decay : 0.0;
-    for (size_t i = 0; i < params.size(); ++i) {
-      if (decay[i] != with_decay) continue;
-      group.members.push_back(i);
-      group.params.push_back(params[i]);
-      group.steps.push_back(at::zeros({}, params[i].options().requires_grad(false)));
-    }
-    if (group.members.empty()) continue;
-    group.exp_avgs = zeros_like_all(group.params);
-    group.exp_avg_sqs = zeros_like_all(group.params);
-    groups_.push_back(std::move(group));
-  }
+  const at::Tensor& params = trainable.flat_params();
+  if (!params.defined()) return;
+  exp_avg_ = at::zeros_like(params);
+  exp_avg_sq_ = at::zeros_like(params);
+  steps_ = at::zeros({}, params.options());
 }
 
-void AdamW::step(const std::vector<at::Tensor>& grads, double learning_rate) {
+void AdamW::step(double learning_rate, const at::Tensor& divisor, const at::Tensor& skip) {
   const at::NoGradGuard no_grad;
-  for (Group& group : groups_) {
-    std::vector<at::Tensor> group_grads;
-    for (const size_t i : group.members) group_grads.push_back(grads[i]);
-    for (at::Tensor& step : group.steps) step.add_(1);
-    at::_fused_adamw_(group.params, group_grads, group.exp_avgs, group.exp_avg_sqs, {}, group.steps,
-                      learning_rate, options_.beta1, options_.beta2, group.weight_decay,
-                      options_.epsilon, /*amsgrad=*/false, /*maximize=*/false);
-  }
+  const at::Tensor &params = trainable_.flat_params(), &grads = trainable_.flat_grads();
+  if (!params.defined()) return;
+  skip.defined() ? steps_.add_(1 - skip) : steps_.add_(1);
+  const auto optional = [](const at::Tensor& x) {
+    return x.defined() ? std::optional(x) : std::nullopt;
+  };
+  const auto update = [&](int64_t begin, int64_t end, double weight_decay) {
+    if (begin == end) return;
+    const auto of = [&](const at::Tensor& x) {
+      return std::vector<at::Tensor>{x.narrow(0, begin, end - begin)};
+    };
+    at::_fused_adamw_(of(params), of(grads), of(exp_avg_), of(exp_avg_sq_), {}, {steps_},
+                      learning_rate, options_.beta1, options_.beta2, weight_decay, options_.epsilon,
+                      /*amsgrad=*/false, /*maximize=*/false, optional(divisor), optional(skip));
+  };
+  const int64_t decayed = trainable_.decayed_numbers();
+  update(0, decayed, options_.weight_decay);
+  update(decayed, trainable_.size(), 0.0);
 }
 
-model::NamedTensors AdamW::state(const std::vector<std::string>& names) const {
-  model::NamedTensors tensors(3 * size_);
-  for (const Group& group : groups_) {
-    for (size_t k = 0; k < group.members.size(); ++k) {
-      const size_t i = group.members[k];
-      tensors[3 * i] = {"exp_avg." + names[i], group.exp_avgs[k]};
-      tensors[3 * i + 1] = {"exp_avg_sq." + names[i], group.exp_avg_sqs[k]};
-      tensors[3 * i + 2] = {"step." + names[i], group.steps[k]};
-    }
+model::NamedTensors AdamW::state() const {
+  model::NamedTensors tensors;
+  for (size_t i = 0; i < trainable_.names().size(); ++i) {
+    const std::string& name = trainable_.names()[i];
+    tensors.emplace_back("exp_avg." + name, trainable_.part(exp_avg_, i));
+    tensors.emplace_back("exp_avg_sq." + name, trainable_.part(exp_avg_sq_, i));
+    tensors.emplace_back("step." + name, steps_);
   }
   return tensors;
 }
 
-Result<> AdamW::load_state(const model::SafetensorsReader& reader,
-                           const std::vector<std::string>& names) {
+Result<> AdamW::load_state(const model::SafetensorsReader& reader) {
   const at::NoGradGuard no_grad;
-  for (Group& group : groups_) {
-    for (size_t k = 0; k < group.members.size(); ++k) {
-      const std::string& name = names[group.members[k]];
-      LORRY_TRY(restore(reader, "exp_avg." + name, group.exp_avgs[k]));
-      LORRY_TRY(restore(reader, "exp_avg_sq." + name, group.exp_avg_sqs[k]));
-      LORRY_TRY(restore(reader, "step." + name, group.steps[k]));
-    }
+  for (size_t i = 0; i < trainable_.names().size(); ++i) {
+    const std::string& name = trainable_.names()[i];
+    LORRY_TRY(restore(reader, "exp_avg." + name, trainable_.part(exp_avg_, i)));
+    LORRY_TRY(restore(reader, "exp_avg_sq." + name, trainable_.part(exp_avg_sq_, i)));
+    LORRY_TRY(restore(reader, "step." + name, steps_));  // the same of all
   }
   return {};
 }
@@ -94,17 +84,17 @@ bool has_weight_decay(const std::string& name) {
   return !std::regex_search(name, without);
 }
 
-double grad_norm(const std::vector<at::Tensor>& grads) {
+at::Tensor grad_norm(const at::Tensor& flat_grads) {
   const at::NoGradGuard no_grad;
-  if (grads.empty()) return 0;
-  return at::linalg_vector_norm(at::stack(at::_foreach_norm(grads))).item<double>();
+  // Row by row, so that no float32 sum has millions of terms.
+  constexpr int64_t kRow = 1024;
+  return at::linalg_vector_norm(
+      at::linalg_vector_norm(flat_grads.view({-1, kRow}), 2, at::IntArrayRef{1}));
 }
 
-void clip_grads(const std::vector<at::Tensor>& grads, double norm, double max_norm) {
+at::Tensor clip_divisor(const at::Tensor& norm, double max_norm) {
   const at::NoGradGuard no_grad;
-  // In float32, as torch computes the coefficient.
-  const float factor = static_cast<float>(max_norm) / (static_cast<float>(norm) + 1e-6f);
-  if (factor < 1.0f) at::_foreach_mul_(grads, static_cast<double>(factor));
+  return ((norm + 1e-6) / max_norm).clamp_min(1);
 }
 
 void GradScaler::update(bool overflowed) {

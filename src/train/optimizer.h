@@ -10,6 +10,7 @@
 
 #include "base/result.h"
 #include "model/safetensors.h"
+#include "train/trainable.h"
 
 namespace lorry::train {
 
@@ -21,37 +22,35 @@ struct AdamWOptions {
 /// Source: Loshchilov and Hutter 2019, arXiv:1711.05101. Not thread-safe.
 class AdamW {
  public:
-  /// `decay[i]` says whether weight decay applies to `params[i]`. All float32 on one device.
-  AdamW(std::vector<at::Tensor> params, std::vector<bool> decay, AdamWOptions options);
+  /// Moves the parameters of `trainable`, which outlives it, by the gradients there.
+  AdamW(const Trainable& trainable, AdamWOptions options);
 
-  /// One update of the parameters in place.
-  void step(const std::vector<at::Tensor>& grads, double learning_rate);
+  /// One update of the parameters in place. `divisor`, a float32 scalar on their device, divides
+  /// the gradients first (in place); where `skip`, another, is 1, nothing is done and no step
+  /// counted.
+  void step(double learning_rate, const at::Tensor& divisor = {}, const at::Tensor& skip = {});
 
   /// The states as tensors, named after the parameters ("exp_avg.NAME", ...), to be stored.
-  model::NamedTensors state(const std::vector<std::string>& names) const;
+  model::NamedTensors state() const;
   /// Takes over what `state` gave. Corrupt data if a tensor is missing or has another shape.
-  Result<> load_state(const model::SafetensorsReader& reader,
-                      const std::vector<std::string>& names);
+  Result<> load_state(const model::SafetensorsReader& reader);
 
  private:
-  struct Group {
-    std::vector<size_t> members;  // indices into params
-    std::vector<at::Tensor> params, exp_avgs, exp_avg_sqs, steps;
-    double weight_decay;
-  };
-  std::vector<Group> groups_;  // with and without decay
+  const Trainable& trainable_;
   AdamWOptions options_;
-  size_t size_;
+  at::Tensor exp_avg_, exp_avg_sq_;  // laid out as the parameters
+  at::Tensor steps_;
 };
 
 /// Whether Trainer's weight decay applies to a parameter: not to biases and norms.
 /// Source: `transformers` trainer.py, get_decay_parameter_names.
 bool has_weight_decay(const std::string& name);
 
-/// The 2-norm over all gradients.
-double grad_norm(const std::vector<at::Tensor>& grads);
-/// Scales gradients of norm `norm` to at most `max_norm`, as torch.nn.utils.clip_grad_norm_.
-void clip_grads(const std::vector<at::Tensor>& grads, double norm, double max_norm);
+/// The 2-norm of Trainable::flat_grads: a float32 scalar on their device.
+at::Tensor grad_norm(const at::Tensor& flat_grads);
+/// What gradients of norm `norm` are divided by so that it is at most `max_norm`: a float32 scalar
+/// of at least 1. Source: torch.nn.utils.clip_grad_norm_.
+at::Tensor clip_divisor(const at::Tensor& norm, double max_norm);
 
 /// Dynamic loss scale for float16, as torch.amp.GradScaler with its defaults.
 class GradScaler {

@@ -3,12 +3,12 @@
 #include <ATen/Context.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <torch/csrc/autograd/autograd.h>
 
 #include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <utility>
 
 #include "base/cancel.h"
 #include "base/digest.h"
@@ -22,13 +22,12 @@
 #include "train/block_runner.h"
 #include "train/checkpoint.h"
 #include "train/inputs.h"
-#include "train/loss.h"
 #include "train/micro_batch_size.h"
-#include "train/objective.h"
 #include "train/optimizer.h"
 #include "train/options.h"
 #include "train/publish.h"
 #include "train/schedule.h"
+#include "train/step.h"
 #include "train/train.h"
 #include "train/trainable.h"
 
@@ -56,14 +55,6 @@ store::Work work_of(const TrainOptions& options, const std::string& key) {
           key,
           0,
           1};
-}
-
-/// The head that a step's loss goes through: the adapter's own where it has one.
-Head head_of(const model::Transformer& model, const model::LoraAdapter* adapter) {
-  const model::ModelSpec& spec = model.spec();
-  const bool own = adapter && adapter->saved().head.defined();
-  return {own ? adapter->saved().head.detach().to(model.dtype()) : model.head_weight(),
-          spec.logit_scale, spec.logit_softcap};
 }
 
 /// One run, from opened inputs to published results.
@@ -112,14 +103,14 @@ class Trainer {
       LORRY_TRY(make_adapter(device));
       if (options_.lora_dropout > 0) adapter_->set_dropout(options_.lora_dropout);
       dropout_ = adapter_->config().dropout;
-      trainable_ = Trainable::of_adapter(*adapter_);
+      trainable_ = Trainable::of_adapter(adapter_, dtype);
     }
-    std::vector<bool> decay;
-    for (const std::string& name : trainable_.names()) decay.push_back(has_weight_decay(name));
-    optimizer_ =
-        std::make_unique<AdamW>(trainable_.params(), std::move(decay),
-                                AdamWOptions{options_.adam_beta1, options_.adam_beta2,
-                                             options_.adam_epsilon, options_.weight_decay});
+    optimizer_ = std::make_unique<AdamW>(
+        trainable_, AdamWOptions{options_.adam_beta1, options_.adam_beta2, options_.adam_epsilon,
+                                 options_.weight_decay});
+    runner_ =
+        std::make_unique<StepRunner>(*model_, adapter_, trainable_, *optimizer_,
+                                     StepOptions{checkpointing_, dropout_, options_.max_grad_norm});
     total_steps_ = options_.max_steps > 0 ? options_.max_steps
                                           : count_steps(rows_, options_.epochs, rows_per_step());
     LORRY_ASSIGN(schedule_, Schedule::create(options_.lr_scheduler_type, options_.learning_rate,
@@ -178,15 +169,12 @@ class Trainer {
   Result<> train_steps() {
     last_save_ = Clock::now();
     start_loading();
-    const int64_t first_step = state_.step;
-    const Clock::time_point begin = Clock::now();
+    first_step_ = state_.step;
+    begin_ = step_begin_ = Clock::now();
     while (state_.step < total_steps_) {
       if (cancel_requested()) return stop();
       LORRY_TRY(step());
       LORRY_TRY(checkpoints_.check());
-      const double per_step = seconds_since(begin) / static_cast<double>(state_.step - first_step);
-      const auto left = static_cast<double>(total_steps_ - state_.step);
-      log::info("{}", progress_line(*state_.last, total_steps_, left * per_step));
       if (save_is_due()) LORRY_TRY(save());
     }
     LORRY_TRY(save());
@@ -200,10 +188,11 @@ class Trainer {
   }
 
   Result<> save() {
+    LORRY_TRY(finish_launched());
     if (saved_step_ == state_.step) return {};
     LORRY_TRY(checkpoints_.save(state_, trainable_, *optimizer_));
     saved_step_ = state_.step;
-    last_save_ = Clock::now();
+    last_save_ = step_begin_ = Clock::now();
     return {};
   }
 
@@ -214,8 +203,17 @@ class Trainer {
                                  state_.step, total_steps_));
   }
 
+  /// A step that the device works on, and what is known of it.
+  struct Launched {
+    StepMetrics metrics;
+    PendingNumbers numbers;
+    std::vector<PackedRow> rows;
+    bool is_first = false;  ///< no weight was changed before
+  };
+
+  /// Launches a step. On a GPU the one before is read only then, so that the device never waits;
+  /// float16 needs to know at once whether the step counts, and a CPU has nothing to wait for.
   Result<> step() {
-    const Clock::time_point begin = Clock::now();
     const PreparedStep prepared = loader_->next();
     const StepBatch& batch = prepared.batch;
     if (batch.max_id >= inputs_.spec.vocab_size) {
@@ -228,70 +226,56 @@ class Trainer {
     metrics.step = state_.step + 1;
     metrics.shard = prepared.rows.back().back().shard;
     metrics.tokens = batch.tokens;
+    metrics.epoch = prepared.epoch;
     metrics.learning_rate = schedule_->learning_rate(state_.schedule_step);
-    metrics.loss = gradients(batch);
-    metrics.grad_norm = grad_norm(trainable_.grads());
-    LORRY_TRY(update(metrics, prepared.rows));
+    const bool is_first = state_.schedule_step == 0;
+    Launched launched{metrics, runner_->run(batch, metrics.learning_rate, scaler_.scale()),
+                      prepared.rows, is_first};
+    LORRY_TRY(finish_launched());
+    launched_ = std::move(launched);
 
     ++state_.step;
+    ++state_.schedule_step;
     state_.tokens += batch.tokens;
     state_.targets += batch.targets;
     state_.cut_examples += batch.cut_examples;
     state_.empty_examples += batch.empty_examples;
     state_.cursor = prepared.cursor;
-    metrics.epoch = prepared.epoch;
-    metrics.tokens_per_second = static_cast<double>(batch.tokens) / seconds_since(begin);
-    state_.last = metrics;
-    state_.pending.push_back(metrics);
+    if (model_->device().is_cpu() || scaler_.enabled()) return finish_launched();
     return {};
   }
 
-  /// Runs the step forward and backward; returns its mean loss and leaves true gradients.
-  double gradients(const StepBatch& batch) {
-    trainable_.zero_grads();
-    if (batch.targets == 0) return 0;
-    const double scale = scaler_.scale() / static_cast<double>(batch.targets);
-    double sum = 0;
-    const Head head = head_of(*model_, adapter_.get());
-    for (const MicroBatch& micro : batch.micro_batches) {
-      model::PackedAttention attention(micro.cu_seqlens);
-      model::AdapterView view = model::AdapterView::one(adapter_);
-      view.dropout = dropout_;
-      view.dropout_keys = micro.dropout_keys;
-      const at::Tensor hidden =
-          run_blocks(*model_, micro.input_ids, micro.positions, attention, view, checkpointing_)
-              .index_select(0, micro.target_rows);  // (N, hidden_size)
-      const HeadLoss loss =
-          objective_->gradients(micro, hidden.detach(), head, scale, trainable_.head_grad());
-      sum += loss.sum;
-      torch::autograd::backward({hidden}, {loss.hidden_grad});
-      trainable_.collect_grads();
-    }
-    if (scaler_.scale() != 1) {
-      const at::NoGradGuard no_grad;
-      at::_foreach_mul_(trainable_.grads(), 1 / scaler_.scale());
-    }
-    return sum / static_cast<double>(batch.targets);
+  /// Waits for the step that was launched last, if it was not yet, and records it.
+  Result<> finish_launched() {
+    if (!launched_) return {};
+    const Launched done = *std::exchange(launched_, std::nullopt);
+    StepMetrics metrics = done.metrics;
+    const StepNumbers numbers = done.numbers.read();
+    metrics.loss = numbers.loss;
+    metrics.grad_norm = numbers.grad_norm;
+    LORRY_TRY(check_finite(metrics, done));
+    const double seconds = seconds_since(std::exchange(step_begin_, Clock::now()));
+    metrics.tokens_per_second = static_cast<double>(metrics.tokens) / seconds;
+    state_.last = metrics;
+    state_.pending.push_back(metrics);
+    const double per_step = seconds_since(begin_) / static_cast<double>(metrics.step - first_step_);
+    const auto left = static_cast<double>(total_steps_ - metrics.step);
+    log::info("{}", progress_line(metrics, total_steps_, left * per_step));
+    return {};
   }
 
-  /// Clips and applies the gradients, unless float16 overflowed.
-  Result<> update(const StepMetrics& metrics, const std::vector<PackedRow>& rows) {
+  /// A step whose numbers are not finite changed no weight. For float16 that is a loss scale that
+  /// was too large, for others the end.
+  Result<> check_finite(const StepMetrics& metrics, const Launched& done) {
     const bool overflowed = !std::isfinite(metrics.grad_norm);
     if (!std::isfinite(metrics.loss) || (overflowed && !scaler_.enabled())) {
-      return not_finite(metrics, rows);
+      return not_finite(metrics, done);
     }
-    if (!overflowed) {
-      if (options_.max_grad_norm > 0) {
-        clip_grads(trainable_.grads(), metrics.grad_norm, options_.max_grad_norm);
-      }
-      optimizer_->step(trainable_.grads(), metrics.learning_rate);
-      trainable_.write_back();
-      ++state_.schedule_step;
-    }
+    if (overflowed) --state_.schedule_step;
     scaler_.update(overflowed);
     state_.loss_scale = scaler_.scale();
     state_.loss_scale_good_steps = scaler_.good_steps();
-    if (scaler_.enabled() && scaler_.scale() < 1e-3) return not_finite(metrics, rows);
+    if (scaler_.enabled() && scaler_.scale() < 1e-3) return not_finite(metrics, done);
     return {};
   }
 
@@ -311,10 +295,9 @@ class Trainer {
                     metrics.step, metrics.loss, ops::dtype_name(model_->dtype())));
   }
 
-  Error not_finite(const StepMetrics& metrics, const std::vector<PackedRow>& rows) const {
-    if (state_.schedule_step == 0 && !std::isfinite(metrics.loss)) {
-      return not_finite_from_the_start(metrics);
-    }
+  Error not_finite(const StepMetrics& metrics, const Launched& done) const {
+    if (done.is_first && !std::isfinite(metrics.loss)) return not_finite_from_the_start(metrics);
+    const std::vector<PackedRow>& rows = done.rows;
     std::vector<std::string> places;
     for (const PackedRow& row : rows) {
       for (const Place& place : row) {
@@ -343,6 +326,7 @@ class Trainer {
 
   Result<> publish_results() {
     loader_.reset();
+    runner_.reset();
     optimizer_.reset();
     LORRY_TRY(
         publish({options_, inputs_, std::move(model_), std::move(adapter_), std::move(trainable_),
@@ -357,12 +341,12 @@ class Trainer {
   RowSource rows_;
   CheckpointStore checkpoints_;
   const Checkpointing checkpointing_;
-  std::unique_ptr<Objective> objective_ = supervised();
   Clock::time_point start_ = Clock::now();
   std::shared_ptr<model::Transformer> model_;
   std::shared_ptr<model::LoraAdapter> adapter_;  // null in full training
   Trainable trainable_;
   std::unique_ptr<AdamW> optimizer_;
+  std::unique_ptr<StepRunner> runner_;
   std::optional<Schedule> schedule_;
   GradScaler scaler_{false};
   int64_t micro_batch_tokens_ = 0;
@@ -370,6 +354,9 @@ class Trainer {
   int64_t total_steps_ = 0;
   std::optional<CheckpointStore::Found> found_;
   RunState state_;
+  std::optional<Launched> launched_;
+  int64_t first_step_ = 0;  // before this process's first
+  Clock::time_point begin_, step_begin_;
   int64_t saved_step_ = 0;
   Clock::time_point last_save_;
   std::unique_ptr<BatchLoader> loader_;  // last: it uses what is above
