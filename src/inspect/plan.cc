@@ -112,10 +112,12 @@ class Plan {
                       {"trained_parameters", plan.trained_parameters},
                       {"flops", plan.flops},
                       {"device", plan.on_gpu ? "cuda" : "cpu"},
+                      {"base_format", options_.base_format},
                       {"warnings", plan.warnings},
                       {"tokens_per_pass", plan.micro_batch_tokens},
                       {"memory",
                        {{"weights", plan.weights_bytes},
+                        {"widened", plan.widened_bytes},
                         {"training_state", plan.state_bytes},
                         {"activations", plan.activation_bytes},
                         {"logits", plan.logits_bytes},
@@ -220,11 +222,15 @@ std::string format_training(const Json& train) {
   const Json& memory = train["memory"];
   const Json& stored = train["bytes"];
   const bool gpu = train["device"] == "cuda";
+  const std::string format = train["base_format"];
+  const std::string base = format == "dense" ? ""
+                                             : fmt::format(" in {} and one matrix widened {}",
+                                                           format, bytes(memory, "widened"));
   out += fmt::format(
-      "  memory of the {} at most about {}: weights {},\n"
+      "  memory of the {} at most about {}: weights {}{},\n"
       "  {} trained parameters with gradients and optimiser {}, activations {} of passes of {} "
       "tokens{}\n",
-      gpu ? "GPU" : "machine", bytes(memory, "total"), bytes(memory, "weights"),
+      gpu ? "GPU" : "machine", bytes(memory, "total"), bytes(memory, "weights"), base,
       count(train, "trained_parameters"), bytes(memory, "training_state"),
       bytes(memory, "activations"), count(train, "tokens_per_pass"),
       gpu ? fmt::format(", logits {}", bytes(memory, "logits")) : "");

@@ -28,31 +28,50 @@ Result<ModelSpec> load_model_spec(const store::Bucket& bucket, const std::string
   return load_model_spec(files);
 }
 
-/// The steps of Transformer::load.
+/// The steps of Transformer::load and BlockwiseModel.
 class ModelLoader {
  public:
-  ModelLoader(const SafetensorsReader& reader, ModelSpec spec, const LoadOptions& options)
-      : options_(options), model_(new Transformer) {
+  ModelLoader(std::shared_ptr<SafetensorsReader> reader, ModelSpec spec, const LoadOptions& options)
+      : options_(options), reader_(std::move(reader)), model_(new Transformer) {
     model_->spec_ = std::move(spec);
     model_->dtype_ = options.dtype;
     model_->device_ = options.device;
-    stored_ = std::make_unique<StoredWeights>(reader, model_->spec_);
+    stored_ = std::make_unique<StoredWeights>(*reader_, model_->spec_);
   }
 
-  Result<std::shared_ptr<Transformer>> run() {
+  /// The model without what belongs to blocks.
+  Result<std::shared_ptr<Transformer>> begin() {
     LORRY_TRY(stored_->check());
+    const Result<> fits = check_base_format(model_->spec_, options_.base_format);
+    if (!fits.ok()) return Error{fits.error().kind, reader_->where() + fits.error().message};
     LORRY_TRY(untie());
-    for (const TensorSpec& tensor : model_->spec_.tensors) {
-      LORRY_ASSIGN(const at::Tensor stored, stored_->tensor(tensor));
-      const auto dtype = tensor.is_buffer ? at::kFloat : options_.dtype;
-      model_->tensors_.push_back(stored.to(options_.device, dtype));
+    model_->tensors_.resize(model_->spec_.tensors.size());
+    for (const LinearSpec& linear : model_->spec_.linears) {
+      model_->linears_.emplace_back(linear.modules.size());
     }
-    for (const LinearSpec& linear : model_->spec_.linears) LORRY_TRY(load_linear(linear));
+    LORRY_TRY(load([](int64_t layer) { return layer < 0; }));
     if (options_.pack) LORRY_TRY(pack_head());
     for (const RopeSpec& rope : model_->spec_.ropes) {
       model_->ropes_.push_back(rope_frequencies(rope).to(options_.device));
     }
-    return std::move(model_);
+    return model_;
+  }
+
+  Result<> load_blocks() {
+    return load([](int64_t layer) { return layer >= 0; });
+  }
+  Result<> load_block(int64_t wanted) {
+    return load([wanted](int64_t layer) { return layer == wanted; });
+  }
+  void free_block(int64_t layer) {
+    const ModelSpec& spec = model_->spec_;
+    for (size_t i = 0; i < spec.tensors.size(); ++i) {
+      if (spec.tensors[i].layer == layer) model_->tensors_[i] = at::Tensor();
+    }
+    for (size_t i = 0; i < spec.linears.size(); ++i) {
+      if (spec.linears[i].layer != layer) continue;
+      for (ops::Weight& weight : model_->linears_[i]) weight = ops::Weight();
+    }
   }
 
  private:
@@ -68,17 +87,36 @@ class ModelLoader {
     return {};
   }
 
-  Result<> load_linear(const LinearSpec& linear) {
-    auto& weights = model_->linears_.emplace_back();
-    for (const Module& module : linear.modules) {
-      LORRY_ASSIGN(ops::Weight weight,
-                   stored_->weight(linear, module, options_.dtype, options_.device));
-      if (options_.pack && ops::pays_to_pack(weight)) {
-        LORRY_ASSIGN(weight, ops::quantize(weight, ops::WeightFormat::kPacked));
-      }
-      weights.push_back(std::move(weight));
+  /// A tensor, or a module of a linear map.
+  struct Part {
+    std::pair<size_t, uint64_t> place;
+    int tensor = -1, linear = -1, module = -1;
+    auto operator<=>(const Part&) const = default;
+  };
+
+  /// Loads what belongs to the layers that `is_wanted` takes, as it lies in the files.
+  template <typename Predicate>
+  Result<> load(Predicate is_wanted) {
+    const ModelSpec& spec = model_->spec_;
+    std::vector<Part> parts;
+    for (int i = 0; i < static_cast<int>(spec.tensors.size()); ++i) {
+      if (is_wanted(spec.tensors[i].layer)) parts.push_back({stored_->place(spec.tensors[i]), i});
     }
-    join(weights);
+    for (int i = 0; i < static_cast<int>(spec.linears.size()); ++i) {
+      const auto& modules = spec.linears[i].modules;
+      if (!is_wanted(spec.linears[i].layer)) continue;
+      for (int m = 0; m < static_cast<int>(modules.size()); ++m) {
+        parts.push_back({stored_->place(modules[m]), -1, i, m});
+      }
+    }
+    std::sort(parts.begin(), parts.end());
+    for (const Part& part : parts) {
+      LORRY_TRY(part.tensor >= 0 ? load_tensor(part.tensor)
+                                 : load_module(part.linear, part.module));
+    }
+    for (size_t i = 0; i < spec.linears.size(); ++i) {
+      if (is_wanted(spec.linears[i].layer)) join(model_->linears_[i]);
+    }
     return {};
   }
 
@@ -109,6 +147,41 @@ class ModelLoader {
     join_field(&ops::Weight::bias);
   }
 
+  Result<> load_tensor(int index) {
+    const TensorSpec& tensor = model_->spec_.tensors[index];
+    LORRY_ASSIGN(const at::Tensor stored, stored_->tensor(tensor));
+    const auto dtype = tensor.is_buffer ? at::kFloat : options_.dtype;
+    model_->tensors_[index] = stored.to(options_.device, dtype);
+    return {};
+  }
+
+  Result<> load_module(int index, int m) {
+    const LinearSpec& linear = model_->spec_.linears[index];
+    const Module& module = linear.modules[m];
+    ops::Weight& weight = model_->linears_[index][m];
+    if (linear.layer >= 0 && options_.base_format != ops::WeightFormat::kDense) {
+      LORRY_ASSIGN(weight, quantized(linear, module));
+      return {};
+    }
+    LORRY_ASSIGN(weight, stored_->weight(linear, module, options_.dtype, options_.device));
+    if (!options_.pack || !ops::pays_to_pack(weight)) return {};
+    LORRY_ASSIGN(weight, ops::quantize(weight, ops::WeightFormat::kPacked));
+    return {};
+  }
+
+  Result<ops::Weight> quantized(const LinearSpec& linear, const Module& module) {
+    LORRY_ASSIGN(ops::Weight weight, stored_->weight(linear, module, std::nullopt, at::kCPU));
+    if (weight.bias.defined()) weight.bias = weight.bias.to(options_.dtype);
+    if (weight.format == ops::WeightFormat::kDense) {
+      auto narrowed = ops::quantize(weight, options_.base_format);
+      if (!narrowed.ok()) {
+        return narrowed.error().with_context(reader_->where() + weight_name(module));
+      }
+      weight = std::move(narrowed).value();
+    }
+    return weight.to(options_.device);
+  }
+
   Result<> pack_head() {
     const auto head = ops::Weight::dense(model_->tensors_[model_->spec_.head]);
     if (!ops::pays_to_pack(head)) return {};
@@ -116,10 +189,19 @@ class ModelLoader {
     return {};
   }
 
-  const LoadOptions& options_;
+  const LoadOptions options_;
+  std::shared_ptr<SafetensorsReader> reader_;
   std::shared_ptr<Transformer> model_;
   std::unique_ptr<StoredWeights> stored_;
 };
+
+namespace {
+
+Error loading_failed(const std::string& dir, const std::exception& e) {
+  return unavailable(fmt::format("{}: loading the weights: {}", dir, e.what()));
+}
+
+}  // namespace
 
 Result<std::shared_ptr<Transformer>> Transformer::load(const store::Bucket& bucket,
                                                        const std::string& dir,
@@ -131,13 +213,60 @@ Result<std::shared_ptr<Transformer>> Transformer::load(const store::Bucket& buck
 Result<std::shared_ptr<Transformer>> Transformer::load(const store::Bucket& bucket,
                                                        const std::string& dir, ModelSpec spec,
                                                        const LoadOptions& options) {
-  LORRY_ASSIGN(const auto reader, SafetensorsReader::open(bucket, dir, "model"));
+  using Access = SafetensorsReader::Access;
+  const bool is_dense = options.base_format == ops::WeightFormat::kDense;
+  LORRY_ASSIGN(auto reader,
+               SafetensorsReader::open(bucket, dir, "model",
+                                       is_dense ? Access::kAnyOrder : Access::kInOrder));
   try {
     const at::NoGradGuard no_grad;
-    return ModelLoader(*reader, std::move(spec), options).run();
+    ModelLoader loader(std::move(reader), std::move(spec), options);
+    LORRY_ASSIGN(auto model, loader.begin());
+    LORRY_TRY(loader.load_blocks());
+    return model;
   } catch (const std::exception& e) {
-    return unavailable(fmt::format("{}: loading the weights: {}", dir, e.what()));
+    return loading_failed(dir, e);
   }
+}
+
+BlockwiseModel::~BlockwiseModel() = default;
+
+Result<std::unique_ptr<BlockwiseModel>> BlockwiseModel::open(const store::Bucket& bucket,
+                                                             const std::string& dir,
+                                                             const LoadOptions& options) {
+  LORRY_ASSIGN(ModelSpec spec, load_model_spec(bucket, dir));
+  LORRY_ASSIGN(auto reader,
+               SafetensorsReader::open(bucket, dir, "model", SafetensorsReader::Access::kInOrder));
+  try {
+    const at::NoGradGuard no_grad;
+    std::unique_ptr<BlockwiseModel> blockwise(new BlockwiseModel);
+    blockwise->loader_ = std::make_unique<ModelLoader>(std::move(reader), std::move(spec), options);
+    LORRY_ASSIGN(blockwise->model_, blockwise->loader_->begin());
+    return blockwise;
+  } catch (const std::exception& e) {
+    return loading_failed(dir, e);
+  }
+}
+
+Result<> BlockwiseModel::load_block(int64_t layer) {
+  if (loaded_ >= 0) loader_->free_block(loaded_);
+  loaded_ = layer;
+  try {
+    const at::NoGradGuard no_grad;
+    return loader_->load_block(layer);
+  } catch (const std::exception& e) {
+    return unavailable(fmt::format("loading block {}: {}", layer, e.what()));
+  }
+}
+
+Result<> check_base_format(const ModelSpec& spec, ops::WeightFormat format) {
+  for (const LinearSpec& linear : spec.linears) {
+    if (linear.layer < 0) continue;
+    for (const Module& module : linear.modules) {
+      LORRY_TRY(ops::check_shape(format, module.rows, linear.in).with_context(module.name));
+    }
+  }
+  return {};
 }
 
 Result<> check_checkpoint(const store::Bucket& bucket, const std::string& dir) {

@@ -184,6 +184,12 @@ std::string SafetensorsReader::dtype(const std::string& name) const {
   return it == impl_->tensors.end() ? std::string() : it->second.dtype;
 }
 
+std::pair<size_t, uint64_t> SafetensorsReader::place(const std::string& name) const {
+  const auto it = impl_->tensors.find(name);
+  if (it == impl_->tensors.end()) return {impl_->files.size(), 0};
+  return {it->second.file, it->second.begin};
+}
+
 Result<TensorHeader> SafetensorsReader::header(const std::string& name) const {
   LORRY_ASSIGN(const auto* stored, impl_->find(name));
   LORRY_ASSIGN(const at::ScalarType type, impl_->type_of(name, *stored));

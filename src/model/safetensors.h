@@ -50,6 +50,9 @@ class SafetensorsReader {
   std::vector<int64_t> shape(const std::string& name) const;
   /// "F32", "BF16", ... as the file says it; empty if it is not there.
   std::string dtype(const std::string& name) const;
+  /// Which file it lies in and where: tensors that are read in this order are read fastest. The
+  /// largest place if it is not there.
+  std::pair<size_t, uint64_t> place(const std::string& name) const;
   /// What a writer must know of the tensor. Unsupported if lorry does not read its dtype.
   Result<TensorHeader> header(const std::string& name) const;
   /// The tensor on the CPU in its stored dtype; it may share the mapped file's memory, so do not

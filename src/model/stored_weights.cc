@@ -162,30 +162,59 @@ at::Tensor part_of(const at::Tensor& stored, const StoredAt& at, int64_t rows) {
   return part.slice(0, at.first, at.first + (rows - 1) * at.step + 1, at.step);
 }
 
+std::pair<size_t, uint64_t> StoredWeights::place(const TensorSpec& spec) const {
+  return reader_.place(stored_name(spec.name));
+}
+
+std::pair<size_t, uint64_t> StoredWeights::place(const Module& module) const {
+  const std::string weight = stored_name(module.weight.name);
+  const auto of_weight = reader_.place(is_mxfp4(module.weight) ? weight + "_blocks" : weight);
+  if (module.bias.name.empty()) return of_weight;
+  return std::min(of_weight, reader_.place(stored_name(module.bias.name)));
+}
+
+Result<at::Tensor> StoredWeights::read(const std::string& name, const StoredAt& at,
+                                       Slot slot) const {
+  if (at.index < 0 && at.step == 1) return reader_.tensor(name);
+  const std::lock_guard lock(mutex_);
+  auto& [last_name, last] = last_[slot];
+  if (last_name == name) return last;
+  last = at::Tensor();  // before the next one takes memory
+  last_name.clear();
+  LORRY_ASSIGN(last, reader_.tensor(name));
+  last_name = name;
+  return last;
+}
+
 Result<ops::Weight> StoredWeights::weight(const LinearSpec& linear, const Module& module,
-                                          at::ScalarType dtype, at::Device device) const {
-  const std::string name = stored_name(module.weight.name);
+                                          std::optional<at::ScalarType> dtype,
+                                          at::Device device) const {
+  const auto placed = [&](const at::Tensor& part) {
+    return part.to(device, dtype.value_or(part.scalar_type()));
+  };
   ops::Weight weight;
+  weight.out = module.rows;
+  weight.in = linear.in;
+  if (!module.bias.name.empty()) {  // in most files it lies before the matrix
+    LORRY_ASSIGN(const at::Tensor bias, read(stored_name(module.bias.name), module.bias, kBias));
+    weight.bias = placed(part_of(bias, module.bias, module.rows).contiguous());
+  }
+  const std::string name = stored_name(module.weight.name);
   if (is_mxfp4(module.weight)) {
     // (experts, rows, in / 32, 16) codes and (experts, rows, in / 32) exponents.
     StoredAt at = module.weight;
     at.transposed = false;
-    LORRY_ASSIGN(const at::Tensor blocks, reader_.tensor(name + "_blocks"));
-    LORRY_ASSIGN(const at::Tensor scales, reader_.tensor(name + "_scales"));
+    LORRY_ASSIGN(const at::Tensor blocks, read(name + "_blocks", at, kWeight));
+    LORRY_ASSIGN(const at::Tensor scales, read(name + "_scales", at, kScales));
     weight.format = ops::WeightFormat::kMxfp4;
     weight.data = part_of(blocks, at, module.rows).reshape({module.rows, linear.in / 2}).to(device);
     weight.scales = part_of(scales, at, module.rows).contiguous().to(device);
-  } else {
-    LORRY_ASSIGN(const at::Tensor stored, reader_.tensor(name));
-    at::Tensor part = part_of(stored, module.weight, module.rows);
-    if (module.weight.step != 1) part = part.contiguous();
-    weight.data = part.to(device, dtype);
+    return weight;
   }
-  weight.out = module.rows;
-  weight.in = linear.in;
-  if (module.bias.name.empty()) return weight;
-  LORRY_ASSIGN(const at::Tensor bias, reader_.tensor(stored_name(module.bias.name)));
-  weight.bias = part_of(bias, module.bias, module.rows).contiguous().to(device, dtype);
+  LORRY_ASSIGN(const at::Tensor stored, read(name, module.weight, kWeight));
+  at::Tensor part = part_of(stored, module.weight, module.rows);
+  if (module.weight.step != 1) part = part.contiguous();
+  weight.data = placed(part);
   return weight;
 }
 

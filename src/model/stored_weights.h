@@ -4,7 +4,10 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <mutex>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -29,9 +32,14 @@ class StoredWeights {
 
   /// In its stored dtype on the CPU; it may share a mapped file's memory.
   Result<at::Tensor> tensor(const TensorSpec& spec) const;
-  /// A module's matrix and bias, on `device` and, where it is not quantised, in `dtype`.
-  Result<ops::Weight> weight(const LinearSpec& linear, const Module& module, at::ScalarType dtype,
-                             at::Device device) const;
+  /// A module's matrix and bias, on `device` and, where it is not quantised, in `dtype` (nullopt:
+  /// as they are stored). Modules whose weights are parts of one tensor are read fastest one after
+  /// the other.
+  Result<ops::Weight> weight(const LinearSpec& linear, const Module& module,
+                             std::optional<at::ScalarType> dtype, at::Device device) const;
+  /// Where the first of what `tensor` or `weight` reads lies (SafetensorsReader::place).
+  std::pair<size_t, uint64_t> place(const TensorSpec& spec) const;
+  std::pair<size_t, uint64_t> place(const Module& module) const;
   /// Whether embedding and head are both stored, with different numbers, though the configuration
   /// says that they are tied.
   Result<bool> has_own_head() const;
@@ -41,11 +49,16 @@ class StoredWeights {
   Result<> check_module(const LinearSpec& linear, const Module& module) const;
   Result<> missing(const std::string& name) const;
   bool is_mxfp4(const StoredAt& at) const;
+  /// The tensor that was read last into each of these, so that parts of it need not read it again.
+  enum Slot { kWeight, kScales, kBias, kSlots };
+  Result<at::Tensor> read(const std::string& name, const StoredAt& at, Slot slot) const;
 
   const SafetensorsReader& reader_;
   const ModelSpec& spec_;
   std::string prefix_;       // what stands for "model."
   std::string head_prefix_;  // what stands before "lm_head."
+  mutable std::mutex mutex_;
+  mutable std::pair<std::string, at::Tensor> last_[kSlots];  // guarded by mutex_
 };
 
 /// A module's part of a stored tensor: a view, (rows, in) for a matrix, (rows) for a bias. Writing

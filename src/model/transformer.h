@@ -28,7 +28,14 @@ struct LoadOptions {
   /// For generation on a CPU: matrices in the layout that multiplies few rows fastest. They
   /// take memory of their own and have no gradient.
   bool pack = false;
+  /// What the linear maps of the blocks are held as: kDense, kNf4 or kFp8Rows. Embedding, head,
+  /// norms and routers stay dense, what is stored as MXFP4 stays so. Quantised weights are made of
+  /// the stored numbers, one tensor after another, each read into memory of its own: beside the
+  /// quantised model there are never more than the two largest stored tensors.
+  ops::WeightFormat base_format = ops::WeightFormat::kDense;
 };
+
+class ModelLoader;
 
 /// What the blocks of one step share.
 struct StepContext {
@@ -130,6 +137,32 @@ class Transformer {
 /// filled in (hub::ModelDir::stored_dtype).
 Result<ModelSpec> load_model_spec(const hub::ModelDir& files);
 Result<ModelSpec> load_model_spec(const store::Bucket& bucket, const std::string& dir);
+
+/// A model of which one block at a time is in memory, for a pass over few tokens with weights that
+/// need not fit. Not thread-safe.
+class BlockwiseModel {
+ public:
+  /// Reads all but the blocks.
+  static Result<std::unique_ptr<BlockwiseModel>> open(const store::Bucket& bucket,
+                                                      const std::string& dir,
+                                                      const LoadOptions& options);
+  ~BlockwiseModel();
+  /// Its `run_block` is for the block that was loaded last.
+  const Transformer& model() const { return *model_; }
+  /// Reads a block, after freeing the one before.
+  Result<> load_block(int64_t layer);
+
+ private:
+  BlockwiseModel() = default;
+
+  std::unique_ptr<ModelLoader> loader_;
+  std::shared_ptr<Transformer> model_;
+  int64_t loaded_ = -1;
+};
+
+/// Unsupported, naming the module, where a linear map of the blocks has a size that `format` does
+/// not hold.
+Result<> check_base_format(const ModelSpec& spec, ops::WeightFormat format);
 
 /// Whether `Transformer::load` would find a supported architecture and every weight in its right
 /// shape. Reads config.json and the safetensors headers only.

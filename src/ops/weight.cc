@@ -3,30 +3,20 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+
+#include "ops/cpu_loops.h"
 #include "ops/cpu_packed.h"
+#include "ops/nf4.h"
+#include "ops/weight_cpu.h"
 
 namespace lorry::ops {
 namespace {
 
-constexpr int64_t kNf4Block = 64, kInt4Group = 128, kMxBlock = 32;
+constexpr int64_t kInt4Group = 128, kMxBlock = 32;
+/// Numbers that fp8 rows are made of at a time.
+constexpr int64_t kChunk = 1 << 20;
 
-// Dettmers et al. 2023, arXiv:2305.14314, appendix E.
-constexpr float kNf4Codes[16] = {-1.0f,
-                                 -0.6961928009986877f,
-                                 -0.5250730514526367f,
-                                 -0.39491748809814453f,
-                                 -0.28444138169288635f,
-                                 -0.18477343022823334f,
-                                 -0.09105003625154495f,
-                                 0.0f,
-                                 0.07958029955625534f,
-                                 0.16093020141124725f,
-                                 0.24611230194568634f,
-                                 0.33791524171829224f,
-                                 0.44070982933044434f,
-                                 0.5626170039176941f,
-                                 0.7229568362236023f,
-                                 1.0f};
 // e2m1: sign, two exponent bits, one of mantissa.
 constexpr float kE2m1Codes[16] = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
                                   -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
@@ -35,33 +25,21 @@ at::Tensor code_table(const float (&codes)[16], const at::Device& device) {
   return at::tensor(at::ArrayRef<float>(codes, 16), at::kFloat).to(device);
 }
 
-/// (n, 2m) codes of (n, m) bytes; `low_first` says which half of a byte comes first.
-at::Tensor unpack(const at::Tensor& bytes, bool low_first) {
+/// (n, 2m) codes of (n, m) bytes, of which the low half comes first.
+at::Tensor unpack(const at::Tensor& bytes) {
   const at::Tensor low = bytes.bitwise_and(15), high = bytes.bitwise_right_shift(4);
-  return at::stack(low_first ? at::TensorList{low, high} : at::TensorList{high, low}, -1)
-      .flatten(-2)
-      .to(at::kInt);
+  return at::stack({low, high}, -1).flatten(-2).to(at::kInt);
 }
 
 /// The reverse of `unpack`; codes (n, 2m) of 0 to 15.
-at::Tensor pack(const at::Tensor& codes, bool low_first) {
+at::Tensor pack(const at::Tensor& codes) {
   const at::Tensor pairs = codes.to(at::kByte).unflatten(-1, {codes.size(-1) / 2, 2});
-  const at::Tensor first = pairs.select(-1, 0), second = pairs.select(-1, 1);
-  return low_first ? first.bitwise_or(second.bitwise_left_shift(4))
-                   : second.bitwise_or(first.bitwise_left_shift(4));
+  return pairs.select(-1, 0).bitwise_or(pairs.select(-1, 1).bitwise_left_shift(4));
 }
 
 /// Index of the nearest of the 16 codes, the lower one at a tie. values: any shape, float32.
 at::Tensor nearest_code(const at::Tensor& values, const float (&codes)[16]) {
   return (values.unsqueeze(-1) - code_table(codes, values.device())).abs().argmin(-1);
-}
-
-Weight to_nf4(const Weight& w) {
-  const at::Tensor blocks = w.data.to(at::kFloat).reshape({-1, kNf4Block});
-  const at::Tensor scales = blocks.abs().amax(1, /*keepdim=*/true);
-  const at::Tensor codes = nearest_code(blocks / scales.clamp_min(1e-30), kNf4Codes);
-  return {WeightFormat::kNf4, w.out, w.in,  pack(codes, false).flatten(),
-          scales.flatten(),   {},    w.bias};
 }
 
 Weight to_int4(const Weight& w) {
@@ -73,23 +51,31 @@ Weight to_int4(const Weight& w) {
   return {WeightFormat::kInt4Groups,
           w.out,
           w.in,
-          pack(codes.reshape({w.out, w.in}), true),
+          pack(codes.reshape({w.out, w.in})),
           scale.squeeze(-1).contiguous(),
           zero.squeeze(-1).contiguous(),
           w.bias};
 }
 
-Weight to_fp8(const Weight& w) {
+/// fn(first row, rows) for stretches of about kChunk numbers.
+template <typename Fn>
+void for_row_chunks(int64_t out, int64_t in, Fn&& fn) {
+  const int64_t step = std::max<int64_t>(1, kChunk / in);
+  for (int64_t row = 0; row < out; row += step) fn(row, std::min(step, out - row));
+}
+
+Result<Weight> to_fp8(const Weight& w) {
   constexpr double kLargest = 448;
-  const at::Tensor wide = w.data.to(at::kFloat);
-  const at::Tensor scales = (wide.abs().amax(1, true) / kLargest).clamp_min(1e-30);
-  return {WeightFormat::kFp8Rows,
-          w.out,
-          w.in,
-          (wide / scales).to(at::kFloat8_e4m3fn),
-          scales,
-          {},
-          w.bias};
+  at::Tensor data = at::empty({w.out, w.in}, w.data.options().dtype(at::kFloat8_e4m3fn));
+  at::Tensor scales = at::empty({w.out, 1}, w.data.options().dtype(at::kFloat));
+  for_row_chunks(w.out, w.in, [&](int64_t row, int64_t rows) {
+    const at::Tensor wide = w.data.narrow(0, row, rows).to(at::kFloat);
+    const at::Tensor scale = (wide.abs().amax(1, true) / kLargest).clamp_min(1e-30);
+    data.narrow(0, row, rows).copy_(wide / scale);
+    scales.narrow(0, row, rows).copy_(scale);
+  });
+  if (!at::isfinite(scales).all().item<bool>()) return invalid_input("it holds NaN or infinity");
+  return Weight{WeightFormat::kFp8Rows, w.out, w.in, data, scales, {}, w.bias};
 }
 
 Weight to_mxfp4(const Weight& w) {
@@ -101,7 +87,7 @@ Weight to_mxfp4(const Weight& w) {
   return {WeightFormat::kMxfp4,
           w.out,
           w.in,
-          pack(codes.reshape({w.out, w.in}), true),
+          pack(codes.reshape({w.out, w.in})),
           (exponent.squeeze(-1) + 127).to(at::kByte),
           {},
           w.bias};
@@ -109,27 +95,32 @@ Weight to_mxfp4(const Weight& w) {
 
 at::Tensor widen_mxfp4(const Weight& w) {
   const at::Tensor values =
-      code_table(kE2m1Codes, w.data.device()).index_select(0, unpack(w.data, true).flatten());
+      code_table(kE2m1Codes, w.data.device()).index_select(0, unpack(w.data).flatten());
   const at::Tensor scales = at::exp2(w.scales.to(at::kFloat) - 127);
   return values.view({w.out, w.in / kMxBlock, kMxBlock}) * scales.unsqueeze(-1);
 }
 
-at::Tensor widen_nf4(const Weight& w) {
-  const at::Tensor values =
-      code_table(kNf4Codes, w.data.device()).index_select(0, unpack(w.data, false));
-  return values.view({-1, kNf4Block}) * w.scales.unsqueeze(1);
+void widen_fp8_plain(const Weight& w, at::Tensor& out) {
+  for_row_chunks(w.out, w.in, [&](int64_t row, int64_t rows) {
+    const at::Tensor wide = w.data.narrow(0, row, rows).to(at::kFloat);
+    out.narrow(0, row, rows).copy_(wide.mul_(w.scales.narrow(0, row, rows)));
+  });
+}
+
+void widen_fp8(const Weight& w, at::Tensor& out) {
+  if (!w.data.is_cpu()) return widen_fp8_plain(w, out);
+  const auto decode = [&](auto* numbers) {
+    cpu::decode_fp8(cpu::data<uint8_t>(w.data), cpu::data<float>(w.scales), w.out, w.in, numbers);
+  };
+  if (out.scalar_type() == at::kFloat) return decode(cpu::mutable_data<float>(out));
+  if (out.scalar_type() == at::kBFloat16) return decode(cpu::mutable_data<cpu::Bf16>(out));
+  decode(cpu::mutable_data<at::Half>(out));
 }
 
 at::Tensor widen_int4(const Weight& w) {
   const at::Tensor codes =
-      unpack(w.data, true).to(at::kFloat).view({w.out, w.in / kInt4Group, kInt4Group}) - 8;
+      unpack(w.data).to(at::kFloat).view({w.out, w.in / kInt4Group, kInt4Group}) - 8;
   return codes * w.scales.unsqueeze(-1) + w.second_scales.unsqueeze(-1);
-}
-
-Result<> check_groups(const Weight& w, WeightFormat format, int64_t numbers, int64_t group) {
-  if (numbers % group == 0) return {};
-  return unsupported(fmt::format("a {} x {} matrix cannot be held as {}: {} is no multiple of {}",
-                                 w.out, w.in, format_name(format), numbers, group));
 }
 
 }  // namespace
@@ -137,6 +128,32 @@ Result<> check_groups(const Weight& w, WeightFormat format, int64_t numbers, int
 Weight Weight::dense(at::Tensor data, at::Tensor bias) {
   const int64_t out = data.size(0), in = data.size(1);
   return {WeightFormat::kDense, out, in, std::move(data), {}, {}, std::move(bias)};
+}
+
+Weight Weight::to(at::Device device) const {
+  Weight moved = *this;
+  for (at::Tensor* part : {&moved.data, &moved.scales, &moved.second_scales, &moved.bias}) {
+    if (part->defined()) *part = part->to(device);
+  }
+  return moved;
+}
+
+int64_t format_bytes(WeightFormat format, int64_t out, int64_t in) {
+  const int64_t numbers = out * in;
+  switch (format) {
+    case WeightFormat::kDense:
+    case WeightFormat::kPacked:
+      return 2 * numbers;
+    case WeightFormat::kNf4:
+      return nf4_bytes(numbers);
+    case WeightFormat::kInt4Groups:
+      return numbers / 2 + numbers / kInt4Group * 8;
+    case WeightFormat::kFp8Rows:
+      return numbers + 4 * out;
+    case WeightFormat::kMxfp4:
+      return numbers / 2 + numbers / kMxBlock;
+  }
+  return 0;
 }
 
 std::string_view format_name(WeightFormat format) {
@@ -167,8 +184,22 @@ bool can_pack(const Weight& weight) {
   return weight.format == WeightFormat::kDense && cpu::can_pack(weight.data);
 }
 
+Result<> check_shape(WeightFormat format, int64_t out, int64_t in) {
+  int64_t numbers = in, group = 1;
+  if (format == WeightFormat::kNf4) {
+    numbers = out * in;
+    group = kNf4Block;
+  }
+  if (format == WeightFormat::kInt4Groups) group = kInt4Group;
+  if (format == WeightFormat::kMxfp4) group = kMxBlock;
+  if (numbers % group == 0) return {};
+  return unsupported(fmt::format("a {} x {} matrix cannot be held as {}: {} is no multiple of {}",
+                                 out, in, format_name(format), numbers, group));
+}
+
 Result<Weight> quantize(const Weight& dense, WeightFormat format) {
   const at::NoGradGuard no_grad;
+  LORRY_TRY(check_shape(format, dense.out, dense.in));
   switch (format) {
     case WeightFormat::kDense:
       return dense;
@@ -178,15 +209,12 @@ Result<Weight> quantize(const Weight& dense, WeightFormat format) {
       }
       return cpu::pack(dense);
     case WeightFormat::kNf4:
-      LORRY_TRY(check_groups(dense, format, dense.out * dense.in, kNf4Block));
       return to_nf4(dense);
     case WeightFormat::kInt4Groups:
-      LORRY_TRY(check_groups(dense, format, dense.in, kInt4Group));
       return to_int4(dense);
     case WeightFormat::kFp8Rows:
       return to_fp8(dense);
     case WeightFormat::kMxfp4:
-      LORRY_TRY(check_groups(dense, format, dense.in, kMxBlock));
       return to_mxfp4(dense);
   }
   return unsupported("unknown weight format");
@@ -194,17 +222,25 @@ Result<Weight> quantize(const Weight& dense, WeightFormat format) {
 
 at::Tensor dequantize(const Weight& w, at::ScalarType dtype) {
   const auto finish = [&](const at::Tensor& x) { return x.reshape({w.out, w.in}).to(dtype); };
+  // In one pass to the three dtypes that products have; anything else by way of float32.
+  const auto filled = [&](void (*widen)(const Weight&, at::Tensor&)) {
+    const bool direct = dtype == at::kFloat || dtype == at::kBFloat16 || dtype == at::kHalf;
+    const auto options = w.data.options().dtype(direct ? dtype : at::kFloat);
+    at::Tensor out = at::empty({w.out, w.in}, options);
+    widen(w, out);
+    return out.to(dtype);
+  };
   switch (w.format) {
     case WeightFormat::kDense:
       return w.data.to(dtype);
     case WeightFormat::kPacked:
       return {};
     case WeightFormat::kNf4:
-      return finish(widen_nf4(w));
+      return filled(widen_nf4);
     case WeightFormat::kInt4Groups:
       return finish(widen_int4(w));
     case WeightFormat::kFp8Rows:
-      return finish(w.data.to(at::kFloat) * w.scales);
+      return filled(widen_fp8);
     case WeightFormat::kMxfp4:
       return finish(widen_mxfp4(w));
   }

@@ -13,8 +13,10 @@ namespace lorry::ops {
 enum class WeightFormat {
   kDense,   ///< data (out, in), any float dtype
   kPacked,  ///< data: oneDNN's own layout of a bfloat16 or float32 matrix; CPU only, no gradient
-  kNf4,     ///< data (out * in / 2) uint8, two codes a byte, high half first; scales: largest
-            ///< magnitude of each 64 numbers, float32. As bitsandbytes without double quantising
+  /// NF4 with double quantisation, as bitsandbytes (nf4.h): data (out * in / 2) uint8, two codes a
+  /// byte, high half first; scales (out * in / 64) uint8, codes of the largest magnitude of each 64
+  /// numbers less the mean of these; second_scales float32: that mean, then the scale of each 256
+  kNf4,
   kInt4Groups,  ///< data (out, in / 2) uint8, low half first; scales and second_scales (out, in /
                 ///< 128) float32: number = (code - 8) * scale + second_scale
   kFp8Rows,     ///< data (out, in) float8_e4m3fn; scales (out, 1) float32
@@ -30,6 +32,7 @@ struct Weight {
   at::Tensor bias;  ///< (out) or undefined
 
   bool defined() const { return data.defined(); }
+  Weight to(at::Device device) const;
   static Weight dense(at::Tensor data, at::Tensor bias = {});
 };
 
@@ -48,9 +51,16 @@ bool can_pack(const Weight& weight);
 /// longer to begin than libtorch's own products.
 bool pays_to_pack(const Weight& weight);
 
-/// Another format of a dense weight; the bias goes along. Unsupported where `in` is no multiple of
-/// the format's group (NF4: out * in of 64), or the format is not to be had on the device.
+/// Another format of a dense weight, on its device; the bias goes along. Unsupported where `in` is
+/// no multiple of the format's group (NF4: out * in of 64), or the format is not to be had on the
+/// device. NF4 and fp8 hold a few MB beside both weights; they refuse NaN and infinity.
 Result<Weight> quantize(const Weight& dense, WeightFormat format);
+
+/// Whether an (out, in) matrix can be held in a format, whatever the device.
+Result<> check_shape(WeightFormat format, int64_t out, int64_t in);
+
+/// Bytes of an (out, in) matrix in a format, without bias; dense and packed in 16 bits.
+int64_t format_bytes(WeightFormat format, int64_t out, int64_t in);
 
 /// The (out, in) matrix of a weight in `dtype`. kPacked cannot be unpacked: null tensor.
 at::Tensor dequantize(const Weight& weight, at::ScalarType dtype);

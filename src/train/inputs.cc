@@ -133,6 +133,21 @@ model::LoraConfig lora_config(const TrainOptions& options) {
   return config;
 }
 
+ops::WeightFormat base_format(const TrainOptions& options) {
+  if (options.base_format == "nf4") return ops::WeightFormat::kNf4;
+  return options.base_format == "fp8" ? ops::WeightFormat::kFp8Rows : ops::WeightFormat::kDense;
+}
+
+Result<> check_format_on_device(ops::WeightFormat format, int compute_capability) {
+  constexpr int kFirstWithFp8 = 89;
+  const bool lacks_fp8 = compute_capability > 0 && compute_capability < kFirstWithFp8;
+  if (format != ops::WeightFormat::kFp8Rows || !lacks_fp8) return {};
+  return unsupported(fmt::format(
+      "--base-format fp8: this GPU (sm_{}) has no fp8 numbers, which begin with sm_89 (Ada, "
+      "Hopper); take --base-format nf4, which every device has",
+      compute_capability));
+}
+
 Result<Inputs> open_inputs(const TrainOptions& options) {
   Inputs inputs;
   LORRY_ASSIGN(inputs.bucket, store::Bucket::open(options.bucket, /*create=*/false));

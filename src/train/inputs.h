@@ -12,6 +12,7 @@
 #include "data/token_shard.h"
 #include "model/lora_config.h"
 #include "model/spec.h"
+#include "ops/weight.h"
 #include "store/bucket.h"
 #include "train/rows.h"
 #include "train/train.h"
@@ -20,6 +21,12 @@ namespace lorry::train {
 
 /// The adapter that the options ask for.
 model::LoraConfig lora_config(const TrainOptions& options);
+
+/// The format that `--base-format` names.
+ops::WeightFormat base_format(const TrainOptions& options);
+/// Unsupported where a device has no use for a format, with what to take instead.
+/// `compute_capability`: 89 for sm_89; 0 for a device that is not CUDA.
+Result<> check_format_on_device(ops::WeightFormat format, int compute_capability);
 
 /// Where `--adapter` points: a local directory, or else one in the bucket.
 struct AdapterSource {

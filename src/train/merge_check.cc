@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
+#include <optional>
 #include <random>
 
 namespace lorry::train {
@@ -85,39 +87,127 @@ class Swapped {
   std::vector<std::pair<at::Tensor, at::Tensor>> tensors_;
 };
 
-/// Logits (T, V) in float32 on the CPU. `around_block(i, run)` calls run() once.
-template <typename AroundBlock>
-at::Tensor logits_of(const model::Transformer& model, const model::AdapterView& view,
-                     const std::vector<int64_t>& tokens, AroundBlock&& around_block) {
-  const at::Tensor ids = at::tensor(tokens, at::kLong).to(model.device());
-  model::PackedAttention attention({0, ids.size(0)});
-  const auto context = model.step_context(at::arange(ids.size(0), ids.options()), attention, view);
-  at::Tensor x = model.embed(ids, view);
-  for (int64_t i = 0; i < model.spec().num_hidden_layers(); ++i) {
-    around_block(i, [&] { x = model.run_block(i, x, context); });
+/// A forward pass, block by block.
+class Pass {
+ public:
+  Pass(const model::Transformer& model, model::AdapterView view, const std::vector<int64_t>& tokens)
+      : model_(model),
+        view_(std::move(view)),
+        attention_({0, static_cast<int64_t>(tokens.size())}),
+        ids_(at::tensor(tokens, at::kLong).to(model.device())),
+        context_(model.step_context(at::arange(ids_.size(0), ids_.options()), attention_, view_)),
+        x_(model.embed(ids_, view_)) {}
+  Pass(const Pass&) = delete;
+  Pass& operator=(const Pass&) = delete;
+
+  void run_block(int64_t i) { x_ = model_.run_block(i, x_, context_); }
+  /// (T, V) in float32 on the CPU.
+  at::Tensor logits() const {
+    return model_.logits(model_.finish(x_), view_).to(at::kCPU, at::kFloat);
   }
-  return model.logits(model.finish(x), view).to(at::kCPU, at::kFloat);
+
+ private:
+  const model::Transformer& model_;
+  const model::AdapterView view_;
+  model::PackedAttention attention_;
+  const at::Tensor ids_;
+  const model::StepContext context_;
+  at::Tensor x_;
+};
+
+/// Reads a block before it is run, or does nothing.
+using LoadBlock = std::function<Result<>(int64_t layer)>;
+
+Result<> nothing_to_load(int64_t /*layer*/) { return {}; }
+
+model::AdapterView view_of(const std::shared_ptr<const model::LoraAdapter>& adapter) {
+  return adapter ? model::AdapterView::one(adapter) : model::AdapterView::none();
 }
 
-at::Tensor logits_of(const model::Transformer& model, const model::AdapterView& view,
-                     const std::vector<int64_t>& tokens) {
-  return logits_of(model, view, tokens, [](int64_t, auto&& run) { run(); });
+Result<at::Tensor> logits_of(const model::Transformer& model, const model::AdapterView& view,
+                             const std::vector<int64_t>& tokens, const LoadBlock& load_block) {
+  Pass pass(model, view, tokens);
+  for (int64_t i = 0; i < model.spec().num_hidden_layers(); ++i) {
+    LORRY_TRY(load_block(i));
+    pass.run_block(i);
+  }
+  return pass.logits();
 }
 
-/// The matrices of each block.
-std::vector<std::vector<at::Tensor>> block_matrices(const model::Transformer& model) {
-  constexpr std::string_view kPrefix = "model.layers.";
-  std::vector<std::vector<at::Tensor>> blocks(model.spec().num_hidden_layers());
+/// The matrices of a block.
+std::vector<at::Tensor> block_matrices(const model::Transformer& model, int64_t layer) {
+  const std::string prefix = fmt::format("model.layers.{}.", layer);
+  std::vector<at::Tensor> matrices;
   for (const auto& [name, tensor] : model.named_weights()) {
-    if (!name.starts_with(kPrefix) || tensor.dim() < 2 || !tensor.is_floating_point()) {
+    if (!name.starts_with(prefix) || tensor.dim() < 2 || !tensor.is_floating_point()) {
       continue;  // a quantised weight is not written
     }
-    blocks[std::stoul(name.substr(kPrefix.size()))].push_back(tensor);
+    matrices.push_back(tensor);
   }
-  return blocks;
+  return matrices;
 }
 
 double rms(const at::Tensor& x) { return x.square().mean().sqrt().item<double>(); }
+
+/// The plain pass and the moved one, a block at a time.
+Result<TrainedLogits> run_twice(const model::Transformer& model,
+                                const std::shared_ptr<const model::LoraAdapter>& adapter,
+                                std::vector<int64_t> input_ids, std::string_view stored_dtype,
+                                const LoadBlock& load_block) {
+  const int own_bits = precision(model.dtype());
+  const int bits = std::min(own_bits, precision(stored_dtype));
+  Errors errors(model.device());
+  std::vector<std::pair<at::Tensor, at::Tensor>> moved_adapter;  // and what it becomes
+  if (adapter) {
+    for (const auto& [name, tensor] : adapter->named_parameters()) {
+      moved_adapter.emplace_back(tensor, errors.applied_to(tensor, own_bits));
+    }
+  }
+  const auto move_adapter = [&](Swapped& swapped) {
+    for (const auto& [tensor, numbers] : moved_adapter) swapped.swap(tensor, numbers);
+  };
+  Pass plain(model, view_of(adapter), input_ids);
+  std::optional<Pass> moved;
+  {
+    Swapped swapped;
+    move_adapter(swapped);
+    moved.emplace(model, view_of(adapter), input_ids);
+  }
+  for (int64_t i = 0; i < model.spec().num_hidden_layers(); ++i) {
+    LORRY_TRY(load_block(i));
+    plain.run_block(i);
+    Swapped swapped;
+    move_adapter(swapped);
+    for (const at::Tensor& weight : block_matrices(model, i)) {
+      swapped.swap(weight, errors.applied_to(weight, bits));
+    }
+    moved->run_block(i);
+  }
+  TrainedLogits trained;
+  trained.logits = plain.logits();
+  const double spread = rms(trained.logits - trained.logits.mean(-1, true));
+  trained.spread = spread > 0 ? spread : 1;
+  Swapped swapped;
+  move_adapter(swapped);
+  trained.noise = rms(moved->logits() - trained.logits) / trained.spread;
+  trained.input_ids = std::move(input_ids);
+  return trained;
+}
+
+MergeCheck compare_logits(const TrainedLogits& trained, const at::Tensor& logits) {
+  const at::Tensor difference = logits - trained.logits;
+  MergeCheck check{rms(difference) / trained.spread, trained.noise,
+                   difference.abs().max().item<double>(),
+                   static_cast<int64_t>(trained.input_ids.size()), std::nullopt};
+  if (trained.on_quantised_base.defined()) {
+    check.base_gap = rms(logits - trained.on_quantised_base) / trained.spread;
+  }
+  return check;
+}
+
+LoadBlock loader_of(model::BlockwiseModel& model) {
+  return [&model](int64_t layer) { return model.load_block(layer); };
+}
 
 }  // namespace
 
@@ -125,32 +215,21 @@ TrainedLogits run_trained(const model::Transformer& model,
                           const std::shared_ptr<const model::LoraAdapter>& adapter,
                           std::vector<int64_t> input_ids, std::string_view stored_dtype) {
   const at::NoGradGuard no_grad;
-  const auto view = adapter ? model::AdapterView::one(adapter) : model::AdapterView::none();
-  TrainedLogits trained;
-  trained.logits = logits_of(model, view, input_ids);
-  const double spread = rms(trained.logits - trained.logits.mean(-1, true));
-  trained.spread = spread > 0 ? spread : 1;
+  return *run_twice(model, adapter, std::move(input_ids), stored_dtype, nothing_to_load);
+}
 
-  const auto blocks = block_matrices(model);
-  const int own_bits = precision(model.dtype());
-  const int bits = std::min(own_bits, precision(stored_dtype));
-  Errors errors(model.device());
-  Swapped adapter_errors;
-  if (adapter) {
-    for (const auto& [name, tensor] : adapter->named_parameters()) {
-      adapter_errors.swap(tensor, errors.applied_to(tensor, own_bits));
-    }
-  }
-  const at::Tensor moved = logits_of(model, view, input_ids, [&](int64_t i, auto&& run) {
-    Swapped block_errors;
-    for (const at::Tensor& weight : blocks[i]) {
-      block_errors.swap(weight, errors.applied_to(weight, bits));
-    }
-    run();
-  });
-  trained.noise = rms(moved - trained.logits) / trained.spread;
-  trained.input_ids = std::move(input_ids);
-  return trained;
+Result<TrainedLogits> run_trained(model::BlockwiseModel& model,
+                                  const std::shared_ptr<const model::LoraAdapter>& adapter,
+                                  std::vector<int64_t> input_ids, std::string_view stored_dtype) {
+  const at::NoGradGuard no_grad;
+  return run_twice(model.model(), adapter, std::move(input_ids), stored_dtype, loader_of(model));
+}
+
+at::Tensor answer(const model::Transformer& model,
+                  const std::shared_ptr<const model::LoraAdapter>& adapter,
+                  const std::vector<int64_t>& input_ids) {
+  const at::NoGradGuard no_grad;
+  return *logits_of(model, view_of(adapter), input_ids, nothing_to_load);
 }
 
 MergeVerdict MergeCheck::verdict() const {
@@ -164,11 +243,14 @@ std::string MergeCheck::describe() const {
 }
 
 MergeCheck compare(const TrainedLogits& trained, const model::Transformer& exported) {
+  return compare_logits(trained, answer(exported, nullptr, trained.input_ids));
+}
+
+Result<MergeCheck> compare(const TrainedLogits& trained, model::BlockwiseModel& exported) {
   const at::NoGradGuard no_grad;
-  const at::Tensor difference =
-      logits_of(exported, model::AdapterView::none(), trained.input_ids) - trained.logits;
-  return {rms(difference) / trained.spread, trained.noise, difference.abs().max().item<double>(),
-          static_cast<int64_t>(trained.input_ids.size())};
+  LORRY_ASSIGN(const at::Tensor logits, logits_of(exported.model(), model::AdapterView::none(),
+                                                  trained.input_ids, loader_of(exported)));
+  return compare_logits(trained, logits);
 }
 
 }  // namespace lorry::train

@@ -5,6 +5,8 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,6 +26,9 @@ struct TrainedLogits {
   at::Tensor logits;  ///< (T, V) float32 on the CPU
   double spread = 0;  ///< rms of the logits around their mean
   double noise = 0;   ///< relative rms that rounding alone makes
+  /// Where training saw a quantised base: what that answers, with the adapter. `logits` are then
+  /// those of the checkpoint's own weights with it, which is what a merge is made of.
+  at::Tensor on_quantised_base;
 };
 
 /// Runs `input_ids` (T) through the model with `adapter` (may be null) twice: as it is, and with
@@ -34,6 +39,14 @@ struct TrainedLogits {
 TrainedLogits run_trained(const model::Transformer& model,
                           const std::shared_ptr<const model::LoraAdapter>& adapter,
                           std::vector<int64_t> input_ids, std::string_view stored_dtype);
+/// The same, reading the blocks one after another.
+Result<TrainedLogits> run_trained(model::BlockwiseModel& model,
+                                  const std::shared_ptr<const model::LoraAdapter>& adapter,
+                                  std::vector<int64_t> input_ids, std::string_view stored_dtype);
+/// The logits alone, (T, V) float32 on the CPU; of a model in any format.
+at::Tensor answer(const model::Transformer& model,
+                  const std::shared_ptr<const model::LoraAdapter>& adapter,
+                  const std::vector<int64_t>& input_ids);
 
 enum class MergeVerdict {
   kSame,      ///< within what rounding makes
@@ -47,6 +60,9 @@ struct MergeCheck {
   double gap = 0, noise = 0;
   double max_abs = 0;  ///< largest difference of two logits
   int64_t tokens = 0;
+  /// The same as `gap` to the logits of the quantised base that was trained on: what going back to
+  /// the checkpoint's own weights changes. No part of the verdict.
+  std::optional<double> base_gap;
 
   MergeVerdict verdict() const;
   /// "0.021 (relative rms), where rounding alone makes 0.018"
@@ -54,5 +70,7 @@ struct MergeCheck {
 };
 
 MergeCheck compare(const TrainedLogits& trained, const model::Transformer& exported);
+/// The same, reading the blocks one after another.
+Result<MergeCheck> compare(const TrainedLogits& trained, model::BlockwiseModel& exported);
 
 }  // namespace lorry::train

@@ -70,6 +70,12 @@ Result<> check_options(const TrainOptions& o) {
   Checker checker;
   visit_options(o, checker);
   LORRY_TRY(std::move(checker.result));
+  if (o.full && o.base_format != "dense") {
+    return usage_error(fmt::format(
+        "--full trains the weights that --base-format {} would freeze; leave out the one or the "
+        "other",
+        o.base_format));
+  }
   if (o.adapter.empty()) return {};
   if (o.full) return usage_error("--full trains no adapter, so it cannot start from --adapter");
   const auto changed = changed_new_adapter_flags(o);

@@ -92,6 +92,12 @@ void visit_options(Options& o, Visit&& visit) {
   toggle("--full", o.full, false, "train all weights instead of an adapter");
   choice("--dtype", o.dtype, {"auto", "float32", "bfloat16", "float16"},
          "type of the frozen weights and of the arithmetic");
+  visit(OptionSpec{.flag = "--base-format",
+                   .help = "what the frozen weights of the blocks are held as: dense, in --dtype; "
+                           "fp8, a byte each; nf4, half a byte each (QLoRA)",
+                   .choices = {"dense", "fp8", "nf4"},
+                   .newer = true},
+        o.base_format);
   number("--lora-r", o.lora_r, between(1, 65536), "", "rank of the adapter", Decides::kNewAdapter);
   number("--lora-alpha", o.lora_alpha, above(0), "", "adapter scale is alpha / r",
          Decides::kNewAdapter);

@@ -78,6 +78,21 @@ TEST(Options, WhatTheStartingAdapterDecidesIsRefusedBesideIt) {
       << refused.error().message;
 }
 
+TEST(Options, FullTrainingOfAQuantisedBaseIsRefused) {
+  TrainOptions options = named();
+  options.base_format = "nf4";
+  EXPECT_TRUE(check_options(options).ok());
+  options.full = true;
+  EXPECT_NE(check_options(options).error().message.find("--base-format nf4 would freeze"),
+            std::string::npos);
+}
+
+TEST(Identity, AnotherBaseFormatIsAnotherRun) {
+  TrainOptions a = named(), b = named();
+  b.base_format = "nf4";
+  EXPECT_FALSE(same_run(identity_of(a), identity_of(b)));
+}
+
 TEST(Identity, ASplitOfTheSameRowsIsTheSameRun) {
   TrainOptions a = named(), b = named();
   b.batch_size = 1;

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "model/safetensors.h"
+#include "model/transformer.h"  // check_base_format
 #include "ops/device.h"
 #include "store/layout.h"
 #include "train/checkpoint.h"
@@ -59,6 +60,37 @@ Result<int64_t> bytes_of_a_weight(const TrainOptions& options, const model::Mode
   if (dtype == "auto" && device.is_cuda()) dtype = "bfloat16";
   LORRY_ASSIGN(const auto type, ops::resolve_dtype(dtype, spec.dtype, at::Device(at::kCPU)));
   return int64_t{type == at::kFloat ? 4 : 2};
+}
+
+/// Bytes of the base while it is trained on, and what comes and goes beside it.
+struct BaseBytes {
+  int64_t weights = 0;
+  int64_t widened = 0;   ///< the largest matrix of a quantised base, for a product
+  int64_t checking = 0;  ///< what the check of the merge holds of a model, beside nothing else
+};
+
+/// `dense`: bytes of a number that is not quantised.
+BaseBytes base_bytes(const model::ModelSpec& spec, int64_t parameters, int64_t dense,
+                     ops::WeightFormat format) {
+  if (format == ops::WeightFormat::kDense) {
+    return {parameters * dense, 0, parameters * dense};
+  }
+  int64_t blocks = 0, quantised = 0, largest = 0;  // numbers, bytes, numbers
+  std::vector<int64_t> of_layer(spec.layers.size());
+  for (const model::LinearSpec& linear : spec.linears) {
+    if (linear.layer < 0) continue;
+    for (const model::Module& module : linear.modules) {
+      const int64_t numbers = module.rows * linear.in;
+      blocks += numbers;
+      of_layer[linear.layer] += numbers;
+      quantised += ops::format_bytes(format, module.rows, linear.in);
+      largest = std::max(largest, numbers);
+    }
+  }
+  const int64_t outside = std::max<int64_t>(0, parameters - blocks) * dense;
+  const int64_t block = of_layer.empty() ? 0 : *std::max_element(of_layer.begin(), of_layer.end());
+  // The block, and the copy of it that rounding moves.
+  return {outside + quantised, largest * dense, outside + 2 * block * dense};
 }
 
 /// Which part of the data set's tokens has a loss; all of them if its record does not say.
@@ -120,12 +152,17 @@ Result<TrainPlan> plan_training(const TrainOptions& options) {
   LORRY_ASSIGN(const int64_t weight, bytes_of_a_weight(options, inputs.spec, device));
   LORRY_ASSIGN(const int64_t parameters,
                count_parameters(*inputs.bucket, store::model_dir(options.model)));
+  const ops::WeightFormat format = base_format(options);
+  LORRY_TRY(
+      model::check_base_format(inputs.spec, format).with_context(store::model_dir(options.model)));
   TrainPlan plan;
   plan.micro_batch_tokens = micro_batch_tokens(inputs.spec, device);
   RunWork work;
   play(options, inputs, plan, work);
 
-  plan.weights_bytes = parameters * weight;
+  const BaseBytes base = base_bytes(inputs.spec, parameters, weight, format);
+  plan.weights_bytes = base.weights;
+  plan.widened_bytes = base.widened;
   plan.fused_bytes = parameters * (inputs.spec.dtype == "float32" ? 4 : 2);
   std::optional<model::LoraConfig> lora;
   if (options.full) {
@@ -150,10 +187,11 @@ Result<TrainPlan> plan_training(const TrainOptions& options) {
     plan.copy_bytes = plan.checkpoint_bytes;
   const auto activations =
       static_cast<int64_t>(kActivationShare * static_cast<double>(plan.activation_bytes));
-  const int64_t training = plan.state_bytes + plan.copy_bytes + plan.logits_bytes + activations;
+  const int64_t training = base.weights + base.widened + plan.state_bytes + plan.copy_bytes +
+                           plan.logits_bytes + activations;
   plan.warnings = warnings_of(options, inputs, plan.steps);
   const int64_t checking = kCheckedLogits * kCheckTokens * inputs.spec.vocab_size * 4;
-  plan.memory_bytes = kFixedBytes + plan.weights_bytes + std::max(training, checking);
+  plan.memory_bytes = kFixedBytes + std::max(training, base.checking + checking);
   return plan;
 }
 

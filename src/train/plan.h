@@ -25,6 +25,7 @@ struct TrainPlan {
   // Memory in bytes, of the host or (on a GPU) of the device.
   bool on_gpu = false;
   int64_t weights_bytes = 0;  ///< once: the merged model is checked after the trained one is freed
+  int64_t widened_bytes = 0;  ///< of a quantised base: its largest matrix, widened for a product
   int64_t state_bytes = 0;    ///< trained parameters, gradients, optimiser
   int64_t activation_bytes = 0;  ///< of the largest forward pass
   int64_t logits_bytes = 0;      ///< on a GPU; the host's are among the libraries' own

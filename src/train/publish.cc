@@ -41,8 +41,21 @@ Result<> write_fused(const RunResult& r, const std::string& model_dir, const std
                      dir);
 }
 
+/// Where the checkpoint is in a format that nothing can be merged into: false, with a warning.
+Result<bool> write_merged(const RunResult& r, const std::string& model_dir,
+                          const std::string& dir) {
+  const auto written = write_fused(r, model_dir, dir);
+  if (!written.ok() && r.adapter && written.error().kind == ErrorKind::kUnsupported) {
+    log::warn("no merged model, lora_model alone: {}", written.error().message);
+    LORRY_TRY(r.inputs.bucket->remove(dir));
+    return false;
+  }
+  LORRY_TRY(written);
+  return true;
+}
+
 /// Writes the merged model, frees what was trained, reads the merged one back and compares. nullopt
-/// where the checkpoint is in a format that nothing can be merged into.
+/// where there is none.
 Result<std::optional<MergeCheck>> export_and_check(RunResult& r, const std::string& model_dir,
                                                    const std::string& dir) {
   const at::ScalarType dtype = r.model->dtype();
@@ -50,13 +63,8 @@ Result<std::optional<MergeCheck>> export_and_check(RunResult& r, const std::stri
   const TrainedLogits trained = run_trained(
       *r.model, r.adapter, check_tokens(r.inputs, r.options.max_length), r.inputs.spec.dtype);
   if (r.adapter) r.model.reset();  // full training exports from the weights
-  const auto written = write_fused(r, model_dir, dir);
-  if (!written.ok() && r.adapter && written.error().kind == ErrorKind::kUnsupported) {
-    log::warn("no merged model, lora_model alone: {}", written.error().message);
-    LORRY_TRY(r.inputs.bucket->remove(dir));
-    return std::optional<MergeCheck>();
-  }
-  LORRY_TRY(written);
+  LORRY_ASSIGN(const bool merged, write_merged(r, model_dir, dir));
+  if (!merged) return std::optional<MergeCheck>();
   r.model.reset();
   r.adapter.reset();
   r.trainable = Trainable();
@@ -64,17 +72,47 @@ Result<std::optional<MergeCheck>> export_and_check(RunResult& r, const std::stri
   return std::optional<MergeCheck>(compare(trained, *fused));
 }
 
+/// The same after training on a quantised base. Neither the checkpoint nor the merged model need
+/// fit into memory, so both answer block by block.
+Result<std::optional<MergeCheck>> export_and_check_blockwise(RunResult& r,
+                                                             const std::string& model_dir,
+                                                             const std::string& dir) {
+  const store::Bucket& bucket = *r.inputs.bucket;
+  const model::LoadOptions options{.dtype = r.model->dtype(), .device = r.model->device()};
+  const std::vector<int64_t> tokens = check_tokens(r.inputs, r.options.max_length);
+  const at::Tensor on_quantised_base = answer(*r.model, r.adapter, tokens);
+  r.model.reset();
+  LORRY_ASSIGN(const bool merged, write_merged(r, model_dir, dir));
+  if (!merged) return std::optional<MergeCheck>();
+  LORRY_ASSIGN(auto base, model::BlockwiseModel::open(bucket, model_dir, options));
+  LORRY_ASSIGN(TrainedLogits trained, run_trained(*base, r.adapter, tokens, r.inputs.spec.dtype));
+  trained.on_quantised_base = on_quantised_base;
+  base.reset();
+  r.adapter.reset();
+  r.trainable = Trainable();
+  LORRY_ASSIGN(const auto fused, model::BlockwiseModel::open(bucket, dir, options));
+  LORRY_ASSIGN(const MergeCheck check, compare(trained, *fused));
+  return std::optional<MergeCheck>(check);
+}
+
 Json check_json(const MergeCheck& check) {
   Json json{{"relative_rms", check.gap},
             {"rounding_relative_rms", check.noise},
             {"max_abs", check.max_abs},
             {"tokens", check.tokens}};
+  if (check.base_gap) json["quantised_base_relative_rms"] = *check.base_gap;
   if (check.verdict() == MergeVerdict::kDoubtful) json["doubtful"] = true;
   if (check.verdict() == MergeVerdict::kWrong) json["refused"] = true;
   return json;
 }
 
-void log_check(const MergeCheck& check) {
+void log_check(const MergeCheck& check, const std::string& format) {
+  if (check.base_gap) {
+    log::info(
+        "the merged model has the checkpoint's own weights: its logits differ by {:.3g} (relative "
+        "rms) from those of the {} base that was trained on",
+        *check.base_gap, format);
+  }
   const std::string text =
       "the merged model's logits differ from the trained ones by " + check.describe();
   if (check.verdict() == MergeVerdict::kSame) return log::info("{}", text);
@@ -89,6 +127,7 @@ Json info_json(const RunResult& r, int64_t trained_parameters, bool is_lora) {
             {"model", r.options.model},
             {"dataset", r.options.dataset},
             {"kind", is_lora ? "lora" : "full"},
+            {"base_format", r.options.base_format},
             {"steps", s.step},
             {"epochs", s.last ? s.last->epoch : 0.0},
             {"tokens", s.tokens},
@@ -191,9 +230,11 @@ Result<Exported> export_all(RunResult& r, const std::string& dir) {
     LORRY_TRY(bucket.remove(lora));
   }
   Exported exported{info_json(r, r.trainable.size(), is_lora), std::nullopt};
-  LORRY_ASSIGN(exported.check, export_and_check(r, model_dir, fused));
+  const bool is_dense = base_format(r.options) == ops::WeightFormat::kDense;
+  LORRY_ASSIGN(exported.check, is_dense ? export_and_check(r, model_dir, fused)
+                                        : export_and_check_blockwise(r, model_dir, fused));
   exported.info["merge_check"] = exported.check ? check_json(*exported.check) : Json(nullptr);
-  if (exported.check) log_check(*exported.check);
+  if (exported.check) log_check(*exported.check, r.options.base_format);
   if (exported.wrong()) LORRY_TRY(bucket.remove(fused));
   if (exported.wrong() && !is_lora) return refused(*exported.check, fused, "");
   LORRY_ASSIGN(exported.info["files"], recorded_files(bucket, dir));

@@ -30,6 +30,8 @@ struct RunResult {
 /// Writes lora_model (not in full training), fused, metrics.jsonl, report.html and info.json, with
 /// never more than one model in memory: the trained one answers first, then it is freed, and the
 /// merged one is read back and must give the same logits, as far as rounding goes (merge_check.h).
+/// After training on a quantised base it must give those of the checkpoint's weights with the
+/// adapter; how far they are from the trained ones is measured and recorded.
 /// An earlier result stays in place while the new one is written to `waiting_dir`, and is replaced
 /// when that is whole. A merged model that is wrong beyond rounding is removed and an error; where
 /// it replaces nothing, lora_model and the rest are published all the same, with the measured

@@ -52,6 +52,9 @@ struct TrainOptions {
 
   // Machine.
   std::string dtype = "auto";
+  /// What the frozen maps of the blocks are held as: dense (in dtype), fp8, nf4. The adapter is
+  /// trained on these numbers; the merged model is the checkpoint's own weights with it.
+  std::string base_format = "dense";
   std::string device = "auto";
   /// off, recompute (keep the blocks' inputs and run each block twice), offload (the inputs in host
   /// memory): less memory, the same numbers.

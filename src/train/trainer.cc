@@ -93,8 +93,11 @@ class Trainer {
     LORRY_ASSIGN(const at::Device device, ops::resolve_device(options_.device));
     LORRY_ASSIGN(const at::ScalarType dtype,
                  ops::resolve_dtype(options_.dtype, inputs_.spec.dtype, device));
-    LORRY_ASSIGN(model_, model::Transformer::load(*inputs_.bucket, store::model_dir(options_.model),
-                                                  {dtype, device}));
+    const ops::WeightFormat format = base_format(options_);
+    LORRY_TRY(check_format_on_device(format, ops::compute_capability(device)));
+    LORRY_ASSIGN(model_, model::Transformer::load(
+                             *inputs_.bucket, store::model_dir(options_.model),
+                             {.dtype = dtype, .device = device, .base_format = format}));
     scaler_ = GradScaler(dtype == at::kHalf);
     micro_batch_tokens_ = micro_batch_tokens(inputs_.spec, device);
     if (options_.full) {
@@ -118,8 +121,10 @@ class Trainer {
     if (const auto text = warm_up_warning(options_, total_steps_); !text.empty()) {
       log::warn("{}", text);
     }
-    log::info("training {} parameters of {} in {} on {}: {} examples, {} steps of {} rows",
-              trainable_.size(), options_.model, ops::dtype_name(dtype), device.str(),
+    const bool is_dense = format == ops::WeightFormat::kDense;
+    log::info("training {} parameters of {} in {}{} on {}: {} examples, {} steps of {} rows",
+              trainable_.size(), options_.model, ops::dtype_name(dtype),
+              is_dense ? "" : " over a base in " + options_.base_format, device.str(),
               rows_.examples(), total_steps_, rows_per_step());
     return {};
   }
@@ -283,7 +288,9 @@ class Trainer {
   Error not_finite_from_the_start(const StepMetrics& metrics) const {
     const at::NoGradGuard no_grad;
     for (const auto& [name, tensor] : model_->named_weights()) {
-      if (!tensor.is_floating_point() || at::isfinite(tensor).all().item<bool>()) continue;
+      // Quantised weights were checked when they were made.
+      if (!tensor.is_floating_point() || tensor.scalar_type() == at::kFloat8_e4m3fn) continue;
+      if (at::isfinite(tensor).all().item<bool>()) continue;
       return invalid_input(
           fmt::format("step {}: the loss is {} because {} of {} holds NaN or infinity; import a "
                       "sound copy of the model",
