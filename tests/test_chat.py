@@ -104,6 +104,7 @@ SNIPPETS = r"""
 {{ "a" + "b" + 1 }}
 {% set ns = namespace(a="x") %}{% for i in [1, 2] %}{% set ns.a = ns.a + "-" + i|string + ns.a %}{{ ns.a }}|{{ ns.a ~ i ~ (ns.a + "!") }}{% endfor %}{{ ns.a.b is defined }}{{ ns["a"] }}
 {{ "ab".replace("x", "y") + "c" }} {{ "ab".split("x") }} {{ "ab".strip("x") }} {{ ("ab "|safe).strip() + "<" }} {{ "ab".removeprefix("x") }} {{ "aaaaaaaaaab".find("ab") }} {{ "ab" in "aaaaaaaaaab" }}
+{{ (2.5|safe).rpartition("o") }} {{ ("a,b"|safe).partition(",") }} {{ none|map(attribute="name")|list }} {% macro f(a) %}{{ a }}{% endmacro %}{{ f }} {{ [f] }} {{ f(f) }}
 {{ x is defined }} {{ n is defined }} {{ x is undefined }} {{ none is none }} {{ s is string }} {{ d is mapping }} {{ words is sequence }} {{ words is iterable }} {{ 5 is iterable }}
 {{ n is number }} {{ n is integer }} {{ f is float }} {{ t is boolean }} {{ t is integer }} {{ t is true }} {{ n is odd }} {{ 8 is even }} {{ 9 is divisibleby 3 }} {{ 9 is divisibleby(2) }} {{ n is eq 7 }} {{ n is ge(8) }} {{ "a" is in ["a"] }} {{ "ab" is lower }} {{ d is callable }} {{ range is callable }} {{ n is not none }} {{ x is string }} {{ d is sequence }} {{ x is sequence }} {{ x is iterable }}
 {{ x }}|{{ x|default("y") }}|{{ ""|default("z", true) }}|{{ none|d("w") }}|{{ x|length }}|{{ x|list }}|{{ x|upper }}|{{ x|join }}|{{ "a" in x }}|{{ x == y }}|{{ x|string }}

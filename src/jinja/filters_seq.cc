@@ -243,6 +243,7 @@ Value map_attribute(Interp& in, const Value& v, CallArgs& args) {
   if (!by_attribute) return map(in, v, args);
   Value attribute, fallback;
   args.bind("map", {"attribute", "default"}, {&attribute, &fallback});
+  if (!truthy(v)) return Value::generator({});
   if (attribute.is_missing()) raise("map requires a filter argument");
   const std::vector<Value> path = attribute_path(attribute);
   std::vector<Value> out;

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "jinja/interp.h"
 #include "jinja/unicode.h"
 #include "jinja/value.h"
 
@@ -106,6 +107,16 @@ void append_range(const ListObj& range, std::string& out) {
   out += ')';
 }
 
+void append_macro(const MacroObj& macro, std::string& out) {
+  out += "<Macro ";
+  if (macro.def->name.is_str()) {
+    append_str_repr(macro.def->name.str(), out);
+  } else {
+    out += "anonymous";
+  }
+  out += '>';
+}
+
 }  // namespace
 
 void append_repr(const Value& v, std::string& out) {
@@ -160,6 +171,9 @@ void append_repr(const Value& v, std::string& out) {
       return;
     case Type::kView:
       append_view(v, out);
+      return;
+    case Type::kMacro:
+      append_macro(*v.as<MacroObj>(), out);
       return;
     default:
       fmt::format_to(std::back_inserter(out), "<{} object>", type_name(v.type()));

@@ -321,12 +321,14 @@ Value partition(Interp& in, const Value& self, CallArgs& args, bool last) {
   if (sep.empty()) raise("empty separator");
   const std::string_view s = self.str();
   const size_t at = last ? find_last(in, s, sep) : find_text(s, sep);
-  const auto str = [&](std::string_view part) { return in.make_string(std::string(part)); };
+  const auto part = [&](size_t from, size_t size) {
+    return part_of(in, self, s.substr(from, size));
+  };
   if (at == std::string_view::npos) {
-    if (last) return Value::tuple({str(""), str(""), self});
-    return Value::tuple({self, str(""), str("")});
+    if (last) return Value::tuple({part(0, 0), part(0, 0), self});
+    return Value::tuple({self, part(0, 0), part(0, 0)});
   }
-  return Value::tuple({str(s.substr(0, at)), str(sep), str(s.substr(at + sep.size()))});
+  return Value::tuple({part(0, at), part(at, sep.size()), part(at + sep.size(), s.size())});
 }
 
 Value remove_affix(Interp& in, const Value& self, CallArgs& args, bool prefix) {
