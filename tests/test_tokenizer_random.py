@@ -339,16 +339,16 @@ def keeps_places(config):
     """Whether offsets are compared: where characters change, ours are those of the whole segment."""
     text = json.dumps([config["normalizer"], config["pre_tokenizer"], config["model"].get("byte_fallback")])
     loose = ('{"type": "ByteLevel"}', "NF", "Bert", "Prepend", "Metaspace", '"add_prefix_space": true', "Replace", "Precompiled", "true]")
-    return not any(word in text for word in loose) and not drops_bytes(config)
+    return not any(word in text for word in loose) and not drops_characters(config)
 
 
-def drops_bytes(config):
-    """Whether the vocabulary of a byte-level BPE lacks bytes and has no unknown token: they are dropped, and
-    the peer's places of the rest of the word are then those of other characters."""
+def drops_characters(config):
+    """Whether a BPE has no unknown token and may lack characters: they are dropped, and the peer's places of
+    the rest of the word are then those of other characters."""
     model, splits = config["model"], json.dumps(config["pre_tokenizer"])
-    if model["type"] != "BPE" or model.get("unk_token") or "ByteLevel" not in splits:
+    if model["type"] != "BPE" or model.get("unk_token"):
         return False
-    return not all(letter in model["vocab"] for letter in P.ByteLevel.alphabet())
+    return "ByteLevel" not in splits or not all(c in model["vocab"] for c in P.ByteLevel.alphabet())
 
 
 def to_characters(text, spans):
