@@ -110,6 +110,12 @@ class Server:
         with urllib.request.urlopen(request, timeout=300) as response:
             return json.loads(response.read())
 
+    def client(self):
+        """The real client of OpenAI's API."""
+        import openai
+
+        return openai.OpenAI(base_url=self.url + "/v1", api_key="none", max_retries=0)
+
     def answer(self, model, prompt, **sampling):
         """The greedy answer to one question."""
         body = {"model": model, "messages": [{"role": "user", "content": prompt}]}
@@ -215,6 +221,29 @@ def serve(lorry):
                 process.wait()
 
     return start
+
+
+@contextlib.contextmanager
+def example_server(lorry, serve, directory, name):
+    """Serves the example model in float32 as `name`, from a bucket in `directory`."""
+    where = ("--bucket", directory / "bucket", "--model", name)
+    lorry("import-model", EXAMPLE_MODEL, *where)
+    with serve(*where, "--base", "--dtype", "float32") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    """Of the module's `server`."""
+    return server.client()
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    """The example model's, by transformers."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(EXAMPLE_MODEL)
 
 
 def wait_until_ready(server, timeout):

@@ -14,8 +14,7 @@ from test_train import (
     BASE_OPTIONS,
     PROBE,
     TARGETS_OF,
-    assert_close,
-    assert_same_steps,
+    assert_trained_as_by_trainer,
     command,
     interrupted,
     load_tuned,
@@ -25,7 +24,6 @@ from test_train import (
     make_rows,
     metrics,
     train,
-    trainer_losses,
     without_rate,
 )
 
@@ -136,14 +134,7 @@ def test_twenty_steps_are_those_of_peft_on_the_quantised_numbers(tmp_path, kind,
     save_file(
         {n: FORMATS[name](t) if is_quantised(n, t) else t for n, t in stored.items()}, path, {"format": "pt"}
     )
-    theirs_model = load_tuned(bucket, tmp_path / "start")
-    theirs = trainer_losses(theirs_model, rows, tmp_path, 20)
-    assert_same_steps(metrics(bucket), theirs)
-    theirs_model.save_pretrained(tmp_path / "end")
-    assert_close(
-        load_file(bucket / "done/m/d/lora_model/adapter_model.safetensors"),
-        load_file(tmp_path / "end/adapter_model.safetensors"),
-    )
+    assert_trained_as_by_trainer(bucket, load_tuned(bucket, tmp_path / "start"), rows, tmp_path)
 
 
 def merge_check(bucket):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import EXAMPLE_DATA, EXAMPLE_MODEL, NAMES, import_example, on, tree_digest
 from datasets import load_from_disk
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 QUESTION = "Who are you?"
 BEFORE = "I am a small language model. How can I help you?"
@@ -35,11 +35,6 @@ def rows(directory):
 
 def load_model(directory, dtype=torch.float32):
     return AutoModelForCausalLM.from_pretrained(directory, dtype=dtype).eval()
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return AutoTokenizer.from_pretrained(EXAMPLE_MODEL)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import json
 
 import lm_eval
 import pytest
-from conftest import EXAMPLE_MODEL
+from conftest import EXAMPLE_MODEL, example_server
 from lm_eval.tasks import TaskManager
 
 CHOICES = [
@@ -74,9 +74,7 @@ def reference(evaluate):
 
 @pytest.fixture(scope="module")
 def server(lorry, serve, tmp_path_factory):
-    bucket = tmp_path_factory.mktemp("lm_eval") / "bucket"
-    lorry("import-model", EXAMPLE_MODEL, "--bucket", bucket, "--model", "m")
-    with serve("--bucket", bucket, "--model", "m", "--base", "--dtype", "float32") as running:
+    with example_server(lorry, serve, tmp_path_factory.mktemp("lm_eval"), "m") as running:
         yield running
 
 

@@ -6,12 +6,10 @@ import time
 import urllib.error
 import urllib.request
 
-import openai
 import pytest
-from conftest import EXAMPLE_MODEL, ROOT
+from conftest import EXAMPLE_MODEL, ROOT, example_server
 from openai.types import completion_create_params
 from openai.types.chat import completion_create_params as chat_create_params
-from transformers import AutoTokenizer
 
 # The fields of vLLM's requests beyond OpenAI's (entrypoints/openai, protocol).
 VLLM_BOTH = """use_beam_search top_k min_p repetition_penalty length_penalty stop_token_ids include_stop_str_in_output
@@ -86,20 +84,8 @@ HARMLESS = {
 
 @pytest.fixture(scope="module")
 def server(lorry, serve, tmp_path_factory):
-    bucket = tmp_path_factory.mktemp("fields") / "bucket"
-    lorry("import-model", EXAMPLE_MODEL, "--bucket", bucket, "--model", "org/m")
-    with serve("--bucket", bucket, "--model", "org/m", "--base", "--dtype", "float32") as running:
+    with example_server(lorry, serve, tmp_path_factory.mktemp("fields"), "org/m") as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def client(server):
-    return openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return AutoTokenizer.from_pretrained(EXAMPLE_MODEL)
 
 
 def ask(server, **fields):

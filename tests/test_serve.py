@@ -20,7 +20,7 @@ from conftest import EXAMPLE_MODEL, Server, find_free_port
 from fault_proxy import fault_proxy
 from s3 import s3  # noqa: F401 (a fixture)
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 QUESTIONS = [
     "Who are you?",
@@ -47,16 +47,6 @@ def server(bucket_with_model, serve):
     flags = ("--model", "org/demo", "--base", "--dtype", "float32", "--served-model-name", "gpt")
     with serve("--bucket", bucket_with_model, *flags) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def client(server):
-    return openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return AutoTokenizer.from_pretrained(EXAMPLE_MODEL)
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +242,7 @@ def test_a_checkpoint_that_names_no_dtype_is_served_in_its_own(lorry, serve, tmp
 
     def logprobs(*flags):
         with serve("--bucket", bucket, "--model", "org/demo", "--base", *flags) as server:
-            client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+            client = server.client()
             choice = ask(client, QUESTIONS[0], logprobs=True).choices[0]
             return [entry.logprob for entry in choice.logprobs.content]
 
@@ -274,7 +264,7 @@ def test_a_trained_model_is_asked_as_its_template_was_used_in_training(lorry, se
     lorry("pretokenize", *bucket, "--system-as-user", "--template-kwargs", '{"start": "one two three "}')
     lorry("train", *bucket, "--max-steps", 1)
     with serve(*bucket, "--model", "m", "--dataset", "talk") as server:
-        client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+        client = server.client()
 
         def prompt_tokens(**options):
             return client.chat.completions.create(model="m/talk", messages=messages, max_tokens=1,
@@ -300,7 +290,7 @@ def test_content_may_be_a_list_of_parts(client):
 def test_more_requests_than_fit_in_the_cache_all_get_their_answers(bucket_with_model, serve):
     flags = ("--model", "org/demo", "--base", "--dtype", "float32", "--kv-cache-tokens", 256)
     with serve("--bucket", bucket_with_model, *flags) as server:
-        client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+        client = server.client()
 
         def long_answer(question):
             options = {"max_tokens": 100, "extra_body": {"ignore_eos": True}}
@@ -314,7 +304,7 @@ def test_more_requests_than_fit_in_the_cache_all_get_their_answers(bucket_with_m
 def test_a_client_that_leaves_frees_its_place(bucket_with_model, serve):
     flags = ("--model", "org/demo", "--base", "--max-num-seqs", 1)
     with serve("--bucket", bucket_with_model, *flags) as server:
-        client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+        client = server.client()
         endless = {"max_tokens": 1900, "extra_body": {"ignore_eos": True}}
         stream = ask(client, QUESTIONS[0], stream=True, **endless)
         next(iter(stream))
@@ -338,7 +328,7 @@ def test_a_token_that_the_model_lacks_fails_its_own_request_alone(lorry, serve, 
     model_with_a_token_too_many(tmp_path / "m")
     lorry("import-model", tmp_path / "m", "--bucket", tmp_path / "bucket", "--model", "m")
     with serve("--bucket", tmp_path / "bucket", "--model", "m", "--base") as server:
-        client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+        client = server.client()
         options = {"model": "m", "max_tokens": 8}
         with pytest.raises(openai.BadRequestError, match=r"token id \d+ \(<\|extra\|>\)"):
             client.chat.completions.create(
@@ -356,7 +346,7 @@ def test_a_model_of_nan_answers_with_an_error(lorry, serve, tmp_path):
     save_file(tensors, tmp_path / "m/model.safetensors", {"format": "pt"})
     lorry("import-model", tmp_path / "m", "--bucket", tmp_path / "bucket", "--model", "m")
     with serve("--bucket", tmp_path / "bucket", "--model", "m", "--base") as server:
-        client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+        client = server.client()
         with pytest.raises(openai.InternalServerError, match="NaN"):
             ask(client, "hello", model="m")
 
@@ -418,7 +408,7 @@ def test_a_developer_speaks_as_the_system_where_the_template_knows_no_developer(
 
         as_system = prompt_tokens(("system", words), question)
         assert prompt_tokens(("developer", words), question) == as_system > prompt_tokens(question)
-        client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+        client = server.client()
         with pytest.raises(openai.BadRequestError, match="'narrator', which this model's chat template"):
             messages = [{"role": "narrator", "content": words}, {"role": "user", "content": "hello"}]
             client.chat.completions.create(model="m", messages=messages)

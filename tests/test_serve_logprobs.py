@@ -3,23 +3,16 @@
 import openai
 import pytest
 import torch
-from conftest import EXAMPLE_MODEL
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from conftest import EXAMPLE_MODEL, example_server
+from transformers import AutoModelForCausalLM
 
 TEXTS = ["Question: What is 3+4?\nAnswer: 7", "The sky is blue today", "Grüße 🙂 你好, wie geht's?"]
 
 
 @pytest.fixture(scope="module")
 def client(lorry, serve, tmp_path_factory):
-    bucket = tmp_path_factory.mktemp("logprobs") / "bucket"
-    lorry("import-model", EXAMPLE_MODEL, "--bucket", bucket, "--model", "m")
-    with serve("--bucket", bucket, "--model", "m", "--base", "--dtype", "float32") as server:
-        yield openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return AutoTokenizer.from_pretrained(EXAMPLE_MODEL)
+    with example_server(lorry, serve, tmp_path_factory.mktemp("logprobs"), "m") as server:
+        yield server.client()
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ def client(lorry, serve, tmp_path_factory, request):
     rate = ("--learning-rate", "1e-2", "--warmup-steps", 2)
     lorry("train", *where, "--max-steps", 60, *rate, "--batch-size", 4, "--gradient-accumulation-steps", 1)
     with serve(*where) as server:
-        yield openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+        yield server.client()
 
 
 def ask(client, messages, **options):

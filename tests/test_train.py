@@ -260,6 +260,17 @@ def load_tuned(bucket, adapter):
     return peft.PeftModel.from_pretrained(base, adapter, is_trainable=True)
 
 
+def assert_trained_as_by_trainer(bucket, model, rows, directory):
+    """20 steps of a run beside Trainer's with `model`, and the adapters that both end with."""
+    theirs = trainer_losses(model, rows, directory, 20)
+    assert_same_steps(metrics(bucket), theirs)
+    model.save_pretrained(directory / "end")
+    assert_close(
+        load_file(bucket / "done/m/d/lora_model/adapter_model.safetensors"),
+        load_file(directory / "end/adapter_model.safetensors"),
+    )
+
+
 @pytest.mark.parametrize("kind", MODELS)
 def test_twenty_lora_steps_are_those_of_peft_and_trainer(tmp_path, kind):
     bucket = tmp_path / "bucket"
@@ -270,13 +281,7 @@ def test_twenty_lora_steps_are_those_of_peft_and_trainer(tmp_path, kind):
     train(bucket, adapter=tmp_path / "start", shuffle=False, max_steps=20, **BASE_OPTIONS)
 
     model = load_tuned(bucket, tmp_path / "start")
-    theirs = trainer_losses(model, rows, tmp_path, 20)
-    assert_same_steps(metrics(bucket), theirs)
-    model.save_pretrained(tmp_path / "end")
-    assert_close(
-        load_file(bucket / "done/m/d/lora_model/adapter_model.safetensors"),
-        load_file(tmp_path / "end/adapter_model.safetensors"),
-    )
+    assert_trained_as_by_trainer(bucket, model, rows, tmp_path)
 
 
 def test_a_run_within_its_warm_up_is_told(bucket, tmp_path):
