@@ -116,12 +116,13 @@ void add_apart(const Json& given, Json& turns) {
   if (!rest["content"].empty()) turns.push_back(std::move(rest));
 }
 
-Json with_results_apart(Json turns) {
-  if (std::none_of(turns.begin(), turns.end(), holds_tool_results)) return turns;
+/// The turns, but each of which `holds` is true replaced by those that `add` appends for it.
+Json with_replaced(Json turns, bool (*holds)(const Json&), void (*add)(const Json&, Json&)) {
+  if (!turns.is_array() || std::none_of(turns.begin(), turns.end(), holds)) return turns;
   Json out = Json::array();
   for (Json& each : turns) {
-    if (holds_tool_results(each)) {
-      add_apart(each, out);
+    if (holds(each)) {
+      add(each, out);
     } else {
       out.push_back(std::move(each));
     }
@@ -187,19 +188,6 @@ void add_of_parts(const Json& given, Json& turns) {
   if (!rest["content"].empty() || !has_results) turns.push_back(std::move(rest));
 }
 
-Json with_contents(Json turns) {
-  if (!turns.is_array() || std::none_of(turns.begin(), turns.end(), has_parts)) return turns;
-  Json out = Json::array();
-  for (Json& each : turns) {
-    if (has_parts(each)) {
-      add_of_parts(each, out);
-    } else {
-      out.push_back(std::move(each));
-    }
-  }
-  return out;
-}
-
 }  // namespace
 
 bool is_role_key(const std::string& key, const RoleNames& roles) {
@@ -232,7 +220,8 @@ Result<Json> usual_turns(Json turns, const RoleNames& roles) {
                     first));
   }
   if (!all_are(turns, [&](const Json& each) { return is_named_by_roles(each, roles); })) {
-    return with_results_apart(with_contents(std::move(turns)));
+    return with_replaced(with_replaced(std::move(turns), has_parts, add_of_parts),
+                         holds_tool_results, add_apart);
   }
   Json usual = Json::array();
   for (const Json& each : turns) add_named_turns(each, roles, usual);
