@@ -30,6 +30,14 @@ void dispatch(const at::Tensor& x, Fn&& fn) {
   x.scalar_type() == at::kFloat ? fn(float{}) : fn(Bf16{});
 }
 
+/// Calls fn with the numbers of x, which are written: float, Bf16 or at::Half.
+template <typename Fn>
+void with_products_dtype(at::Tensor& x, Fn&& fn) {
+  if (x.scalar_type() == at::kFloat) return fn(mutable_data<float>(x));
+  if (x.scalar_type() == at::kBFloat16) return fn(mutable_data<Bf16>(x));
+  fn(mutable_data<at::Half>(x));
+}
+
 /// fn(row) for all rows of `width` numbers, over the threads.
 template <typename Fn>
 void for_rows(int64_t rows, int64_t width, Fn&& fn) {

@@ -133,12 +133,9 @@ at::Tensor block_scales(const Weight& w) {
 
 void widen_on_cpu(const Weight& w, at::Tensor& out) {
   const at::Tensor scales = block_scales(w);
-  const auto decode = [&](auto* numbers) {
+  cpu::with_products_dtype(out, [&](auto* numbers) {
     cpu::decode_nf4(cpu::data<uint8_t>(w.data), cpu::data<float>(scales), scales.numel(), numbers);
-  };
-  if (out.scalar_type() == at::kFloat) return decode(cpu::mutable_data<float>(out));
-  if (out.scalar_type() == at::kBFloat16) return decode(cpu::mutable_data<cpu::Bf16>(out));
-  decode(cpu::mutable_data<at::Half>(out));
+  });
 }
 
 }  // namespace

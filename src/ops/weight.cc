@@ -109,12 +109,9 @@ void widen_fp8_plain(const Weight& w, at::Tensor& out) {
 
 void widen_fp8(const Weight& w, at::Tensor& out) {
   if (!w.data.is_cpu()) return widen_fp8_plain(w, out);
-  const auto decode = [&](auto* numbers) {
+  cpu::with_products_dtype(out, [&](auto* numbers) {
     cpu::decode_fp8(cpu::data<uint8_t>(w.data), cpu::data<float>(w.scales), w.out, w.in, numbers);
-  };
-  if (out.scalar_type() == at::kFloat) return decode(cpu::mutable_data<float>(out));
-  if (out.scalar_type() == at::kBFloat16) return decode(cpu::mutable_data<cpu::Bf16>(out));
-  decode(cpu::mutable_data<at::Half>(out));
+  });
 }
 
 at::Tensor widen_int4(const Weight& w) {

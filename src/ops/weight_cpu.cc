@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "ops/cpu_math.h"
+#include "ops/nf4.h"
 
 namespace lorry::ops::cpu {
 
@@ -34,7 +35,7 @@ const float kNf4Numbers[16] = {
 
 namespace {
 
-constexpr int64_t kBlock = 64, kBlockBytes = kBlock / 2;
+constexpr int64_t kBlock = kNf4Block, kBlockBytes = kBlock / 2;
 constexpr int64_t kGrainBlocks = 512;  // blocks that are worth another thread
 
 /// Where a code ends: halfway to the next one. A number on a threshold belongs to the lower code.

@@ -87,9 +87,8 @@ bool has_weight_decay(const std::string& name) {
 at::Tensor grad_norm(const at::Tensor& flat_grads) {
   const at::NoGradGuard no_grad;
   // Row by row, so that no float32 sum has millions of terms.
-  constexpr int64_t kRow = 1024;
   return at::linalg_vector_norm(
-      at::linalg_vector_norm(flat_grads.view({-1, kRow}), 2, at::IntArrayRef{1}));
+      at::linalg_vector_norm(flat_grads.view({-1, Trainable::kFlatRow}), 2, at::IntArrayRef{1}));
 }
 
 at::Tensor clip_divisor(const at::Tensor& norm, double max_norm) {

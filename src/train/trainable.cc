@@ -12,8 +12,6 @@ namespace lorry::train {
 
 namespace {
 
-constexpr int64_t kRow = 1024;  // the buffers are whole rows of so many numbers (grad_norm)
-
 std::vector<size_t> first_to_last(size_t count) {
   std::vector<size_t> order(count);
   std::iota(order.begin(), order.end(), size_t{0});
@@ -37,7 +35,7 @@ void Trainable::lay_out(const std::vector<std::pair<std::string, at::Tensor>>& n
   }
   if (named.empty()) return;
   const auto options = named[0].second.options().dtype(at::kFloat).requires_grad(false);
-  flat_params_ = at::zeros({(numbers + kRow - 1) / kRow * kRow}, options);
+  flat_params_ = at::zeros({(numbers + kFlatRow - 1) / kFlatRow * kFlatRow}, options);
   flat_grads_ = at::zeros_like(flat_params_);
   for (size_t i = 0; i < named.size(); ++i) {
     at::Tensor leaf = named[i].second;

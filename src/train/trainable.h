@@ -19,6 +19,9 @@ namespace lorry::train {
 /// float32 masters are here. Not thread-safe.
 class Trainable {
  public:
+  /// The buffers are whole rows of so many numbers.
+  static constexpr int64_t kFlatRow = 1024;
+
   /// `dtype` is that of the model's products. The adapter's tensors become views of the buffer.
   static Trainable of_adapter(std::shared_ptr<model::LoraAdapter> adapter, at::ScalarType dtype);
   /// Gives the model's weights memory of their own (they may be mapped from a file) and makes them
