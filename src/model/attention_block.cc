@@ -29,15 +29,17 @@ at::Tensor Transformer::attend(int64_t layer, const AttentionSpec& spec, const a
   };
   const bool is_plain = spec.q_norm.tensor < 0 && spec.k_norm.tensor < 0 &&
                         (angles == nullptr || !angles->query_scale.defined());
-  if (is_plain) {
-    at::Tensor qkv = project_joined(spec.qkv, x, context.adapters);
-    if (qkv.defined()) {
-      const int64_t turning = spec.heads + spec.kv_heads;
-      if (angles) qkv = ops::rotate_in_place(std::move(qkv), turning, d, angles->cos, angles->sin);
-      return finish(context.attention.attend_joined(layer, params, qkv, spec.heads, spec.kv_heads));
+  at::Tensor joined = project_joined(spec.qkv, x, context.adapters);
+  if (is_plain && joined.defined()) {
+    const int64_t turning = spec.heads + spec.kv_heads;
+    if (angles) {
+      joined = ops::rotate_in_place(std::move(joined), turning, d, angles->cos, angles->sin);
     }
+    return finish(
+        context.attention.attend_joined(layer, params, joined, spec.heads, spec.kv_heads));
   }
-  const auto parts = project_split(spec.qkv, x, context.adapters, {q_rows, kv_rows, kv_rows});
+  const auto parts =
+      project_split(spec.qkv, x, context.adapters, {q_rows, kv_rows, kv_rows}, joined);
   const auto in_heads = [&](const at::Tensor& part, const NormSpec& head_norm) {
     const at::Tensor flat = part.contiguous();
     if (spec.norm_over_heads) return norm(flat, head_norm).reshape({-1, flat.size(1) / d, d});

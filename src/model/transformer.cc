@@ -120,15 +120,9 @@ at::Tensor Transformer::project_joined(int linear, const at::Tensor& x,
   return modules ? ops::lora_linear(x, std::move(*modules)) : at::Tensor();
 }
 
-std::vector<at::Tensor> Transformer::project(int linear, const at::Tensor& x,
-                                             const AdapterView& adapters) const {
+std::vector<at::Tensor> Transformer::project_each(int linear, const at::Tensor& x,
+                                                  const AdapterView& adapters) const {
   const std::vector<ops::Weight>& weights = linears_[linear];
-  if (const at::Tensor joined = project_joined(linear, x, adapters); joined.defined()) {
-    if (weights.size() == 1) return {joined};
-    std::vector<int64_t> sizes;
-    for (const ops::Weight& weight : weights) sizes.push_back(weight.out);
-    return joined.split_with_sizes(sizes, -1);
-  }
   std::vector<at::Tensor> outputs;
   for (size_t module = 0; module < weights.size(); ++module) {
     outputs.push_back(
@@ -139,23 +133,27 @@ std::vector<at::Tensor> Transformer::project(int linear, const at::Tensor& x,
 
 std::vector<at::Tensor> Transformer::project_split(int linear, const at::Tensor& x,
                                                    const AdapterView& adapters,
-                                                   const std::vector<int64_t>& sizes) const {
-  std::vector<at::Tensor> outputs = project(linear, x, adapters);
+                                                   const std::vector<int64_t>& sizes,
+                                                   const at::Tensor& joined) const {
+  if (joined.defined()) return joined.split_with_sizes(sizes, -1);
+  std::vector<at::Tensor> outputs = project_each(linear, x, adapters);
   if (outputs.size() == sizes.size()) return outputs;
   return outputs[0].split_with_sizes(sizes, -1);
 }
 
 at::Tensor Transformer::project_one(int linear, const at::Tensor& x,
                                     const AdapterView& adapters) const {
-  return project(linear, x, adapters)[0];
+  const at::Tensor joined = project_joined(linear, x, adapters);
+  return joined.defined() ? joined : project_each(linear, x, adapters)[0];
 }
 
 at::Tensor Transformer::feed_forward(const MlpSpec& spec, const at::Tensor& x,
                                      const AdapterView& adapters) const {
-  if (const at::Tensor joined = project_joined(spec.gate_up, x, adapters); joined.defined()) {
+  const at::Tensor joined = project_joined(spec.gate_up, x, adapters);
+  if (joined.defined()) {
     return project_one(spec.down, ops::gated(joined, spec.activation), adapters);
   }
-  const auto halves = project_split(spec.gate_up, x, adapters, {spec.width, spec.width});
+  const auto halves = project_split(spec.gate_up, x, adapters, {spec.width, spec.width}, joined);
   return project_one(spec.down, ops::gated(halves[0], halves[1], spec.activation), adapters);
 }
 

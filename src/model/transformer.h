@@ -107,13 +107,17 @@ class Transformer {
   /// All modules' outputs side by side, adapters included, where ops::lora_linear serves the map;
   /// undefined elsewhere. Nothing keeps them for its backward pass.
   at::Tensor project_joined(int linear, const at::Tensor& x, const AdapterView& adapters) const;
-  /// One output a module of the map, adapters included.
-  std::vector<at::Tensor> project(int linear, const at::Tensor& x,
-                                  const AdapterView& adapters) const;
-  /// The same cut at `sizes` where the map is one fused module.
+  /// One output a module of the map, adapters included, a product each: where project_joined gives
+  /// nothing.
+  std::vector<at::Tensor> project_each(int linear, const at::Tensor& x,
+                                       const AdapterView& adapters) const;
+  /// What project_joined gave (`joined`), or project_each gives, as outputs of `sizes` columns: of
+  /// the map's modules, or of parts of its one fused module.
   std::vector<at::Tensor> project_split(int linear, const at::Tensor& x,
                                         const AdapterView& adapters,
-                                        const std::vector<int64_t>& sizes) const;
+                                        const std::vector<int64_t>& sizes,
+                                        const at::Tensor& joined) const;
+  /// Of a map of one module.
   at::Tensor project_one(int linear, const at::Tensor& x, const AdapterView& adapters) const;
   at::Tensor attend(int64_t layer, const AttentionSpec& spec, const at::Tensor& x,
                     const StepContext& context) const;
