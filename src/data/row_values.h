@@ -28,8 +28,7 @@ bool is_columns(const Json& value);
 Result<Json> rows_of_columns(Json value);
 
 /// The answers to one question as SQuAD has them: {"text": [...], "answer_start": [...]}, or a list
-/// of
-/// {"text", "answer_start"}. Nullopt for anything else.
+/// of objects with both keys. Nullopt for anything else.
 std::optional<std::vector<std::string>> answer_texts(const Json& value);
 
 /// What a value is, for messages: "text", "an object with the keys a, b".

@@ -94,7 +94,7 @@ class ModelLoader {
     auto operator<=>(const Part&) const = default;
   };
 
-  /// Loads what belongs to the layers that `is_wanted` takes, as it lies in the files.
+  /// Loads tensors and modules of the layers that `is_wanted` accepts, in their order in the files.
   template <typename Predicate>
   Result<> load(Predicate is_wanted) {
     const ModelSpec& spec = model_->spec_;

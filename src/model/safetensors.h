@@ -50,8 +50,8 @@ class SafetensorsReader {
   std::vector<int64_t> shape(const std::string& name) const;
   /// "F32", "BF16", ... as the file says it; empty if it is not there.
   std::string dtype(const std::string& name) const;
-  /// Which file it lies in and where: tensors that are read in this order are read fastest. The
-  /// largest place if it is not there.
+  /// The index of the tensor's file and its offset there; tensors are read fastest in ascending
+  /// order. Past the last file if there is no such tensor.
   std::pair<size_t, uint64_t> place(const std::string& name) const;
   /// What a writer must know of the tensor. Unsupported if lorry does not read its dtype.
   Result<TensorHeader> header(const std::string& name) const;

@@ -26,7 +26,7 @@ struct ClaimRecord {
   bool held = false;
   int64_t since_ms = 0;
   double seconds = kDefaultClaimSeconds;
-  std::vector<std::string> took;  ///< dead claims that this one goes on over
+  std::vector<std::string> took;  ///< ids of the dead claims whose work this one takes over
 
   std::string path() const { return join_path(claims_dir(), id + ".json"); }
   bool comes_before(const ClaimRecord& other) const {
@@ -56,7 +56,8 @@ class ClaimBoard {
  public:
   explicit ClaimBoard(const Bucket& bucket) : bucket_(bucket) {}
 
-  /// `mine`: the claim whose time stands for now; empty: this machine's clock does.
+  /// `mine`: id of the caller's claim, whose time of writing counts as now, so that no two clocks
+  /// are compared; empty: the local clock is used.
   Result<std::vector<SeenClaim>> look(const std::string& mine);
 
  private:
@@ -77,7 +78,7 @@ class ClaimBoard {
 /// For people and for `Claim`'s callers.
 Claimant claimant_of(const SeenClaim& seen);
 
-/// By this machine's clock, in milliseconds since 1970.
+/// By the local clock, in milliseconds since 1970.
 int64_t now_ms();
 
 }  // namespace lorry::store
