@@ -13,7 +13,7 @@ from conftest import SEED, SOAK, under_small_parent
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "fuzz"
-TARGETS = ("tokenizer_json", "tokenizer_config", "chat_template", "encode")
+TARGETS = ("tokenizer_json", "tokenizer_config", "chat_template", "encode", "data_file")
 SECONDS = 300 if SOAK else 3  # for a target
 
 
