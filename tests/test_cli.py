@@ -74,11 +74,6 @@ def test_wrong_usage_names_the_flag(lorry, args, words):
     assert words in last_line(lorry(*args, code=WRONG_USAGE))
 
 
-def test_several_devices_are_refused_plainly(lorry):
-    done = lorry("serve", "--tensor-parallel-size", 2, code=FAILED)
-    assert "--tensor-parallel-size 2" in last_line(done)
-
-
 def test_an_error_is_json_too(lorry, bucket):
     done = lorry("status", "--bucket", bucket, "--json", code=FAILED)
     error = json.loads(done.stdout)["error"]

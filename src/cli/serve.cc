@@ -1,7 +1,5 @@
 #include "serve/serve.h"
 
-#include <fmt/format.h>
-
 #include "base/log.h"
 #include "cli/command.h"
 #include "cli/shared_flags.h"
@@ -34,17 +32,12 @@ class Serve final : public Command {
                "web pages that may use the server (CORS), e.g. https://chat.example; *: all; none");
     flags.integer("--kv-cache-tokens", options_.kv_cache_tokens, at_least(0),
                   "size of the cache; 0: from free memory");
-    flags.integer("--tensor-parallel-size", tensor_parallel_size_, at_least(1),
-                  "devices; only 1 today");
+    flags.integer("--tensor-parallel-size", options_.tensor_parallel_size, between(1, 64),
+                  "GPUs of this machine that hold the model together, from --device on");
     declare_engine_flags(flags, options_);
   }
 
   Result<Outcome> run(const Context& context) override {
-    if (tensor_parallel_size_ != 1)
-      return unsupported(
-          fmt::format("--tensor-parallel-size {}: serving over several devices is not supported "
-                      "yet; leave it at 1",
-                      tensor_parallel_size_));
     options_.port = static_cast<int>(port_);
     LORRY_TRY(choose_served(context, base_, run_name_, options_));
     LORRY_ASSIGN(const auto* engine, engine::load_engine());
@@ -56,7 +49,7 @@ class Serve final : public Command {
   serve::ServeOptions options_;
   bool base_ = false;
   std::string run_name_;
-  int64_t port_ = 8080, tensor_parallel_size_ = 1;
+  int64_t port_ = 8080;
 };
 
 }  // namespace

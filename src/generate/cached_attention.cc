@@ -145,8 +145,8 @@ at::Tensor CachedAttention::attend_chunk(const at::Tensor& q, const at::Tensor& 
         .narrow(0, first - first_block * kBlock, length - first)
         .to(q.scalar_type());
   };
-  return ops::attend_one(q, gather(cache_.keys(layer)), gather(cache_.values(layer)), params,
-                         masks_);
+  return ops::attend_one(q, gather(cache_.keys(layer, rank_)), gather(cache_.values(layer, rank_)),
+                         params, masks_);
 }
 
 at::Tensor CachedAttention::context_lengths(at::Device device) const {
@@ -160,7 +160,7 @@ at::Tensor CachedAttention::context_lengths(at::Device device) const {
 
 at::Tensor CachedAttention::attend(int64_t layer, const ops::AttentionParams& params,
                                    const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-  const at::Tensor &keys = cache_.keys(layer), &values = cache_.values(layer);
+  const at::Tensor &keys = cache_.keys(layer, rank_), &values = cache_.values(layer, rank_);
   keys.flatten(0, 1).index_copy_(0, inputs_.slots, k.to(keys.scalar_type()));
   values.flatten(0, 1).index_copy_(0, inputs_.slots, v.to(values.scalar_type()));
 

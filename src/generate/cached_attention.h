@@ -38,9 +38,10 @@ ops::StepInputs make_step_inputs(std::span<const SequenceStep> steps,
 /// caller has reserved the room and adds the new tokens to the sequences' lengths afterwards.
 class CachedAttention final : public model::AttentionView {
  public:
+  /// rank: whose part of the cache it is.
   CachedAttention(KvCache& cache, std::span<const SequenceStep> steps,
-                  const ops::StepInputs& inputs)
-      : cache_(cache), steps_(steps), inputs_(inputs) {}
+                  const ops::StepInputs& inputs, int64_t rank = 0)
+      : cache_(cache), steps_(steps), inputs_(inputs), rank_(rank) {}
   at::Tensor attend(int64_t layer, const ops::AttentionParams& params, const at::Tensor& q,
                     const at::Tensor& k, const at::Tensor& v) override;
   at::Tensor context_lengths(at::Device device) const override;
@@ -52,6 +53,7 @@ class CachedAttention final : public model::AttentionView {
   KvCache& cache_;
   std::span<const SequenceStep> steps_;
   const ops::StepInputs& inputs_;
+  int64_t rank_;
   ops::MaskCache masks_;  // the layers of the step share them
 };
 

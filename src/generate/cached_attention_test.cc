@@ -93,7 +93,7 @@ std::vector<at::Tensor> advance(KvCache& cache, std::vector<KvCache::Sequence*> 
 TEST(CachedAttention, ChunksAndSingleTokensSeeAllOfTheirSequence) {
   at::manual_seed(1);
   for (const int64_t window : {0, 5, 40}) {
-    KvCache cache({{2, 8, 8}}, 400, at::kFloat, at::kCPU);
+    KvCache cache({{2, 8, 8}}, 400, at::kFloat, {at::kCPU});
     const Plain a = random_sequence(80), b = random_sequence(70);
     const at::Tensor want_a = plain_attention(a.q, a.k, a.v, window);
     const at::Tensor want_b = plain_attention(b.q, b.k, b.v, window);
@@ -110,7 +110,7 @@ TEST(CachedAttention, ChunksAndSingleTokensSeeAllOfTheirSequence) {
 
 TEST(CachedAttention, AForkGoesOnFromTheSharedTokens) {
   at::manual_seed(2);
-  KvCache cache({{2, 8, 8}}, 400, at::kFloat, at::kCPU);
+  KvCache cache({{2, 8, 8}}, 400, at::kFloat, {at::kCPU});
   const Plain a = random_sequence(60);
   Plain b = random_sequence(60);
   for (auto [to, from] : {std::pair(b.q, a.q), {b.k, a.k}, {b.v, a.v}}) {

@@ -22,10 +22,13 @@ std::vector<at::Tensor> layers_of(const std::vector<model::LayerCache>& layout, 
 }  // namespace
 
 KvCache::KvCache(const std::vector<model::LayerCache>& layout, int64_t max_tokens,
-                 at::ScalarType dtype, at::Device device)
-    : keys_(layers_of(layout, max_tokens, &model::LayerCache::key_dim, dtype, device)),
-      values_(layers_of(layout, max_tokens, &model::LayerCache::value_dim, dtype, device)),
-      pool_(blocks_for(max_tokens)) {}
+                 at::ScalarType dtype, const std::vector<at::Device>& devices)
+    : pool_(blocks_for(max_tokens)) {
+  for (const at::Device device : devices) {
+    parts_.push_back({layers_of(layout, max_tokens, &model::LayerCache::key_dim, dtype, device),
+                      layers_of(layout, max_tokens, &model::LayerCache::value_dim, dtype, device)});
+  }
+}
 
 bool KvCache::reserve(Sequence& sequence, int64_t tokens) {
   const auto held = static_cast<int64_t>(sequence.blocks.size());
@@ -70,9 +73,10 @@ void KvCache::attach(Sequence& sequence, std::span<const int32_t> blocks) {
 }
 
 void KvCache::copy_block(int32_t from, int32_t to) {
-  for (size_t layer = 0; layer < keys_.size(); ++layer) {
-    keys_[layer][to].copy_(keys_[layer][from]);
-    values_[layer][to].copy_(values_[layer][from]);
+  for (const Part& part : parts_) {
+    for (const auto* tensors : {&part.keys, &part.values}) {
+      for (const at::Tensor& layer : *tensors) layer[to].copy_(layer[from]);
+    }
   }
 }
 

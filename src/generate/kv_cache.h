@@ -22,9 +22,9 @@ class KvCache {
   static constexpr int64_t kBlockTokens = 32;
 
   /// Room for `max_tokens` tokens over all sequences, rounded up to blocks. layout: one entry a
-  /// layer.
+  /// layer. devices: of each rank of the model, all with the same layout; most often one.
   KvCache(const std::vector<model::LayerCache>& layout, int64_t max_tokens, at::ScalarType dtype,
-          at::Device device);
+          const std::vector<at::Device>& devices);
 
   /// The blocks of one sequence. A plain value: end it with `release`; do not copy it, `fork` it.
   struct Sequence {
@@ -54,16 +54,24 @@ class KvCache {
   void retain(int32_t block) { pool_.retain(block); }
   void release(int32_t block) { pool_.release(block); }
 
-  int64_t layers() const { return static_cast<int64_t>(keys_.size()); }
+  int64_t layers() const { return static_cast<int64_t>(parts_[0].keys.size()); }
   /// (blocks, kBlockTokens, kv_heads, key_dim).
-  const at::Tensor& keys(int64_t layer) const { return keys_[static_cast<size_t>(layer)]; }
+  const at::Tensor& keys(int64_t layer, int64_t rank = 0) const {
+    return parts_[static_cast<size_t>(rank)].keys[static_cast<size_t>(layer)];
+  }
   /// (blocks, kBlockTokens, kv_heads, value_dim).
-  const at::Tensor& values(int64_t layer) const { return values_[static_cast<size_t>(layer)]; }
+  const at::Tensor& values(int64_t layer, int64_t rank = 0) const {
+    return parts_[static_cast<size_t>(rank)].values[static_cast<size_t>(layer)];
+  }
 
  private:
+  /// What one rank holds, by layer.
+  struct Part {
+    std::vector<at::Tensor> keys, values;
+  };
   void copy_block(int32_t from, int32_t to);
 
-  std::vector<at::Tensor> keys_, values_;  // by layer
+  std::vector<Part> parts_;  // by rank
   BlockPool pool_;  // after them: a size that no memory holds fails there, and says its bytes
 };
 

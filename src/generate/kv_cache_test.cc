@@ -9,7 +9,7 @@ namespace {
 constexpr int64_t kBlock = KvCache::kBlockTokens;
 
 KvCache make_cache(int64_t tokens) {
-  return KvCache({{2, 8, 8}, {1, 12, 4}}, tokens, at::kFloat, at::kCPU);
+  return KvCache({{2, 8, 8}, {1, 12, 4}}, tokens, at::kFloat, {at::kCPU});
 }
 
 /// Writes `value` as every key of token `position`.

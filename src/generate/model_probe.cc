@@ -5,7 +5,8 @@
 // The request: {"bucket", "model", "output", "dtype", "device", "sequences": [[id, ...], ...],
 // "adapters": [dir or null, ...] (one for each sequence, or one for all), "mode": "packed" |
 // "cached", "chunk": tokens a step of a prompt, "prefill": prompt tokens, "save_adapter": dir,
-// "merge": dir, "pack": true}, or "spec": true. Logits of sequence i are saved as "i" in float32.
+// "merge": dir, "pack": true, "ranks": how many hold the model together}, or "spec": true. Logits
+// of sequence i are saved as "i" in float32.
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
@@ -16,6 +17,7 @@
 #include <nlohmann/json.hpp>
 
 #include "generate/cached_attention.h"
+#include "generate/rank_threads.h"
 #include "model/checkpoint_edits.h"
 #include "model/families.h"
 #include "model/transformer.h"
@@ -33,7 +35,7 @@ struct Probe {
   Json request;
   std::shared_ptr<store::Bucket> bucket;
   std::shared_ptr<Transformer> model;
-  std::map<std::string, std::shared_ptr<LoraAdapter>> adapters;
+  std::map<std::string, std::shared_ptr<const LoraAdapter>> adapters;
   Sequences sequences;
 };
 
@@ -82,13 +84,40 @@ std::vector<at::Tensor> run_packed(const Probe& probe) {
   return result;
 }
 
+/// The same by so many ranks, each of which computes a part of the vocabulary.
+Result<std::vector<at::Tensor>> run_packed_ranks(const Probe& probe, const LoadOptions& options,
+                                                 size_t count) {
+  LORRY_ASSIGN(const auto ranks,
+               Transformer::load_ranks(*probe.bucket, probe.request["model"], options,
+                                       std::vector<at::Device>(count, options.device)));
+  std::vector<Probe> parts(count, probe);
+  for (size_t rank = 0; rank < count; ++rank) {
+    parts[rank].model = ranks[rank];
+    for (auto& [name, adapter] : parts[rank].adapters) {
+      LORRY_ASSIGN(adapter, adapter->part_of(*parts[rank].model->shard(), options.device));
+    }
+  }
+  std::vector<std::vector<at::Tensor>> logits(count);
+  generate::RankThreads(ranks[0]->ranks()).run([&](int64_t rank) {
+    const at::NoGradGuard no_grad;
+    logits[rank] = run_packed(parts[rank]);
+  });
+  std::vector<at::Tensor> joined;
+  for (size_t i = 0; i < probe.sequences.size(); ++i) {
+    std::vector<at::Tensor> of_ranks;
+    for (const auto& of_rank : logits) of_ranks.push_back(of_rank[i]);
+    joined.push_back(at::cat(of_ranks, 1));
+  }
+  return joined;
+}
+
 /// Prompts in chunks, then token by token, all sequences together.
 std::vector<at::Tensor> run_cached(const Probe& probe) {
   const int64_t chunk = probe.request.value("chunk", int64_t{5});
   const int64_t prefill = probe.request.value("prefill", int64_t{8});
   const size_t count = probe.sequences.size();
   KvCache cache(probe.model->spec().cache_layout(), 4096, probe.model->dtype(),
-                probe.model->device());
+                {probe.model->device()});
   std::vector<KvCache::Sequence> cached(count);
   std::vector<std::vector<at::Tensor>> parts(count);
   while (true) {
@@ -184,8 +213,8 @@ Result<> run(const std::string& path) {
   LORRY_ASSIGN(const at::Device device, ops::resolve_device(request.value("device", "cpu")));
   LORRY_ASSIGN(const at::ScalarType dtype,
                ops::resolve_dtype(request.value("dtype", "auto"), spec.dtype, device));
-  LORRY_ASSIGN(probe.model, Transformer::load(*probe.bucket, dir,
-                                              {dtype, device, request.value("pack", false)}));
+  const LoadOptions options{dtype, device, request.value("pack", false)};
+  LORRY_ASSIGN(probe.model, Transformer::load(*probe.bucket, dir, options));
   for (const Json& name : request["adapters"]) {
     if (name.is_null() || probe.adapters.contains(name)) continue;
     LORRY_ASSIGN(probe.adapters[name],
@@ -201,7 +230,10 @@ Result<> run(const std::string& path) {
   probe.sequences = request["sequences"].get<Sequences>();
   const at::NoGradGuard no_grad;
   const bool cached = request.value("mode", "packed") == "cached";
-  const auto logits = cached ? run_cached(probe) : run_packed(probe);
+  auto logits = cached ? run_cached(probe) : run_packed(probe);
+  if (const int64_t ranks = request.value("ranks", size_t{1}); ranks > 1) {
+    LORRY_ASSIGN(logits, run_packed_ranks(probe, options, ranks));
+  }
   NamedTensors named;
   for (size_t i = 0; i < logits.size(); ++i) named.emplace_back(std::to_string(i), logits[i]);
   LORRY_TRY(write_safetensors(*probe.bucket, request["output"], named));

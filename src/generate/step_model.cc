@@ -2,10 +2,16 @@
 
 #include <ATen/DeviceAccelerator.h>
 #include <ATen/Functions.h>
+#include <c10/core/DeviceGuard.h>
 #include <unistd.h>  // sysconf
 
 #include <algorithm>
+#include <map>
+#include <optional>
+#include <stdexcept>
 #include <vector>
+
+#include "generate/rank_threads.h"
 
 namespace lorry::generate {
 namespace {
@@ -17,18 +23,58 @@ int64_t longrope_length(const model::ModelSpec& spec) {
   return 0;
 }
 
+using Ranks = std::vector<std::shared_ptr<model::Transformer>>;
+
+std::vector<at::Device> devices_of(const Ranks& ranks) {
+  std::vector<at::Device> devices;
+  for (const auto& rank : ranks) devices.push_back(rank->device());
+  return devices;
+}
+
+/// The ranks' parts of the adapters in use, each made when it is first seen.
+class AdapterParts {
+ public:
+  using Adapter = std::shared_ptr<const model::LoraAdapter>;
+
+  /// By rank. Throws where an adapter cannot be divided.
+  const std::vector<Adapter>& of(const Adapter& adapter, const Ranks& ranks) {
+    std::erase_if(parts_, [](const auto& entry) { return entry.second.whole.expired(); });
+    const auto [entry, is_new] = parts_.try_emplace(adapter.get());
+    if (!is_new) return entry->second.by_rank;
+    entry->second.whole = adapter;
+    for (const auto& rank : ranks) {
+      auto part = adapter->part_of(*rank->shard(), rank->device());
+      if (!part.ok()) {
+        parts_.erase(entry);
+        throw std::runtime_error(part.error().message);
+      }
+      entry->second.by_rank.push_back(*std::move(part));
+    }
+    return entry->second.by_rank;
+  }
+
+ private:
+  struct Entry {
+    std::weak_ptr<const model::LoraAdapter> whole;
+    std::vector<Adapter> by_rank;
+  };
+  std::map<const model::LoraAdapter*, Entry> parts_;
+};
+
 class TransformerStepModel final : public StepModel {
  public:
-  TransformerStepModel(std::shared_ptr<model::Transformer> transformer, int64_t kv_cache_tokens)
-      : transformer_(std::move(transformer)),
-        cache_(transformer_->spec().cache_layout(), kv_cache_tokens, transformer_->dtype(),
-               transformer_->device()),
+  TransformerStepModel(Ranks ranks, int64_t kv_cache_tokens)
+      : ranks_(std::move(ranks)),
+        cache_(ranks_[0]->spec().cache_layout(), kv_cache_tokens, ranks_[0]->dtype(),
+               devices_of(ranks_)),
         capacity_tokens_(cache_.free_tokens()),
-        keys_change_after_(longrope_length(transformer_->spec())) {}
+        keys_change_after_(longrope_length(ranks_[0]->spec())) {
+    if (ranks_.size() > 1) threads_.emplace(ranks_[0]->ranks());
+  }
 
   int64_t capacity_tokens() const override { return capacity_tokens_; }
   int64_t free_tokens() const override { return cache_.free_tokens(); }
-  int64_t step_tokens() const override { return transformer_->device().is_cpu() ? 512 : 4096; }
+  int64_t step_tokens() const override { return ranks_[0]->device().is_cpu() ? 512 : 4096; }
   int64_t keys_change_after() const override { return keys_change_after_; }
   bool reserve(KvCache::Sequence& sequence, int64_t tokens) override {
     return cache_.reserve(sequence, tokens);
@@ -37,15 +83,14 @@ class TransformerStepModel final : public StepModel {
 
   at::Tensor step(std::span<const SequenceStep> steps) override {
     const Adapters adapters = adapters_of(steps);
-    const ops::StepInputs inputs =
-        make_step_inputs(steps, adapters.of_step, transformer_->device());
-    CachedAttention attention(cache_, steps, inputs);
-    at::Tensor hidden =
-        transformer_->forward(inputs.input_ids, inputs.positions, attention, adapters.of_tokens);
-    const int64_t wanted = inputs.logit_rows.size(0);
-    if (wanted == 0) return {};
-    if (wanted != inputs.tokens) hidden = hidden.index_select(0, inputs.logit_rows);
-    return transformer_->logits(hidden, adapters.of_logits);
+    if (!threads_) return step_of(0, steps, adapters);
+    std::vector<Adapters> parts;
+    for (size_t rank = 0; rank < ranks_.size(); ++rank) parts.push_back(part_of(adapters, rank));
+    std::vector<at::Tensor> logits(ranks_.size());
+    threads_->run([&](int64_t rank) { logits[rank] = step_of(rank, steps, parts[rank]); });
+    if (!logits[0].defined()) return {};
+    for (at::Tensor& part : logits) part = part.to(ranks_[0]->device());
+    return at::cat(logits, -1);
   }
 
  private:
@@ -53,6 +98,30 @@ class TransformerStepModel final : public StepModel {
     model::AdapterView of_tokens, of_logits;  // segments of all new tokens; of those with logits
     std::vector<int32_t> of_step;             // index into their adapters
   };
+
+  /// What one rank computes of it: its part of the vocabulary.
+  at::Tensor step_of(int64_t rank, std::span<const SequenceStep> steps, const Adapters& adapters) {
+    const model::Transformer& transformer = *ranks_[static_cast<size_t>(rank)];
+    const c10::OptionalDeviceGuard guard(transformer.device());
+    const ops::StepInputs inputs = make_step_inputs(steps, adapters.of_step, transformer.device());
+    CachedAttention attention(cache_, steps, inputs, rank);
+    at::Tensor hidden =
+        transformer.forward(inputs.input_ids, inputs.positions, attention, adapters.of_tokens);
+    const int64_t wanted = inputs.logit_rows.size(0);
+    if (wanted == 0) return {};
+    if (wanted != inputs.tokens) hidden = hidden.index_select(0, inputs.logit_rows);
+    return transformer.logits(hidden, adapters.of_logits);
+  }
+
+  Adapters part_of(const Adapters& whole, size_t rank) {
+    Adapters part = whole;
+    for (auto* view : {&part.of_tokens, &part.of_logits}) {
+      for (auto& adapter : view->adapters) {
+        if (adapter) adapter = adapter_parts_.of(adapter, ranks_)[rank];
+      }
+    }
+    return part;
+  }
 
   static void append(model::AdapterView& view, int64_t adapter, int64_t tokens) {
     if (!view.segments.empty() && view.segments.back().first == adapter) {
@@ -82,10 +151,12 @@ class TransformerStepModel final : public StepModel {
     return out;
   }
 
-  std::shared_ptr<model::Transformer> transformer_;
+  Ranks ranks_;
   KvCache cache_;
   int64_t capacity_tokens_;
   int64_t keys_change_after_;
+  AdapterParts adapter_parts_;
+  std::optional<RankThreads> threads_;  // where there are several ranks
 };
 
 int64_t cache_memory(at::Device device) {
@@ -97,14 +168,16 @@ int64_t cache_memory(at::Device device) {
 
 }  // namespace
 
-std::unique_ptr<StepModel> make_step_model(std::shared_ptr<model::Transformer> transformer,
+std::unique_ptr<StepModel> make_step_model(std::vector<std::shared_ptr<model::Transformer>> ranks,
                                            int64_t kv_cache_tokens) {
-  return std::make_unique<TransformerStepModel>(std::move(transformer), kv_cache_tokens);
+  return std::make_unique<TransformerStepModel>(std::move(ranks), kv_cache_tokens);
 }
 
 int64_t choose_kv_cache_tokens(const model::Transformer& transformer, int64_t wanted,
                                int64_t useful, int64_t shares) {
   if (wanted > 0) return wanted;
+  // On a CPU all ranks share one memory.
+  if (transformer.ranks() && transformer.device().is_cpu()) shares *= transformer.ranks()->size();
   int64_t numbers_per_token = 0;
   for (const model::LayerCache& layer : transformer.spec().cache_layout()) {
     numbers_per_token += layer.kv_heads * (layer.key_dim + layer.value_dim);

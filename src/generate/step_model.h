@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "generate/cached_attention.h"
 #include "generate/kv_cache.h"
@@ -32,13 +33,13 @@ class StepModel {
   virtual at::Tensor step(std::span<const SequenceStep> steps) = 0;
 };
 
-/// A transformer with a paged cache of `kv_cache_tokens`.
-std::unique_ptr<StepModel> make_step_model(std::shared_ptr<model::Transformer> transformer,
+/// A transformer, by its ranks (most often one), with a paged cache of `kv_cache_tokens`.
+std::unique_ptr<StepModel> make_step_model(std::vector<std::shared_ptr<model::Transformer>> ranks,
                                            int64_t kv_cache_tokens);
 
-/// Tokens of cache for a model: `wanted` if it is not 0, else what free memory allows (a quarter of
-/// the machine's on CPU, 85 % of what is free on a GPU), at most `useful`.
-/// `shares`: how many caches that memory is for.
+/// Tokens of cache for a model, of which `transformer` may be one rank: `wanted` if it is not 0,
+/// else what free memory allows (a quarter of the machine's on CPU, 85 % of what is free on a GPU),
+/// at most `useful`. `shares`: how many caches that memory is for.
 int64_t choose_kv_cache_tokens(const model::Transformer& transformer, int64_t wanted,
                                int64_t useful, int64_t shares);
 

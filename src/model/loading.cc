@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/parallel.h"
 #include "model/families.h"
+#include "model/shard_weights.h"
 #include "model/stored_weights.h"
 #include "model/transformer.h"
 
@@ -31,20 +33,27 @@ Result<ModelSpec> load_model_spec(const store::Bucket& bucket, const std::string
 /// The steps of Transformer::load and BlockwiseModel.
 class ModelLoader {
  public:
-  ModelLoader(std::shared_ptr<SafetensorsReader> reader, ModelSpec spec, const LoadOptions& options)
-      : options_(options), reader_(std::move(reader)), model_(new Transformer) {
-    model_->spec_ = std::move(spec);
+  /// ranks: null for the whole model, else those of which `rank` is loaded.
+  ModelLoader(std::shared_ptr<SafetensorsReader> reader, ModelSpec spec, const LoadOptions& options,
+              std::shared_ptr<ops::RankGroup> ranks = nullptr, int64_t rank = 0)
+      : options_(options),
+        reader_(std::move(reader)),
+        whole_(std::move(spec)),
+        model_(new Transformer) {
     model_->dtype_ = options.dtype;
     model_->device_ = options.device;
-    stored_ = std::make_unique<StoredWeights>(*reader_, model_->spec_);
+    model_->ranks_ = std::move(ranks);
+    model_->rank_ = rank;
+    stored_ = std::make_unique<StoredWeights>(*reader_, whole_);
   }
 
   /// The model without what belongs to blocks.
   Result<std::shared_ptr<Transformer>> begin() {
     LORRY_TRY(stored_->check());
+    LORRY_TRY(untie());
+    LORRY_TRY(take_part());
     const Result<> fits = check_base_format(model_->spec_, options_.base_format);
     if (!fits.ok()) return Error{fits.error().kind, reader_->where() + fits.error().message};
-    LORRY_TRY(untie());
     model_->tensors_.resize(model_->spec_.tensors.size());
     for (const LinearSpec& linear : model_->spec_.linears) {
       model_->linears_.emplace_back(linear.modules.size());
@@ -75,9 +84,18 @@ class ModelLoader {
   }
 
  private:
+  /// What of the whole model this rank holds.
+  Result<> take_part() {
+    if (model_->ranks_) {
+      LORRY_ASSIGN(model_->shard_, shard_model(whole_, model_->rank_, model_->ranks_->size()));
+    }
+    model_->spec_ = model_->shard_ ? model_->shard_->spec : whole_;
+    return {};
+  }
+
   /// A checkpoint that says "tied" and yet holds two different matrices means the matrices.
   Result<> untie() {
-    ModelSpec& spec = model_->spec_;
+    ModelSpec& spec = whole_;
     LORRY_ASSIGN(const bool own_head, stored_->has_own_head());
     if (!own_head) return {};
     spec.tie_word_embeddings = false;
@@ -148,29 +166,49 @@ class ModelLoader {
   }
 
   Result<> load_tensor(int index) {
-    const TensorSpec& tensor = model_->spec_.tensors[index];
-    LORRY_ASSIGN(const at::Tensor stored, stored_->tensor(tensor));
+    const TensorSpec& tensor = whole_.tensors[index];
+    LORRY_ASSIGN(at::Tensor stored, stored_->tensor(tensor));
+    if (model_->shard_) stored = rows_of(stored, {model_->shard_->tensors[index]});
     const auto dtype = tensor.is_buffer ? at::kFloat : options_.dtype;
     model_->tensors_[index] = stored.to(options_.device, dtype);
     return {};
   }
 
   Result<> load_module(int index, int m) {
-    const LinearSpec& linear = model_->spec_.linears[index];
-    const Module& module = linear.modules[m];
     ops::Weight& weight = model_->linears_[index][m];
-    if (linear.layer >= 0 && options_.base_format != ops::WeightFormat::kDense) {
-      LORRY_ASSIGN(weight, quantized(linear, module));
+    const bool in_block = whole_.linears[index].layer >= 0;
+    if (in_block && options_.base_format != ops::WeightFormat::kDense) {
+      LORRY_ASSIGN(weight, quantized(index, m));
       return {};
     }
-    LORRY_ASSIGN(weight, stored_->weight(linear, module, options_.dtype, options_.device));
+    LORRY_ASSIGN(weight, stored_part(index, m, options_.dtype, options_.device));
     if (!options_.pack || !ops::pays_to_pack(weight)) return {};
     LORRY_ASSIGN(weight, ops::quantize(weight, ops::WeightFormat::kPacked));
     return {};
   }
 
-  Result<ops::Weight> quantized(const LinearSpec& linear, const Module& module) {
-    LORRY_ASSIGN(ops::Weight weight, stored_->weight(linear, module, std::nullopt, at::kCPU));
+  /// A module's weight as it is stored, or this rank's part of it. dtype: as StoredWeights::weight.
+  Result<ops::Weight> stored_part(int index, int m, std::optional<at::ScalarType> dtype,
+                                  at::Device device) {
+    const LinearSpec& linear = whole_.linears[index];
+    const Module& module = linear.modules[m];
+    if (!model_->shard_) return stored_->weight(linear, module, dtype, device);
+    // First the part, then the copy: of the other ranks' no more is read than lies in between.
+    LORRY_ASSIGN(const auto whole, stored_->weight(linear, module, std::nullopt, at::kCPU));
+    LORRY_ASSIGN(ops::Weight part, part_of(whole, model_->shard_->linears[index], size_t(m),
+                                           reader_->where() + weight_name(module)));
+    const auto placed = [&](const at::Tensor& x, bool casts) {
+      return x.to(device, casts && dtype ? *dtype : x.scalar_type()).contiguous();
+    };
+    part.data = placed(part.data, part.format == ops::WeightFormat::kDense);
+    if (part.scales.defined()) part.scales = placed(part.scales, false);
+    if (part.bias.defined()) part.bias = placed(part.bias, true);
+    return part;
+  }
+
+  Result<ops::Weight> quantized(int index, int m) {
+    const Module& module = whole_.linears[index].modules[m];
+    LORRY_ASSIGN(ops::Weight weight, stored_part(index, m, std::nullopt, at::kCPU));
     if (weight.bias.defined()) weight.bias = weight.bias.to(options_.dtype);
     if (weight.format == ops::WeightFormat::kDense) {
       auto narrowed = ops::quantize(weight, options_.base_format);
@@ -183,7 +221,7 @@ class ModelLoader {
   }
 
   Result<> pack_head() {
-    const auto head = ops::Weight::dense(model_->tensors_[model_->spec_.head]);
+    const auto head = ops::Weight::dense(model_->own_head());
     if (!ops::pays_to_pack(head)) return {};
     LORRY_ASSIGN(model_->packed_head_, ops::quantize(head, ops::WeightFormat::kPacked));
     return {};
@@ -191,6 +229,7 @@ class ModelLoader {
 
   const LoadOptions options_;
   std::shared_ptr<SafetensorsReader> reader_;
+  ModelSpec whole_;  // what the checkpoint holds; model_->spec_ may be a part of it
   std::shared_ptr<Transformer> model_;
   std::unique_ptr<StoredWeights> stored_;
 };
@@ -199,6 +238,15 @@ namespace {
 
 Error loading_failed(const std::string& dir, const std::exception& e) {
   return unavailable(fmt::format("{}: loading the weights: {}", dir, e.what()));
+}
+
+Result<std::shared_ptr<SafetensorsReader>> open_weights(const store::Bucket& bucket,
+                                                        const std::string& dir,
+                                                        const LoadOptions& options) {
+  using Access = SafetensorsReader::Access;
+  const bool is_dense = options.base_format == ops::WeightFormat::kDense;
+  return SafetensorsReader::open(bucket, dir, "model",
+                                 is_dense ? Access::kAnyOrder : Access::kInOrder);
 }
 
 }  // namespace
@@ -213,11 +261,7 @@ Result<std::shared_ptr<Transformer>> Transformer::load(const store::Bucket& buck
 Result<std::shared_ptr<Transformer>> Transformer::load(const store::Bucket& bucket,
                                                        const std::string& dir, ModelSpec spec,
                                                        const LoadOptions& options) {
-  using Access = SafetensorsReader::Access;
-  const bool is_dense = options.base_format == ops::WeightFormat::kDense;
-  LORRY_ASSIGN(auto reader,
-               SafetensorsReader::open(bucket, dir, "model",
-                                       is_dense ? Access::kAnyOrder : Access::kInOrder));
+  LORRY_ASSIGN(auto reader, open_weights(bucket, dir, options));
   try {
     const at::NoGradGuard no_grad;
     ModelLoader loader(std::move(reader), std::move(spec), options);
@@ -227,6 +271,30 @@ Result<std::shared_ptr<Transformer>> Transformer::load(const store::Bucket& buck
   } catch (const std::exception& e) {
     return loading_failed(dir, e);
   }
+}
+
+Result<std::vector<std::shared_ptr<Transformer>>> Transformer::load_ranks(
+    const store::Bucket& bucket, const std::string& dir, const LoadOptions& options,
+    const std::vector<at::Device>& devices) {
+  LORRY_ASSIGN(const ModelSpec spec, load_model_spec(bucket, dir));
+  LORRY_ASSIGN(const auto reader, open_weights(bucket, dir, options));
+  const auto count = static_cast<int64_t>(devices.size());
+  const auto group = count > 1 ? std::make_shared<ops::RankGroup>(count) : nullptr;
+  std::vector<std::shared_ptr<Transformer>> ranks(devices.size());
+  const auto load_one = [&](int64_t rank) -> Result<> {
+    try {
+      const at::NoGradGuard no_grad;
+      LoadOptions own = options;
+      own.device = devices[static_cast<size_t>(rank)];
+      ModelLoader loader(reader, spec, own, group, rank);
+      LORRY_ASSIGN(ranks[static_cast<size_t>(rank)], loader.begin());
+      return loader.load_blocks();
+    } catch (const std::exception& e) {
+      return loading_failed(dir, e);
+    }
+  };
+  LORRY_TRY(in_parallel(count, count, load_one));
+  return ranks;
 }
 
 BlockwiseModel::~BlockwiseModel() = default;

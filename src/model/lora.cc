@@ -7,6 +7,7 @@
 #include <cmath>
 #include <random>
 
+#include "model/shard_weights.h"
 #include "ops/dropout.h"
 
 namespace lorry::model {
@@ -137,6 +138,40 @@ const LoraAdapter::Pair* LoraAdapter::find(int64_t linear, int64_t module) const
   if (linear < 0 || linear >= static_cast<int64_t>(pairs_.size())) return nullptr;
   const auto& pair = pairs_[linear][module];
   return pair ? &*pair : nullptr;
+}
+
+Result<std::shared_ptr<const LoraAdapter>> LoraAdapter::part_of(const ModelShard& shard,
+                                                                at::Device device) const {
+  if (config_.use_dora) {
+    return unsupported(
+        "adapters with use_dora are not served with --tensor-parallel-size: merge it into its base "
+        "model first");
+  }
+  const auto placed = [&](const at::Tensor& x) {
+    return x.defined() ? x.detach().to(device).contiguous() : x;
+  };
+  auto part = std::make_shared<LoraAdapter>();
+  part->config_ = config_;
+  part->linears_ = shard.spec.linears;
+  part->saved_ = {placed(saved_.embed), saved_.head, saved_.prefix};
+  if (saved_.head.defined()) part->saved_.head = placed(rows_of(saved_.head, {shard.head}));
+  part->pairs_ = pairs_;
+  for (size_t l = 0; l < pairs_.size(); ++l) {
+    const LinearShard& map = shard.linears[l];
+    for (size_t m = 0; m < pairs_[l].size(); ++m) {
+      auto& pair = part->pairs_[l][m];
+      if (!pair) continue;
+      pair->rounded_a = pair->rounded_b = at::Tensor();
+      if (pair->a.defined()) {
+        pair->a = placed(pair->a.narrow(1, map.columns.first, map.columns.count));
+        pair->b = placed(rows_of(pair->b, map.rows[m]));
+      }
+      if (pair->bias.defined()) {
+        pair->bias = map.has_bias ? placed(rows_of(pair->bias, map.rows[m])) : at::Tensor();
+      }
+    }
+  }
+  return part;
 }
 
 int64_t LoraAdapter::parameters() const {

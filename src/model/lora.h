@@ -14,6 +14,7 @@
 #include "base/json.h"
 #include "base/result.h"
 #include "model/lora_config.h"
+#include "model/shard.h"
 #include "model/spec.h"
 #include "ops/weight.h"
 #include "store/bucket.h"
@@ -55,6 +56,10 @@ class LoraAdapter {
   static Result<std::shared_ptr<LoraAdapter>> load(const store::Bucket& bucket,
                                                    const std::string& dir, const ModelSpec& model,
                                                    at::Device device);
+  /// What a rank needs of it, on the rank's device. Unsupported for DoRA, which needs the length of
+  /// whole rows.
+  Result<std::shared_ptr<const LoraAdapter>> part_of(const ModelShard& shard,
+                                                     at::Device device) const;
   /// Writes both files so that `peft.PeftModel.from_pretrained` opens them.
   Result<> save(const store::Bucket& bucket, const std::string& dir,
                 const std::string& base_model_name) const;

@@ -82,18 +82,19 @@ at::Tensor Transformer::run_block(int64_t layer, const at::Tensor& x,
     return block.residual_scale == 1 ? normed : normed * block.residual_scale;
   };
   const at::Tensor attended =
-      branch(std::visit(
+      branch(over_ranks(std::visit(
                  [&](const auto& spec) {
                    return attend(layer, spec, norm(x, block.before_attention), context);
                  },
-                 block.attention),
+                 block.attention)),
              block.after_attention);
   const auto [h, normed] = add_and_norm(attended, x, block.before_mlp);
-  const at::Tensor fed = branch(
-      std::visit([&, &normed = normed](
-                     const auto& spec) { return feed_forward(spec, normed, context.adapters); },
-                 block.mlp),
-      block.after_mlp);
+  const at::Tensor fed = branch(over_ranks(std::visit(
+                                    [&, &normed = normed](const auto& spec) {
+                                      return feed_forward(spec, normed, context.adapters);
+                                    },
+                                    block.mlp)),
+                                block.after_mlp);
   return h + fed;
 }
 
@@ -112,6 +113,17 @@ at::Tensor Transformer::finish(const at::Tensor& x) const { return norm(x, spec_
 
 at::Tensor Transformer::norm(const at::Tensor& x, const NormSpec& spec) const {
   return spec.tensor < 0 ? x : ops::rms_norm(x, tensors_[spec.tensor], spec.eps, spec.kind);
+}
+
+at::Tensor Transformer::over_ranks(at::Tensor x) const {
+  return ranks_ ? ranks_->sum(rank_, std::move(x)) : x;
+}
+
+at::Tensor Transformer::own_head() const {
+  const at::Tensor& head = tensors_[spec_.head];
+  // Tied to the embedding, which every rank has whole, it is not cut yet.
+  const bool is_cut = !shard_ || head.size(0) == shard_->head.count;
+  return is_cut ? head : head.narrow(0, shard_->head.first, shard_->head.count);
 }
 
 at::Tensor Transformer::project_joined(int linear, const at::Tensor& x,
@@ -159,8 +171,7 @@ at::Tensor Transformer::feed_forward(const MlpSpec& spec, const at::Tensor& x,
 
 at::Tensor Transformer::logits(const at::Tensor& hidden, const AdapterView& adapters) const {
   const auto base = [&](const at::Tensor& rows) {
-    return packed_head_.defined() ? ops::linear(rows, packed_head_)
-                                  : at::linear(rows, tensors_[spec_.head]);
+    return packed_head_.defined() ? ops::linear(rows, packed_head_) : at::linear(rows, own_head());
   };
   at::Tensor logits;
   if (any_saved(adapters, &LoraAdapter::SavedModules::head)) {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,8 +16,10 @@
 #include "model/lora.h"
 #include "model/rope.h"
 #include "model/safetensors.h"
+#include "model/shard.h"
 #include "model/spec.h"
 #include "ops/device.h"
+#include "ops/rank_group.h"
 #include "ops/weight.h"
 #include "store/bucket.h"
 
@@ -57,7 +60,20 @@ class Transformer {
                                                    const std::string& dir, ModelSpec spec,
                                                    const LoadOptions& options);
 
+  /// By ranks that hold the model together, one on each of `devices` (options.device is not used);
+  /// a single one holds it whole. What ranks compute at the same time, each on a thread of its own
+  /// (generate::RankThreads), is the model's step. The checkpoint is opened once.
+  static Result<std::vector<std::shared_ptr<Transformer>>> load_ranks(
+      const store::Bucket& bucket, const std::string& dir, const LoadOptions& options,
+      const std::vector<at::Device>& devices);
+
+  /// A rank's own sizes, where it holds a part of the model.
   const ModelSpec& spec() const { return spec_; }
+  /// Null where the model is held whole, and then so is `ranks`.
+  const ModelShard* shard() const { return shard_ ? &*shard_ : nullptr; }
+  const std::shared_ptr<ops::RankGroup>& ranks() const { return ranks_; }
+  /// What the checkpoint holds.
+  const ModelSpec& whole_spec() const { return shard_ ? shard_->whole : spec_; }
   at::ScalarType dtype() const { return dtype_; }
   at::Device device() const { return device_; }
 
@@ -77,8 +93,9 @@ class Transformer {
   /// The last norm.
   at::Tensor finish(const at::Tensor& x) const;
 
-  /// Logits of the rows asked for: (R, hidden_size) -> (R, vocab_size), in the model's dtype.
-  /// `adapters` may bring heads of their own; its segments count rows.
+  /// Logits of the rows asked for: (R, hidden_size) -> (R, vocab_size), in the model's dtype; of a
+  /// rank its own part of the vocabulary (ModelShard::head). `adapters` may bring heads of their
+  /// own; its segments count rows.
   at::Tensor logits(const at::Tensor& hidden, const AdapterView& adapters = {}) const;
   /// The head's matrix, (vocab_size, hidden_size), in the model's dtype; the embedding's where they
   /// are tied. logits = softcap(logit_scale * hidden head^T), see ModelSpec.
@@ -101,6 +118,10 @@ class Transformer {
   Transformer() = default;
 
   at::Tensor norm(const at::Tensor& x, const NormSpec& spec) const;
+  /// What the ranks' parts of a branch add up to.
+  at::Tensor over_ranks(at::Tensor x) const;
+  /// The head's rows that this rank has.
+  at::Tensor own_head() const;
   /// x + residual, and the norm of that.
   std::pair<at::Tensor, at::Tensor> add_and_norm(const at::Tensor& x, const at::Tensor& residual,
                                                  const NormSpec& spec) const;
@@ -131,6 +152,9 @@ class Transformer {
   ModelSpec spec_;
   at::ScalarType dtype_ = at::kFloat;
   at::Device device_ = at::kCPU;
+  std::shared_ptr<ops::RankGroup> ranks_;  // null: the model is held whole
+  int64_t rank_ = 0;
+  std::optional<ModelShard> shard_;
   std::vector<at::Tensor> tensors_;                // by ModelSpec::tensors
   std::vector<std::vector<ops::Weight>> linears_;  // by ModelSpec::linears, then module
   ops::Weight packed_head_;                        // undefined unless LoadOptions::pack

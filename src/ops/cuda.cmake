@@ -6,6 +6,7 @@ if(LORRY_NVCC)
     cuda_driver.cc
     cuda_graph.cc
     cuda_module_entry.cc
+    cuda_sum.cc
     ${LORRY_LAUNCHERS})
   lorry_cuda_kernels(lorry_cuda residual_rms_norm residual_rms_norm_cuda.cu)
   target_include_directories(lorry_cuda PRIVATE ${PROJECT_SOURCE_DIR}/src)

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "base/result.h"
 #include "ops/residual_rms_norm.h"
@@ -42,8 +43,8 @@ struct CudaGraphFunctions {
   void (*destroy)(CudaGraph*);
 };
 
-// Not in the table yet: process groups. ProcessGroupNCCL.hpp needs nccl.h, which no small package
-// has (docs/dependencies.md, "What was weighed and left out").
+// Not in the table: process groups. ProcessGroupNCCL.hpp needs nccl.h, which no small package has
+// (docs/dependencies.md, "What was weighed and left out").
 struct CudaModule {
   const char* version;          ///< lorry::kVersion of its build
   std::uint64_t torch_version;  ///< TORCH_ABI_VERSION of the libtorch headers of its build
@@ -54,6 +55,9 @@ struct CudaModule {
   /// The cudaStream_t on which libtorch puts the calling thread's work on a device.
   void* (*current_stream)(int device);
   CudaGraphFunctions graph;
+  /// Every tensor, each on a device of its own, becomes the sum of all (NCCL), on the devices'
+  /// current streams of the calling thread. Throws what libtorch throws.
+  void (*sum_over_devices)(std::vector<at::Tensor>&);
   RmsNormImplementation residual_rms_norm;
 };
 

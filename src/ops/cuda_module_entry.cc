@@ -31,7 +31,7 @@ lorry_cuda_module() {
   using namespace lorry::ops;
   static const CudaModule kModule = {
       lorry::kVersion, TORCH_ABI_VERSION, sizeof(CudaModule), &kernels_fault,
-      &current_stream, kCudaGraph,        kCudaRmsNorm,
+      &current_stream, kCudaGraph,        &sum_over_devices,  kCudaRmsNorm,
   };
   return &kModule;
 }

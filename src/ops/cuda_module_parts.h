@@ -8,6 +8,7 @@
 namespace lorry::ops {
 
 extern const CudaGraphFunctions kCudaGraph;
+void sum_over_devices(std::vector<at::Tensor>& tensors);
 
 extern const RmsNormImplementation kCudaRmsNorm;
 const CudaKernels& residual_rms_norm_kernels();

@@ -79,6 +79,21 @@ Result<at::Device> resolve_device(const std::string& name) {
   return usage_error(fmt::format("device {}: say auto, cpu, cuda or cuda:N", name));
 }
 
+Result<std::vector<at::Device>> resolve_devices(const std::string& name, int64_t ranks) {
+  LORRY_ASSIGN(const at::Device first, resolve_device(name));
+  std::vector<at::Device> devices{first};
+  for (int64_t rank = 1; rank < ranks; ++rank) {
+    if (first.is_cpu()) {
+      devices.push_back(first);
+      continue;
+    }
+    LORRY_ASSIGN(const at::Device next,
+                 resolve_device(fmt::format("cuda:{}", first.index() + rank)));
+    devices.push_back(next);
+  }
+  return devices;
+}
+
 Result<at::ScalarType> resolve_dtype(const std::string& name, const std::string& stored,
                                      at::Device device) {
   if (name == "float32") return at::kFloat;

@@ -6,6 +6,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
 
@@ -23,6 +24,9 @@ std::string_view dtype_name(at::ScalarType dtype);
 /// "auto" takes a CUDA device if there is one. Loads libtorch_cuda on the way. "cuda" and "cuda:N"
 /// fail with the reason if there is none.
 Result<at::Device> resolve_device(const std::string& name);
+
+/// The devices of so many ranks, from the one that `name` says on; a CPU serves all.
+Result<std::vector<at::Device>> resolve_devices(const std::string& name, int64_t ranks);
 
 /// 80 for sm_80; 0 for a device that is not CUDA.
 int compute_capability(at::Device device);

@@ -26,6 +26,7 @@ struct ServeOptions {
   int64_t max_connections = 1024;                    ///< open at once; more are answered 503
   std::vector<std::string> allowed_origins = {"*"};  ///< of web pages (CORS); "none": none
   int64_t kv_cache_tokens = 0;                       ///< 0: chosen from free memory
+  int64_t tensor_parallel_size = 1;                  ///< devices that hold each model together
   std::string dtype = "auto";
   std::string device = "auto";
 };

@@ -57,7 +57,7 @@ Result<> check_digest(const Json& info, const std::string& key, const std::strin
 
 /// A directory of weights with its config.
 struct Weights {
-  std::shared_ptr<model::Transformer> transformer;
+  std::vector<std::shared_ptr<model::Transformer>> ranks;
   Json generation_config;
 };
 
@@ -73,7 +73,7 @@ class ModelLoader {
     if (options_.model.empty())
       return usage_error("no model is named; give --model or set MODEL_NAME");
     LORRY_ASSIGN(bucket_, store::Bucket::open(options_.bucket, false));
-    LORRY_ASSIGN(device_, ops::resolve_device(options_.device));
+    LORRY_ASSIGN(devices_, ops::resolve_devices(options_.device, options_.tensor_parallel_size));
     const std::string base_dir = store::model_dir(options_.model);
     LORRY_ASSIGN(const bool has_base, complete(base_dir));
     LORRY_TRY(find_fine_tuned());
@@ -126,10 +126,11 @@ class ModelLoader {
     Weights weights;
     weights.generation_config = files.generation_config();
     LORRY_ASSIGN(const model::ModelSpec spec, model::load_model_spec(files));
+    const at::Device device = devices_[0];
     LORRY_ASSIGN(const at::ScalarType dtype,
-                 ops::resolve_dtype(options_.dtype, spec.dtype, device_));
-    LORRY_ASSIGN(weights.transformer,
-                 model::Transformer::load(*bucket_, dir, {dtype, device_, device_.is_cpu()}));
+                 ops::resolve_dtype(options_.dtype, spec.dtype, device));
+    LORRY_ASSIGN(weights.ranks, model::Transformer::load_ranks(
+                                    *bucket_, dir, {dtype, device, device.is_cpu()}, devices_));
     return weights;
   }
 
@@ -156,7 +157,7 @@ class ModelLoader {
   Result<ServedModel> describe(const std::string& dir, const Weights& weights,
                                chat::TemplateSettings settings) {
     ServedModel served;
-    const auto& config = weights.transformer->spec();
+    const auto& config = weights.ranks[0]->spec();
     LORRY_TRY(load_chat(dir, config, std::move(settings), served));
     served.defaults = sampling_defaults(weights.generation_config);
     served.vocab_size = config.vocab_size;
@@ -165,8 +166,8 @@ class ModelLoader {
       return usage_error(fmt::format("--max-model-len {}: the model's context is {} tokens",
                                      options_.max_model_len, config.longest_context));
     if (options_.max_model_len > 0) served.max_model_len = options_.max_model_len;
-    served.queue = transformers_.size();
-    transformers_.push_back(weights.transformer);
+    served.queue = models_by_queue_.size();
+    models_by_queue_.push_back(weights.ranks);
     return served;
   }
 
@@ -183,11 +184,15 @@ class ModelLoader {
     ServedModel served;
     if (!adapter_dir_.empty()) {
       served = models_->models_[0];
+      const model::Transformer& base = *models_by_queue_[0][0];
       if (const auto settings = trained_settings(); !settings.to_json().empty())
-        LORRY_TRY(load_chat(store::model_dir(options_.model), transformers_[0]->spec(), settings,
-                            served));
+        LORRY_TRY(load_chat(store::model_dir(options_.model), base.spec(), settings, served));
       LORRY_ASSIGN(served.adapter, model::LoraAdapter::load(*bucket_, adapter_dir_,
-                                                            transformers_[0]->spec(), device_));
+                                                            base.whole_spec(), devices_[0]));
+      // Refused now rather than at the first request.
+      if (base.shard()) {
+        LORRY_TRY(served.adapter->part_of(*base.shard(), devices_[0]).with_context(adapter_dir_));
+      }
     } else {
       LORRY_ASSIGN(const Weights weights, load_weights(fused_dir_));
       LORRY_ASSIGN(served, describe(fused_dir_, weights, trained_settings()));
@@ -206,15 +211,16 @@ class ModelLoader {
 
   /// A cache for each set of weights, once all of them are in memory.
   Result<> make_caches() {
-    for (size_t queue = 0; queue < transformers_.size(); ++queue) {
+    for (size_t queue = 0; queue < models_by_queue_.size(); ++queue) {
       int64_t max_len = 0;
       for (const auto& served : models_->models_) {
         if (served.queue == queue) max_len = served.max_model_len;
       }
-      const auto share = static_cast<int64_t>(transformers_.size() - queue);
-      const int64_t tokens = generate::choose_kv_cache_tokens(
-          *transformers_[queue], options_.kv_cache_tokens, options_.max_num_seqs * max_len, share);
-      auto model = generate::make_step_model(transformers_[queue], tokens);
+      const auto share = static_cast<int64_t>(models_by_queue_.size() - queue);
+      const int64_t tokens =
+          generate::choose_kv_cache_tokens(*models_by_queue_[queue][0], options_.kv_cache_tokens,
+                                           options_.max_num_seqs * max_len, share);
+      auto model = generate::make_step_model(models_by_queue_[queue], tokens);
       const int64_t capacity = model->capacity_tokens();
       for (auto& served : models_->models_) {
         if (served.queue != queue || served.max_model_len <= capacity) continue;
@@ -230,10 +236,10 @@ class ModelLoader {
   const ServeOptions& options_;
   generate::Scheduler& scheduler_;
   std::shared_ptr<store::Bucket> bucket_;
-  at::Device device_{at::kCPU};
+  std::vector<at::Device> devices_;  // by rank
   std::string adapter_dir_, fused_dir_;
   Json done_info_;
-  std::vector<std::shared_ptr<model::Transformer>> transformers_;  // by queue
+  std::vector<std::vector<std::shared_ptr<model::Transformer>>> models_by_queue_;  // their ranks
   std::unique_ptr<ServedModels> models_ = std::make_unique<ServedModels>();
 };
 

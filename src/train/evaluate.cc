@@ -239,7 +239,7 @@ class Evaluation {
     std::latch finished(static_cast<ptrdiff_t>(requests.size()));
     generate::Scheduler scheduler({});
     scheduler.add_model(generate::make_step_model(
-        candidate.transformer,
+        {candidate.transformer},
         generate::choose_kv_cache_tokens(*candidate.transformer, 0, tokens, 1)));
     for (size_t i = 0; i < requests.size(); ++i) {
       const auto text = std::make_shared<generate::AnswerText>(chat->tokenizer(), true,
