@@ -7,6 +7,7 @@
 #include <arrow/type_fwd.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -29,6 +30,9 @@ class ShardWriter {
   struct Options {
     int64_t max_file_bytes = 500'000'000;  ///< a new data file begins past this
     int64_t rows_per_batch = 1000;         ///< rows a record batch, as `datasets` writes them
+    /// Called with each record batch that has been written, as a reader of the file will see it; by
+    /// the thread that writes.
+    std::function<void(std::shared_ptr<arrow::RecordBatch>)> on_batch;
   };
   /// Removes the state.json of an earlier writer of `dir`: from here on the shard is not whole.
   static Result<std::unique_ptr<ShardWriter>> create(std::shared_ptr<store::Bucket> bucket,
@@ -42,8 +46,13 @@ class ShardWriter {
   }
   ~ShardWriter();
 
+  /// Rows are written by a thread of this writer, so an error may come from a later call. Holds up
+  /// to 24 MB of rows, or one row.
   Result<> write(const arrow::RecordBatch& batch);
   int64_t rows() const;
+  /// Writes all rows, and waits for it. Only before `finish`, which does it anyway: a record batch
+  /// that is not full would be followed by others.
+  Result<> flush();
   /// What read_shard_state gives back of this shard: {"key": digest of everything that decides it,
   /// ...}. An object; its fields are merged into what was set before.
   void set_state(const Json& state);
@@ -61,6 +70,9 @@ std::string mend_hint(std::string_view path);
 
 /// What was set_state of the shard in `dir`; nullopt if it is not whole, or another program's.
 Result<std::optional<Json>> read_shard_state(const store::Bucket& bucket, const std::string& dir);
+
+/// Puts `state` in the place of what set_state left of a whole shard. Fails as shard_files does.
+Result<> write_shard_state(const store::Bucket& bucket, const std::string& dir, const Json& state);
 
 /// A data file as state.json names it; size and checksum are -1 and 0 where another program wrote
 /// it.

@@ -48,6 +48,12 @@ Result<std::optional<Json>> read_shard_state(const store::Bucket& bucket, const 
   return std::optional<Json>(*mine);
 }
 
+Result<> write_shard_state(const store::Bucket& bucket, const std::string& dir, const Json& state) {
+  LORRY_ASSIGN(Json all, read_state(bucket, dir));
+  all["_lorry"] = state;
+  return bucket.write(store::join_path(dir, "state.json"), dump_json(all, 2));
+}
+
 Result<std::vector<ShardFile>> shard_files(const store::Bucket& bucket, const std::string& dir) {
   const std::string path = store::join_path(dir, "state.json");
   LORRY_ASSIGN(const Json state, read_state(bucket, dir));

@@ -8,11 +8,14 @@
 #include <fmt/format.h>
 
 #include <charconv>
+#include <deque>
 #include <future>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "base/crc32c.h"
 #include "base/digest.h"
+#include "data/ordered_work.h"
 #include "data/row_bytes.h"
 #include "data/shard.h"
 #include "store/arrow_error.h"
@@ -23,6 +26,8 @@ namespace {
 /// A record batch ends before it is longer than this (a row may be), so that neither this writer
 /// nor a reader ever holds much.
 constexpr int64_t kMaxBatchBytes = 16LL << 20;
+/// Record batches that wait to be written hold no more than this; a longer one is waited for.
+constexpr int64_t kMaxWaitingBytes = 8LL << 20;
 
 /// The schema with the metadata by which `datasets` recognises its features.
 std::shared_ptr<arrow::Schema> with_features(const arrow::Schema& schema) {
@@ -54,24 +59,34 @@ struct ShardWriter::Impl {
   std::shared_ptr<arrow::Schema> schema;
   Options options;
 
-  // The data file being written; rows wait in `pending` until they fill a record batch.
-  std::unique_ptr<store::ObjectWriter> object;
-  bool open = false;
-  std::shared_ptr<arrow::ipc::RecordBatchWriter> ipc;
+  // Rows wait in `pending` until they fill a record batch.
   arrow::RecordBatchVector pending;
   int64_t pending_rows = 0;
   int64_t pending_bytes = 0;
+  Json state = Json::object();
+  int64_t rows = 0;
+
+  // From here to `fingerprint` all belongs to the task that runs; `finish` waits for the last.
+  // The data file being written.
+  std::unique_ptr<store::ObjectWriter> object;
+  bool open = false;
+  std::shared_ptr<arrow::ipc::RecordBatchWriter> ipc;
 
   // The file before, being made durable meanwhile.
   std::unique_ptr<store::ObjectWriter> closing;
   std::future<Result<>> closed;
 
   Json files = Json::array();
-  Json state = Json::object();
   Sha256 fingerprint;
-  int64_t rows = 0;
+
+  // Writing a batch (a copy, a checksum, the store) takes as long as making one: it has a thread of
+  // its own.
+  std::deque<int64_t> waiting;  ///< bytes of the batches of `writing`
+  int64_t waiting_bytes = 0;
+  OrderedWork<Result<>> writing{1};
 
   ~Impl() {
+    writing.clear();
     if (closed.valid()) closed.wait();
   }
 
@@ -117,12 +132,37 @@ struct ShardWriter::Impl {
     return {};
   }
 
+  /// Hands the pending rows to the thread that writes. The error is that of an earlier batch.
   Result<> flush() {
     if (pending.empty()) return {};
-    LORRY_ASSIGN(auto joined, store::from_arrow(join(schema, pending), dir));
-    pending.clear();
+    while (!writing.empty() && waiting_bytes + pending_bytes > kMaxWaitingBytes) {
+      LORRY_TRY(wait_for_batch());
+    }
+    waiting.push_back(pending_bytes);
+    waiting_bytes += pending_bytes;
+    writing.push([this, parts = std::exchange(pending, {})]() mutable -> Result<> {
+      LORRY_ASSIGN(auto joined, store::from_arrow(join(schema, parts), dir));
+      parts.clear();
+      LORRY_TRY(write_batch(*joined));
+      if (options.on_batch) options.on_batch(std::move(joined));
+      return {};
+    });
     pending_rows = pending_bytes = 0;
-    return write_batch(*joined);
+    return waiting_bytes > kMaxWaitingBytes ? wait_for_batch() : Result<>();
+  }
+
+  Result<> wait_for_batch() {
+    auto written = writing.pop();
+    waiting_bytes -= waiting.front();
+    waiting.pop_front();
+    return written;
+  }
+
+  /// Writes all that there is.
+  Result<> drain() {
+    LORRY_TRY(flush());
+    while (!writing.empty()) LORRY_TRY(wait_for_batch());
+    return {};
   }
 
   Result<> write_batch(const arrow::RecordBatch& batch) {
@@ -185,7 +225,7 @@ struct ShardWriter::Impl {
   /// As `Dataset.save_to_disk` writes it. The fingerprint names the contents, for the caches that
   /// `datasets` keeps by it.
   Result<> finish() {
-    LORRY_TRY(flush());
+    LORRY_TRY(drain());
     if (!open && !closing && files.empty()) LORRY_TRY(open_file());
     if (open) LORRY_TRY(close_file());
     LORRY_TRY(settle());
@@ -222,7 +262,7 @@ Result<std::unique_ptr<ShardWriter>> ShardWriter::create(std::shared_ptr<store::
   impl->bucket = std::move(bucket);
   impl->dir = std::move(dir);
   impl->schema = with_features(*schema);
-  impl->options = options;
+  impl->options = std::move(options);
   return std::unique_ptr<ShardWriter>(new ShardWriter(std::move(impl)));
 }
 
@@ -235,6 +275,7 @@ Result<> ShardWriter::write(const arrow::RecordBatch& batch) {
 }
 
 int64_t ShardWriter::rows() const { return impl_->rows; }
+Result<> ShardWriter::flush() { return impl_->drain(); }
 void ShardWriter::set_state(const Json& state) { impl_->state.update(state); }
 Result<> ShardWriter::finish() { return impl_->finish(); }
 
