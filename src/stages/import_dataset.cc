@@ -20,6 +20,7 @@
 #include "data/source.h"
 #include "stages/import_progress.h"
 #include "stages/ledger.h"
+#include "stages/one_pass.h"
 #include "stages/shard_work.h"
 #include "store/layout.h"
 
@@ -72,6 +73,7 @@ class Import {
     LORRY_ASSIGN(done, is_up_to_date());  // by whoever had the claim before
     if (done) return report_;
     LORRY_TRY(open_reader());
+    one_pass_ = OnePass::begin(options_, report_.dataset);
     if (options_.world_size > 1) {
       LORRY_TRY(import_part());
     } else {
@@ -138,6 +140,7 @@ class Import {
       log::debug("{}: the types of later rows differ, so the shards are written again", dir_);
       LORRY_TRY(reader_->settle());
       writer_.reset();
+      if (one_pass_) one_pass_->restart();
       skipping_ = false;
       progress_.shard_rows.clear();
       report_.rows = skip_ = 0;
@@ -304,7 +307,13 @@ class Import {
       skipping_ = has_key(state, mine);
       if (skipping_) return {};
     }
-    LORRY_ASSIGN(writer_, data::ShardWriter::create(options_.bucket, dir, reader_->schema()));
+    data::ShardWriter::Options written;
+    if (one_pass_) {
+      one_pass_->begin_shard(shard, mine);
+      written.on_batch = [this](auto batch) { one_pass_->add(std::move(batch)); };
+    }
+    LORRY_ASSIGN(writer_, data::ShardWriter::create(options_.bucket, dir, reader_->schema(),
+                                                    std::move(written)));
     writer_->set_state(Json{{"key", mine}});
     return {};
   }
@@ -319,6 +328,10 @@ class Import {
     skipping_ = false;
     if (!writer_) return {};
     writer_->set_state(Json{{"rows", rows_}});
+    if (one_pass_) {
+      LORRY_TRY(writer_->flush());
+      one_pass_->finish_shard();
+    }
     LORRY_TRY(writer_->finish());
     writer_.reset();
     return {};
@@ -392,6 +405,7 @@ class Import {
   std::vector<data::SourceFile> files_;
   Json inputs_;
   std::unique_ptr<data::Reader> reader_;
+  std::unique_ptr<OnePass> one_pass_;  ///< null: standardized/ is left to a pass of its own
   std::unique_ptr<data::ShardWriter> writer_;
   bool skipping_ = false;  ///< the shard at hand is there already
   int64_t rows_ = 0;       ///< of the shard at hand

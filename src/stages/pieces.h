@@ -42,23 +42,25 @@ struct RowPiece {
   int64_t bytes = 0;
 };
 
-/// Cuts the batches of a stream into pieces.
-class PieceSource {
+/// The pieces of one batch, in order.
+class BatchPieces {
  public:
-  PieceSource(data::ShardStream& rows, int64_t piece_bytes)
-      : rows_(rows), piece_bytes_(piece_bytes) {}
+  /// `first_row`: of the batch, in its shard.
+  static Result<BatchPieces> of(std::shared_ptr<arrow::RecordBatch> batch, int64_t first_row,
+                                int64_t piece_bytes) {
+    BatchPieces pieces;
+    LORRY_ASSIGN(pieces.bytes_,
+                 store::from_arrow(arrow::util::ReferencedBufferSize(*batch), "rows"));
+    const int64_t n = pieces.bytes_ / piece_bytes + 1;
+    pieces.step_ = (batch->num_rows() + n - 1) / n;
+    pieces.batch_ = std::move(batch);
+    pieces.first_row_ = first_row;
+    return pieces;
+  }
 
-  /// A piece without a batch at the end.
-  Result<RowPiece> next() {
-    if (!batch_ || at_ == batch_->num_rows()) {
-      first_row_ = rows_.rows();
-      at_ = 0;
-      LORRY_ASSIGN(batch_, rows_.next());
-      if (!batch_) return RowPiece();
-      LORRY_ASSIGN(bytes_, store::from_arrow(arrow::util::ReferencedBufferSize(*batch_), "rows"));
-      const int64_t pieces = bytes_ / piece_bytes_ + 1;
-      step_ = (batch_->num_rows() + pieces - 1) / pieces;
-    }
+  bool at_end() const { return !batch_ || at_ == batch_->num_rows(); }
+  /// Not at the end.
+  RowPiece next() {
     const int64_t rows = std::min(step_, batch_->num_rows() - at_);
     RowPiece piece{rows == batch_->num_rows() ? batch_ : batch_->Slice(at_, rows), first_row_ + at_,
                    bytes_ * rows / batch_->num_rows()};
@@ -67,10 +69,31 @@ class PieceSource {
   }
 
  private:
-  data::ShardStream& rows_;
-  const int64_t piece_bytes_;
   std::shared_ptr<arrow::RecordBatch> batch_;
   int64_t first_row_ = 0, at_ = 0, step_ = 0, bytes_ = 0;
+};
+
+/// Cuts the batches of a stream into pieces.
+class PieceSource {
+ public:
+  PieceSource(data::ShardStream& rows, int64_t piece_bytes)
+      : rows_(rows), piece_bytes_(piece_bytes) {}
+
+  /// A piece without a batch at the end.
+  Result<RowPiece> next() {
+    if (pieces_.at_end()) {
+      const int64_t first_row = rows_.rows();
+      LORRY_ASSIGN(auto batch, rows_.next());
+      if (!batch) return RowPiece();
+      LORRY_ASSIGN(pieces_, BatchPieces::of(std::move(batch), first_row, piece_bytes_));
+    }
+    return pieces_.next();
+  }
+
+ private:
+  data::ShardStream& rows_;
+  const int64_t piece_bytes_;
+  BatchPieces pieces_;
 };
 
 /// Calls `work` for each piece, on the threads of `limits`, and `use` with the results in order, on

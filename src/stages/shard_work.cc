@@ -207,6 +207,10 @@ Result<> ShardWork::finish_shard(std::unique_ptr<data::ShardWriter> writer, cons
   LORRY_TRY(settle());
   writer_ = std::move(writer);
   finished_ = std::async(std::launch::async, [this] { return writer_->finish(); });
+  return count_shard(shard);
+}
+
+Result<> ShardWork::count_shard(const Ledger& shard) {
   counted_.add(shard);
   return counted_.check(options_.max_dropped, dir_, std::max(rows_, counted_.read()));
 }

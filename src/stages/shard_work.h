@@ -93,6 +93,9 @@ class ShardWork {
   /// the limit allows of all.
   Result<> finish_shard(std::unique_ptr<data::ShardWriter> writer, const Ledger& shard);
 
+  /// Counts the rows of a shard that was made elsewhere; fails as `finish_shard` does.
+  Result<> count_shard(const Ledger& shard);
+
   /// Reads the states of all shards again. Returns those that are not done; `use` sees the others.
   Result<std::vector<int64_t>> collect(const UseState& use);
   /// The sum of the shards that `collect` saw.

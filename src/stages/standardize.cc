@@ -1,6 +1,5 @@
 #include "stages/standardize.h"
 
-#include <arrow/record_batch.h>
 #include <arrow/type.h>
 #include <fmt/format.h>
 
@@ -12,10 +11,10 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/version.h"
-#include "data/conversations.h"
 #include "data/shard.h"
 #include "data/standard_batch.h"
 #include "stages/pieces.h"
+#include "stages/standard_shard.h"
 #include "store/layout.h"
 
 namespace lorry::stages {
@@ -23,17 +22,7 @@ namespace {
 
 using data::OptionalColumns;
 
-/// Rows that are looked at to recognise the format.
-constexpr int64_t kSampleRows = 100;
 constexpr size_t kNamedPlaceholders = 10;
-/// Raised when the same inputs come to give other bytes.
-constexpr int kFormat = 2;
-
-struct Piece {
-  int64_t first_row = 0;  ///< of the shard
-  int64_t rows = 0;
-  Result<data::StandardBatch> done = data::StandardBatch();
-};
 
 class Standardization {
  public:
@@ -99,7 +88,7 @@ class Standardization {
     rows_total_ = info->value("rows", int64_t(0));
     imported_on_ = info->value("imported_on", "");
     inputs_["lorry_version"] = kVersion;
-    inputs_["format"] = kFormat;
+    inputs_["format"] = kStandardFormat;
     inputs_["raw"] = digest_of_info(*info);
     inputs_["options"] = options_.to_json();
     return {};
@@ -126,20 +115,11 @@ class Standardization {
 
   /// From the first rows: which columns play which part, and which optional ones there will be.
   Result<> recognise() {
-    LORRY_ASSIGN(auto shard, data::ShardStream::open(*options_.bucket, store::shard_dir(raw_, 0)));
-    LORRY_ASSIGN(const auto batch, shard->next());
-    std::vector<Json> sample;
-    for (int64_t row = 0; batch && row < std::min(batch->num_rows(), kSampleRows); ++row) {
-      sample.push_back(data::row_to_json(*batch, row));
-    }
-    LORRY_ASSIGN(rules_, data::find_rules(*shard->schema(), sample, options_));
-    report_.format = data::row_format_name(rules_.format);
-    report_.parts = data::describe_parts(rules_);
-    report_.unused_columns = data::unused_columns(*shard->schema(), sample, rules_);
-    for (const Json& row : sample) {
-      const auto done = data::standardize_row(rules_, row);
-      if (done.ok() && done->dropped.empty()) columns_.add(*done);
-    }
+    LORRY_ASSIGN(rules_, find_standard_rules(*options_.bucket, options_.dataset, options_));
+    columns_ = rules_.columns;
+    report_.format = data::row_format_name(rules_.rules.format);
+    report_.parts = data::describe_parts(rules_.rules);
+    report_.unused_columns = rules_.unused_columns;
     return {};
   }
 
@@ -154,61 +134,79 @@ class Standardization {
   /// that were written without it are at the end.
   Result<> write_shard(ShardWork& work, int64_t shard) {
     const int64_t before = rows_done_;
-    while (true) {
-      LORRY_ASSIGN(const bool done, try_shard(work, shard));
-      if (done) return {};
+    LORRY_ASSIGN(bool done, adopt(work, shard));
+    while (!done) {
       rows_done_ = before;
+      LORRY_ASSIGN(done, try_shard(work, shard));
     }
+    return {};
+  }
+
+  /// Takes over what the import has standardized (one_pass.h), if it was made of these raw rows
+  /// with these options. False: there is nothing of the kind.
+  Result<bool> adopt(ShardWork& work, int64_t shard) {
+    const std::string dir = store::shard_dir(dir_, shard);
+    LORRY_ASSIGN(const auto state, data::read_shard_state(*options_.bucket, dir));
+    if (!state || !state->contains("ahead")) return false;
+    LORRY_ASSIGN(const auto raw,
+                 data::read_shard_state(*options_.bucket, store::shard_dir(raw_, shard)));
+    if (!raw || !is_ahead_of(*state, options_, raw->value("key", ""))) return false;
+    const Ledger ledger = Ledger::from_json(state->value("ledger", Json()));
+    LORRY_ASSIGN(const bool known, refuse_again(work, ledger));
+    if (!known) return false;
+    warn_of_placeholders(ahead_placeholders(*state));
+    LORRY_TRY(data::write_shard_state(*options_.bucket, dir,
+                                      adopted_state(work.state(shard, ledger), *state)));
+    LORRY_TRY(learn(*state));
+    say_progress(ledger.read());
+    LORRY_TRY(work.count_shard(ledger));
+    return true;
+  }
+
+  /// Malformed rows of a shard that is taken over are told of, and too many are an error, as if
+  /// they had been met here. False: there are more than the ledger names.
+  static Result<bool> refuse_again(ShardWork& work, const Ledger& ledger) {
+    const auto malformed = ledger.reasons().find(data::kMalformed);
+    if (malformed == ledger.reasons().end()) return true;
+    if (malformed->second.rows != int64_t(malformed->second.named.size())) return false;
+    Ledger again;
+    for (const auto& row : malformed->second.named) LORRY_TRY(work.refuse(again, row));
+    return true;
+  }
+
+  void say_progress(int64_t rows) {
+    rows_done_ += rows;
+    if (options_.progress) options_.progress(rows_done_, rows_total_);
   }
 
   /// False, and `columns_` wider, if rows of the shard need a column that it was begun without.
   Result<bool> try_shard(ShardWork& work, int64_t shard) {
     const OptionalColumns columns = columns_;
-    const std::string from = store::shard_dir(raw_, shard);
-    LORRY_ASSIGN(const auto rows, data::ShardStream::open(*options_.bucket, from));
-    LORRY_ASSIGN(auto writer,
-                 data::ShardWriter::create(options_.bucket, store::shard_dir(dir_, shard),
-                                           data::standard_schema(rules_.format, columns)));
-    Ledger ledger;
-    OptionalColumns needed;
-    std::set<std::string> filled;
-    const auto work_on = [&](const RowPiece& piece) {
-      return Piece{piece.first_row, piece.batch->num_rows(),
-                   data::standardize_batch(rules_, columns, *piece.batch)};
+    LORRY_ASSIGN(const auto rows,
+                 data::ShardStream::open(*options_.bucket, store::shard_dir(raw_, shard)));
+    LORRY_ASSIGN(const auto made, StandardShard::create(options_.bucket, options_.dataset, shard,
+                                                        rules_.rules, columns));
+    const auto refuse = [&work](Ledger& ledger, Ledger::Named row) {
+      return work.refuse(ledger, std::move(row));
     };
-    const auto use = [&](Piece piece) -> Result<bool> {
-      LORRY_ASSIGN(const auto done, std::move(piece.done).with_context(from));
-      columns_.add(done.needed);
-      if (!done.rows) return false;
-      needed.add(done.needed);
-      filled.insert(done.filled.begin(), done.filled.end());
-      warn_of_placeholders(done.placeholders);
-      ledger.keep(done.rows->num_rows());
-      for (const auto& row : done.left_out) {
-        Ledger::Named named{from, piece.first_row + row.row, row.malformed};
-        if (row.malformed.empty()) {
-          ledger.drop(row.reason, std::move(named));
-        } else {
-          LORRY_TRY(work.refuse(ledger, std::move(named)));
-        }
-      }
-      for (const auto& row : done.noted)
-        ledger.note(row.reason, {from, piece.first_row + row.row, ""});
-      rows_done_ += piece.rows;
-      if (options_.progress) options_.progress(rows_done_, rows_total_);
-      LORRY_TRY(writer->write(*done.rows));
+    const auto work_on = [&](const RowPiece& piece) { return made->standardize(piece); };
+    const auto use = [&](StandardPiece piece) -> Result<bool> {
+      const int64_t read = piece.rows;
+      LORRY_ASSIGN(const bool whole, made->add(std::move(piece), refuse));
+      columns_.add(made->needed());
+      if (!whole) return false;
+      warn_of_placeholders(made->placeholders());
+      say_progress(read);
       return true;
     };
-    LORRY_TRY(each_piece<Piece>(*rows, limits_, work_on, use));
+    LORRY_TRY(each_piece<StandardPiece>(*rows, limits_, work_on, use));
     if (columns_ != columns) return false;
-    Json state = work.state(shard, ledger);
-    state["rows"] = writer->rows();
-    state["columns"] = columns.to_json();
-    state["needed"] = needed.to_json();
-    state["filled"] = filled;
+    Json state = work.state(shard, made->ledger());
+    state.update(made->state());
+    auto writer = made->take_writer();
     writer->set_state(state);
-    filled_.merge(filled);
-    LORRY_TRY(work.finish_shard(std::move(writer), ledger));
+    filled_.insert(made->filled().begin(), made->filled().end());
+    LORRY_TRY(work.finish_shard(std::move(writer), made->ledger()));
     return true;
   }
 
@@ -278,7 +276,8 @@ class Standardization {
     info["format"] = report_.format;
     info["parts"] = report_.parts;
     info["dropped_columns"] = report_.unused_columns;
-    info["columns"] = data::features_from_schema(*data::standard_schema(rules_.format, columns_));
+    info["columns"] =
+        data::features_from_schema(*data::standard_schema(rules_.rules.format, columns_));
     info["inputs"] = inputs_;
     info["lorry_version"] = kVersion;
     LORRY_ASSIGN(report_.digest, work.finish(std::move(info)));
@@ -292,7 +291,7 @@ class Standardization {
   int64_t shards_ = 0, rows_total_ = 0, rows_done_ = 0;
   Json inputs_;
   std::string imported_on_;
-  data::RowRules rules_;
+  StandardRules rules_;
   OptionalColumns columns_;  ///< as far as is known
   std::set<std::string> filled_, warned_;
   StandardizeReport report_;
