@@ -195,7 +195,7 @@ def test_a_stopped_run_goes_on_and_another_format_is_another_run(bucket, name):
     assert train(bucket, **options)["already_done"]
 
 
-@pytest.mark.parametrize("extra", [dict(use_dora=True), dict(gradient_checkpointing="recompute", dtype="float16")])
+@pytest.mark.parametrize("extra", [dict(use_dora=True), dict(recompute="full", dtype="float16")])
 def test_other_options_go_with_it(bucket, extra):
     train(bucket, max_steps=8, base_format="nf4", learning_rate=1e-3, **extra)
     losses = [line["loss"] for line in metrics(bucket)]
@@ -271,8 +271,18 @@ def test_large_models_fit_where_the_plan_says(tmp_path, case):
     bucket = tmp_path / "bucket"
     large_model(bucket / "models/m", name)
     make_data(bucket, [[{"input_ids": [5] * 2048, "assistant_masks": [1] * 2048}] * 8])
-    options = dict(device="cuda", dtype=dtype, max_length=2048, gradient_checkpointing="recompute")
+    options = dict(device="cuda", dtype=dtype, max_length=2048, recompute="full")
     memory = planned(bucket, base_format=base_format, **options)["memory"]
     assert memory < GPUS[gpu]
     spared = planned(bucket, **options)["memory"] - memory
     assert spared > (0.63 if base_format == "nf4" else 0.42) * 2 * ACCEPTED[name][1]
+
+
+def test_eight_billion_dense_weights_fit_24_gb_with_recomputation_and_80_without(tmp_path):
+    bucket = tmp_path / "bucket"
+    large_model(bucket / "models/m", "meta-llama/Llama-3.1-8B-Instruct")
+    make_data(bucket, [[{"input_ids": [5] * 4096, "assistant_masks": [1] * 4096}] * 8])
+    plan = planned(bucket, device="cuda", dtype="bfloat16", max_length=4096, packing=True)
+    assert plan["full"] < 24 * 10**9
+    assert plan["none"] < GPUS["80 GB"]
+    assert plan["none"] > plan["light"] > plan["full"] > plan["offload"]

@@ -9,6 +9,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "base/log.h"
+
 namespace lorry::cli {
 namespace {
 
@@ -220,6 +222,21 @@ void Flags::choice(const std::string& flag, std::string& target, std::vector<std
     target = value;
     return {};
   });
+}
+
+void Flags::former_choice(const std::string& flag, const std::string& now, std::string& target,
+                          std::vector<std::pair<std::string, std::string>> values) {
+  add(flag, "NAME", "", "", {}, [=, &target](const auto& given) -> Result<> {
+    for (const auto& [before, value] : values) {
+      if (before != given.back()) continue;
+      log::warn("{} {} is now {} {}", flag, before, now, value);
+      target = value;
+      return {};
+    }
+    return usage_error(
+        fmt::format("'{}' is not one of its values; its name is now {}", given.back(), now));
+  });
+  impl_->options.back().option->group("");  // CLI11: hidden
 }
 
 void Flags::integer(const std::string& flag, int64_t& target, Range range, const std::string& help,

@@ -34,6 +34,10 @@ class Flags {
                    const std::string& variable = {});
   void choice(const std::string& flag, std::string& target, std::vector<std::string> choices,
               const std::string& help);
+  /// An earlier name of `now`, a choice: each of its values {before, now} still means what it
+  /// meant. Help does not show it; who gives it is told the new name.
+  void former_choice(const std::string& flag, const std::string& now, std::string& target,
+                     std::vector<std::pair<std::string, std::string>> values);
   void integer(const std::string& flag, int64_t& target, Range range, const std::string& help,
                const std::string& variable = {});
   void unsigned_integer(const std::string& flag, uint64_t& target, const std::string& help);

@@ -59,6 +59,15 @@ TEST(Flags, KeepTheirDefaultsWhenNothingIsGiven) {
   EXPECT_FALSE(verb.flags.given("--name"));
 }
 
+TEST(Flags, AnEarlierNameOfAChoiceStillMeansWhatItMeant) {
+  Verb verb;
+  verb.flags.former_choice("--shape", "--kind", verb.kind, {{"round", "cosine"}});
+  EXPECT_EQ(verb.flags.help().find("--shape"), std::string::npos);
+  ASSERT_TRUE(verb.parse({"--shape", "round"}).ok());
+  EXPECT_EQ(verb.kind, "cosine");
+  EXPECT_NE(verb.problem({"--shape", "square"}).find("its name is now --kind"), std::string::npos);
+}
+
 TEST(Flags, TakeValuesOfEveryKind) {
   Verb verb;
   const auto parsed = verb.parse({"a.jsonl",

@@ -140,6 +140,8 @@ struct DeclareFlag {
 
 void declare_train_flags(Flags& flags, train::TrainOptions& options) {
   train::visit_options(options, DeclareFlag{flags});
+  flags.former_choice("--gradient-checkpointing", "--recompute", options.recompute,
+                      {{"off", "none"}, {"recompute", "full"}, {"offload", "offload"}});
 }
 
 void declare_engine_flags(Flags& flags, serve::ServeOptions& options) {

@@ -40,6 +40,7 @@ class Train final : public Command {
                     {"tokens", report.tokens},
                     {"loss", report.last_loss},
                     {"seconds", report.seconds},
+                    {"recompute", report.recompute},
                     {"up_to_date", report.already_done}},
                    ""};
   }

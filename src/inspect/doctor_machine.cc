@@ -10,11 +10,9 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <sstream>
 
 #include "base/progress.h"
@@ -29,103 +27,21 @@ constexpr int64_t kMiB = int64_t{1} << 20, kGiB = int64_t{1} << 30;
 constexpr int64_t kLeastMemory = kGiB, kFewMemory = 4 * kGiB;
 constexpr int64_t kLeastDisk = 64 * kMiB, kFewDisk = 5 * kGiB;
 
-std::string read_file(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return file ? text.str() : std::string();
-}
-
-std::optional<int64_t> parse_integer(std::string_view text) {
-  int64_t value = 0;
-  const size_t begin = text.find_first_not_of(" \t");
-  if (begin == std::string_view::npos) return std::nullopt;
-  text.remove_prefix(begin);
-  const auto parsed = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (parsed.ec != std::errc{}) return std::nullopt;
-  return value;
-}
-
-std::optional<int64_t> integer_in(const fs::path& path) { return parse_integer(read_file(path)); }
-
-/// The value of the first line "name : value" or "name value".
-std::string field(const std::string& text, std::string_view name, char separator) {
-  std::istringstream lines(text);
-  for (std::string line; std::getline(lines, line);) {
-    if (!line.starts_with(name)) continue;
-    size_t at = line.find(separator, name.size());
-    if (at == std::string::npos) continue;
-    at = line.find_first_not_of(" \t", at + 1);
-    return at == std::string::npos ? "" : line.substr(at);
-  }
-  return {};
-}
-
-int64_t kilobytes(const std::string& meminfo, std::string_view name) {
-  return parse_integer(field(meminfo, name, ':')).value_or(0) * 1024;
-}
-
-/// This process's directories in a hierarchy, from its own up to the root: each may set a limit.
-std::vector<fs::path> cgroup_directories(const fs::path& mount, std::string path) {
-  std::vector<fs::path> directories;
-  for (;;) {
-    while (path.ends_with('/')) path.pop_back();
-    directories.push_back(mount / fs::path(path).relative_path());
-    if (path.empty()) return directories;
-    path.resize(path.rfind('/') == std::string::npos ? 0 : path.rfind('/'));
-  }
-}
-
-/// The path of a line "4:memory:/path" (v1) or "0::/path" (v2) in /proc/self/cgroup.
-std::string cgroup_path(const std::string& text, std::string_view controller) {
-  std::istringstream lines(text);
-  for (std::string line; std::getline(lines, line);) {
-    const size_t first = line.find(':'), second = line.find(':', first + 1);
-    if (first == std::string::npos || second == std::string::npos) continue;
-    const auto names = fmt::format(",{},", line.substr(first + 1, second - first - 1));
-    const bool unified = names == ",,";
-    if (controller.empty() ? unified : names.find(fmt::format(",{},", controller)) != names.npos)
-      return line.substr(second + 1);
-  }
-  return {};
-}
-
 void take_quota(MachineFacts& machine, double cores) {
   if (cores > 0) machine.quota = machine.quota > 0 ? std::min(machine.quota, cores) : cores;
 }
 
-void take_memory(MachineFacts& machine, int64_t limit, int64_t used, int64_t droppable) {
-  // "No limit" of version 1 is a number near 2^63.
-  if (limit <= 0 || (machine.memory > 0 && limit >= machine.memory)) return;
-  if (machine.memory_limit > 0 && machine.memory_limit <= limit) return;
-  machine.memory_limit = limit;
-  machine.memory_used = std::max<int64_t>(0, used - droppable);
-}
-
-int64_t droppable(const fs::path& directory, std::string_view name) {
-  return parse_integer(field(read_file(directory / "memory.stat"), name, ' ')).value_or(0);
-}
-
-void read_cgroups(const fs::path& root, MachineFacts& machine) {
-  const std::string own = read_file(root / "proc/self/cgroup");
-  const fs::path mount = root / "sys/fs/cgroup";
-  for (const auto& directory : cgroup_directories(mount, cgroup_path(own, ""))) {
-    if (const auto cores = parse_cpu_max(read_file(directory / "cpu.max")))
+void read_quota(const fs::path& root, MachineFacts& machine) {
+  for (const auto& directory : cgroup_directories(root, "")) {
+    if (const auto cores = parse_cpu_max(read_system_file(directory / "cpu.max")))
       take_quota(machine, *cores);
-    if (const auto limit = integer_in(directory / "memory.max"))
-      take_memory(machine, *limit, integer_in(directory / "memory.current").value_or(0),
-                  droppable(directory, "inactive_file"));
   }
-  for (const auto& directory : cgroup_directories(mount / "cpu", cgroup_path(own, "cpu"))) {
-    const auto quota = integer_in(directory / "cpu.cfs_quota_us");
-    const auto period = integer_in(directory / "cpu.cfs_period_us");
+  for (const auto& directory : cgroup_directories(root, "cpu")) {
+    const auto quota = parse_integer(read_system_file(directory / "cpu.cfs_quota_us"));
+    const auto period = parse_integer(read_system_file(directory / "cpu.cfs_period_us"));
     if (quota && period && *quota > 0 && *period > 0)
       take_quota(machine, static_cast<double>(*quota) / static_cast<double>(*period));
   }
-  for (const auto& directory : cgroup_directories(mount / "memory", cgroup_path(own, "memory")))
-    if (const auto limit = integer_in(directory / "memory.limit_in_bytes"))
-      take_memory(machine, *limit, integer_in(directory / "memory.usage_in_bytes").value_or(0),
-                  droppable(directory, "total_inactive_file"));
 }
 
 int count_allowed_cores() {
@@ -160,14 +76,13 @@ Finding cpu_finding(const MachineFacts& machine) {
 }
 
 Finding memory_finding(const MachineFacts& machine) {
-  int64_t total = machine.memory, free = machine.available;
+  const MachineMemory& memory = machine.memory;
+  const int64_t total = memory.limit > 0 ? memory.limit : memory.total, free = memory.free();
   std::string text;
-  if (machine.memory_limit > 0) {
-    total = machine.memory_limit;
-    free = std::min(free, machine.memory_limit - machine.memory_used);
+  if (memory.limit > 0) {
     text = fmt::format("{} of {} free (limit of the cgroup; the machine has {})",
                        format_bytes(double(free)), format_bytes(double(total)),
-                       format_bytes(double(machine.memory)));
+                       format_bytes(double(memory.total)));
   } else {
     text = fmt::format("{} of {} free", format_bytes(double(free)), format_bytes(double(total)));
   }
@@ -245,16 +160,14 @@ std::optional<double> parse_cpu_max(std::string_view text) {
 
 MachineFacts read_machine(const fs::path& root) {
   MachineFacts machine;
-  const std::string cpuinfo = read_file(root / "proc/cpuinfo");
-  machine.cpu = field(cpuinfo, "model name", ':');
-  std::istringstream flags(field(cpuinfo, "flags", ':'));
+  const std::string cpuinfo = read_system_file(root / "proc/cpuinfo");
+  machine.cpu = system_field(cpuinfo, "model name", ':');
+  std::istringstream flags(system_field(cpuinfo, "flags", ':'));
   for (std::string flag; flags >> flag;) machine.flags.push_back(flag);
   machine.cores = static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN));
   machine.allowed_cores = count_allowed_cores();
-  const std::string meminfo = read_file(root / "proc/meminfo");
-  machine.memory = kilobytes(meminfo, "MemTotal");
-  machine.available = kilobytes(meminfo, "MemAvailable");
-  read_cgroups(root, machine);
+  machine.memory = read_memory(root);
+  read_quota(root, machine);
   return machine;
 }
 

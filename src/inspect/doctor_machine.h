@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/system_files.h"
 #include "inspect/doctor_checks.h"
 
 namespace lorry::inspect {
@@ -19,10 +20,7 @@ struct MachineFacts {
   int cores = 0;                   ///< that are online
   int allowed_cores = 0;           ///< that this process may run on
   double quota = 0;                ///< cores' worth of time that its cgroup gets; 0: no limit
-  int64_t memory = 0;              ///< of the machine
-  int64_t available = 0;           ///< without swapping
-  int64_t memory_limit = 0;        ///< of the cgroup; 0: none
-  int64_t memory_used = 0;         ///< by the cgroup, without what can be dropped
+  MachineMemory memory;
 };
 
 /// Reads /proc and /sys below `root`; both versions of cgroups. What cannot be read stays 0.

@@ -45,9 +45,9 @@ TEST_F(Machine, ReadsProcessorAndMemory) {
   const auto machine = read_machine(root_);
   EXPECT_EQ(machine.cpu, "A Fine CPU");
   EXPECT_EQ(machine.flags, (std::vector<std::string>{"fpu", "avx2", "avx512f"}));
-  EXPECT_EQ(machine.memory, 64 * kGiB);
-  EXPECT_EQ(machine.available, 32 * kGiB);
-  EXPECT_EQ(machine.memory_limit, 0);
+  EXPECT_EQ(machine.memory.total, 64 * kGiB);
+  EXPECT_EQ(machine.memory.available, 32 * kGiB);
+  EXPECT_EQ(machine.memory.limit, 0);
   EXPECT_EQ(machine.quota, 0);
 }
 
@@ -61,8 +61,8 @@ TEST_F(Machine, TheTightestCgroupAboveTheProcessCounts) {
   put("sys/fs/cgroup/outer/inner/cpu.max", "150000 100000\n");
   put("sys/fs/cgroup/outer/cpu.max", "400000 100000\n");
   const auto machine = read_machine(root_);
-  EXPECT_EQ(machine.memory_limit, 4 * kGiB);
-  EXPECT_EQ(machine.memory_used, kGiB) << "what can be dropped is not used";
+  EXPECT_EQ(machine.memory.limit, 4 * kGiB);
+  EXPECT_EQ(machine.memory.used, kGiB) << "what can be dropped is not used";
   EXPECT_DOUBLE_EQ(machine.quota, 1.5);
 }
 
@@ -76,8 +76,8 @@ TEST_F(Machine, ReadsTheFirstVersionOfCgroups) {
   put("sys/fs/cgroup/memory/docker/x/memory.usage_in_bytes", "1073741824\n");
   const auto machine = read_machine(root_);
   EXPECT_DOUBLE_EQ(machine.quota, 2.5);
-  EXPECT_EQ(machine.memory_limit, 2 * kGiB);
-  EXPECT_EQ(machine.memory_used, kGiB);
+  EXPECT_EQ(machine.memory.limit, 2 * kGiB);
+  EXPECT_EQ(machine.memory.used, kGiB);
 }
 
 TEST(CpuMax, IsQuotaOverPeriod) {
@@ -88,10 +88,11 @@ TEST(CpuMax, IsQuotaOverPeriod) {
 }
 
 TEST(MemoryFinding, SaysTheLimitOfTheContainerAndFailsWhenItIsUsedUp) {
-  MachineFacts machine{.cores = 8, .allowed_cores = 8, .memory = 64 * kGiB, .available = 60 * kGiB};
+  MachineFacts machine{.cores = 8, .allowed_cores = 8};
+  machine.memory = {.total = 64 * kGiB, .available = 60 * kGiB};
   EXPECT_EQ(check_machine(machine).findings[1].health, Health::kOk);
-  machine.memory_limit = 4 * kGiB;
-  machine.memory_used = 4 * kGiB - (256 << 20);
+  machine.memory.limit = 4 * kGiB;
+  machine.memory.used = 4 * kGiB - (256 << 20);
   const auto finding = check_machine(machine).findings[1];
   EXPECT_EQ(finding.health, Health::kFail);
   EXPECT_NE(finding.text.find("cgroup"), std::string::npos);

@@ -50,6 +50,13 @@ int64_t dropped_rows(const Json& info) {
   return rows;
 }
 
+Json memory_json(const train::TrainMemory& memory) {
+  return {{"weights", memory.weights_bytes},      {"widened", memory.widened_bytes},
+          {"training_state", memory.state_bytes}, {"activations", memory.activation_bytes},
+          {"logits", memory.logits_bytes},        {"checkpoint_copy", memory.copy_bytes},
+          {"total", memory.total_bytes}};
+}
+
 class Plan {
  public:
   Plan(const std::shared_ptr<store::Bucket>& bucket, const train::TrainOptions& options,
@@ -115,18 +122,15 @@ class Plan {
                       {"base_format", options_.base_format},
                       {"warnings", plan.warnings},
                       {"tokens_per_pass", plan.micro_batch_tokens},
-                      {"memory",
-                       {{"weights", plan.weights_bytes},
-                        {"widened", plan.widened_bytes},
-                        {"training_state", plan.state_bytes},
-                        {"activations", plan.activation_bytes},
-                        {"logits", plan.logits_bytes},
-                        {"checkpoint_copy", plan.copy_bytes},
-                        {"total", plan.memory_bytes}}},
+                      {"recompute", plan.recompute},
+                      {"memory", memory_json(plan.memory)},
                       {"bytes",
                        {{"checkpoint", plan.checkpoint_bytes},
                         {"adapter", plan.adapter_bytes},
                         {"fused", plan.fused_bytes}}}};
+    Json& by_recompute = plan_["train"]["memory_by_recompute"] = Json::object();
+    for (const auto& [name, memory] : plan.memory_by_recompute)
+      by_recompute[name] = memory_json(memory);
     return {};
   }
 
@@ -234,9 +238,23 @@ std::string format_training(const Json& train) {
       count(train, "trained_parameters"), bytes(memory, "training_state"),
       bytes(memory, "activations"), count(train, "tokens_per_pass"),
       gpu ? fmt::format(", logits {}", bytes(memory, "logits")) : "");
+  std::string others;
+  for (const auto& [name, of] : train["memory_by_recompute"].items())
+    others += fmt::format("{}{} {}", others.empty() ? "" : ", ", name, bytes(of, "total"));
+  out += fmt::format("  that is with --recompute {} ({})\n", train["recompute"].get<std::string>(),
+                     others);
   out += fmt::format("  in the bucket: checkpoint {}, adapter {}, merged model {}\n",
                      bytes(stored, "checkpoint"), bytes(stored, "adapter"), bytes(stored, "fused"));
   return out;
+}
+
+/// What a machine must have: auto takes what fits it.
+int64_t least_memory(const train::TrainPlan& plan, const train::TrainOptions& options) {
+  int64_t least = plan.memory.total_bytes;
+  if (options.recompute != "auto") return least;
+  for (const auto& [name, memory] : plan.memory_by_recompute)
+    least = std::min(least, memory.total_bytes);
+  return least;
 }
 
 }  // namespace
@@ -264,8 +282,8 @@ Result<Json> plan_costs(const Json& plan, train::TrainOptions options,
   options.device = "cpu";
   LORRY_ASSIGN(const auto on_cpu, engine->plan_training(options));
   job.flops = on_gpu.flops;
-  job.gpu_memory = on_gpu.memory_bytes;
-  job.cpu_memory = on_cpu.memory_bytes;
+  job.gpu_memory = least_memory(on_gpu, options);
+  job.cpu_memory = least_memory(on_cpu, options);
   return estimate_costs(std::move(machines), job);
 }
 

@@ -198,7 +198,7 @@ Json machine_json(const PricedMachine& machine, const Job& job) {
     if (job.gpu_memory > 0) row["fits"] = job.gpu_memory <= gpu->memory;
   } else if (machine.name == kCpuMachine) {
     const MachineFacts facts = read_machine();
-    row["memory"] = facts.memory_limit > 0 ? facts.memory_limit : facts.memory;
+    row["memory"] = facts.memory.limit > 0 ? facts.memory.limit : facts.memory.total;
     if (job.cpu_memory > 0) row["fits"] = job.cpu_memory <= row["memory"].get<int64_t>();
   }
   const auto time = hours(machine, job);

@@ -31,8 +31,9 @@ at::Tensor keep_best_groups(const at::Tensor& scores, const RouterSpec& router) 
 
 }  // namespace
 
-at::Tensor Transformer::feed_forward(const MoeSpec& spec, const at::Tensor& x,
-                                     const AdapterView& adapters) const {
+at::Tensor Transformer::feed_forward(const MoeSpec& spec, const MapInput& input,
+                                     const AdapterView& adapters, bool recomputes_gate) const {
+  const at::Tensor& x = input.x;
   const RouterSpec& router = spec.router;
   const auto routes = [&]() -> Routes {
     const auto dtype = router.is_float32 ? at::kFloat : x.scalar_type();
@@ -63,14 +64,14 @@ at::Tensor Transformer::feed_forward(const MoeSpec& spec, const at::Tensor& x,
     const at::Tensor tokens = places.select(1, 0), ranks = places.select(1, 1);
     const at::Tensor index = tokens.to(x.device());
     const at::Tensor weight = routes.weights.index({index, ranks.to(x.device())});
-    const at::Tensor y =
-        feed_forward(spec.experts[e], x.index_select(0, index), adapters.of_tokens(tokens));
+    const at::Tensor y = feed_forward(spec.experts[e], {x.index_select(0, index), {}},
+                                      adapters.of_tokens(tokens), recomputes_gate);
     out = out.index_add(0, index, y * weight.unsqueeze(1).to(x.scalar_type()));
   }
   if (!spec.shared) return out;
-  at::Tensor shared = feed_forward(*spec.shared, x, adapters);
+  at::Tensor shared = feed_forward(*spec.shared, input, adapters, recomputes_gate);
   if (spec.shared_gate >= 0) {
-    shared = at::sigmoid(project_one(spec.shared_gate, x, adapters)) * shared;
+    shared = at::sigmoid(project_one(spec.shared_gate, input, adapters)) * shared;
   }
   return out + shared;
 }

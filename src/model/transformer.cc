@@ -81,21 +81,30 @@ at::Tensor Transformer::run_block(int64_t layer, const at::Tensor& x,
     const at::Tensor normed = norm(y, after);
     return block.residual_scale == 1 ? normed : normed * block.residual_scale;
   };
+  const MapInput at_attention =
+      after_norm(norm(x, block.before_attention), x, block.before_attention, context);
   const at::Tensor attended =
       branch(over_ranks(std::visit(
-                 [&](const auto& spec) {
-                   return attend(layer, spec, norm(x, block.before_attention), context);
-                 },
+                 [&](const auto& spec) { return attend(layer, spec, at_attention, context); },
                  block.attention)),
              block.after_attention);
   const auto [h, normed] = add_and_norm(attended, x, block.before_mlp);
-  const at::Tensor fed = branch(over_ranks(std::visit(
-                                    [&, &normed = normed](const auto& spec) {
-                                      return feed_forward(spec, normed, context.adapters);
-                                    },
-                                    block.mlp)),
-                                block.after_mlp);
+  const MapInput at_mlp = after_norm(normed, h, block.before_mlp, context);
+  const at::Tensor fed =
+      branch(over_ranks(std::visit(
+                 [&](const auto& spec) {
+                   return feed_forward(spec, at_mlp, context.adapters, context.recomputes_light);
+                 },
+                 block.mlp)),
+             block.after_mlp);
   return h + fed;
+}
+
+Transformer::MapInput Transformer::after_norm(at::Tensor normed, const at::Tensor& x,
+                                              const NormSpec& spec,
+                                              const StepContext& context) const {
+  if (!context.recomputes_light || spec.tensor < 0) return {std::move(normed), {}};
+  return {std::move(normed), [this, &spec, x = x.detach()] { return norm(x, spec); }};
 }
 
 std::pair<at::Tensor, at::Tensor> Transformer::add_and_norm(const at::Tensor& x,
@@ -126,10 +135,10 @@ at::Tensor Transformer::own_head() const {
   return is_cut ? head : head.narrow(0, shard_->head.first, shard_->head.count);
 }
 
-at::Tensor Transformer::project_joined(int linear, const at::Tensor& x,
+at::Tensor Transformer::project_joined(int linear, const MapInput& input,
                                        const AdapterView& adapters) const {
-  auto modules = lora_modules(linears_[linear], adapters, linear, x.scalar_type());
-  return modules ? ops::lora_linear(x, std::move(*modules)) : at::Tensor();
+  auto modules = lora_modules(linears_[linear], adapters, linear, input.x.scalar_type());
+  return modules ? ops::lora_linear(input.x, std::move(*modules), input.again) : at::Tensor();
 }
 
 std::vector<at::Tensor> Transformer::project_each(int linear, const at::Tensor& x,
@@ -153,20 +162,27 @@ std::vector<at::Tensor> Transformer::project_split(int linear, const at::Tensor&
   return outputs[0].split_with_sizes(sizes, -1);
 }
 
-at::Tensor Transformer::project_one(int linear, const at::Tensor& x,
+at::Tensor Transformer::project_one(int linear, const MapInput& input,
                                     const AdapterView& adapters) const {
-  const at::Tensor joined = project_joined(linear, x, adapters);
-  return joined.defined() ? joined : project_each(linear, x, adapters)[0];
+  const at::Tensor joined = project_joined(linear, input, adapters);
+  return joined.defined() ? joined : project_each(linear, input.x, adapters)[0];
 }
 
-at::Tensor Transformer::feed_forward(const MlpSpec& spec, const at::Tensor& x,
-                                     const AdapterView& adapters) const {
-  const at::Tensor joined = project_joined(spec.gate_up, x, adapters);
+at::Tensor Transformer::feed_forward(const MlpSpec& spec, const MapInput& input,
+                                     const AdapterView& adapters, bool recomputes_gate) const {
+  const at::Tensor joined = project_joined(spec.gate_up, input, adapters);
   if (joined.defined()) {
-    return project_one(spec.down, ops::gated(joined, spec.activation), adapters);
+    MapInput at_down{ops::gated(joined, spec.activation), {}};
+    if (recomputes_gate) {
+      at_down.again = [&spec, joined = joined.detach()] {
+        return ops::gated(joined, spec.activation);
+      };
+    }
+    return project_one(spec.down, at_down, adapters);
   }
-  const auto halves = project_split(spec.gate_up, x, adapters, {spec.width, spec.width}, joined);
-  return project_one(spec.down, ops::gated(halves[0], halves[1], spec.activation), adapters);
+  const auto halves =
+      project_split(spec.gate_up, input.x, adapters, {spec.width, spec.width}, joined);
+  return project_one(spec.down, {ops::gated(halves[0], halves[1], spec.activation), {}}, adapters);
 }
 
 at::Tensor Transformer::logits(const at::Tensor& hidden, const AdapterView& adapters) const {

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -45,6 +46,9 @@ struct StepContext {
   AttentionView& attention;
   const AdapterView& adapters;
   std::vector<RopeAngles> angles;  ///< by ModelSpec::ropes
+  /// For training: the outputs of norms and gates are not kept for the backward pass, which
+  /// computes them again. Elsewhere it changes nothing.
+  bool recomputes_light = false;
 };
 
 /// One model on one device. Steps may run from one thread at a time; the weights do not change
@@ -117,17 +121,26 @@ class Transformer {
   friend class ModelLoader;
   Transformer() = default;
 
+  /// What a linear map reads.
+  struct MapInput {
+    at::Tensor x;
+    std::function<at::Tensor()> again;  ///< computes x once more; empty: x is kept
+  };
+
   at::Tensor norm(const at::Tensor& x, const NormSpec& spec) const;
   /// What the ranks' parts of a branch add up to.
   at::Tensor over_ranks(at::Tensor x) const;
   /// The head's rows that this rank has.
   at::Tensor own_head() const;
+  /// `normed`, the norm of `x`, as the maps after it read it.
+  MapInput after_norm(at::Tensor normed, const at::Tensor& x, const NormSpec& spec,
+                      const StepContext& context) const;
   /// x + residual, and the norm of that.
   std::pair<at::Tensor, at::Tensor> add_and_norm(const at::Tensor& x, const at::Tensor& residual,
                                                  const NormSpec& spec) const;
   /// All modules' outputs side by side, adapters included, where ops::lora_linear serves the map;
   /// undefined elsewhere. Nothing keeps them for its backward pass.
-  at::Tensor project_joined(int linear, const at::Tensor& x, const AdapterView& adapters) const;
+  at::Tensor project_joined(int linear, const MapInput& input, const AdapterView& adapters) const;
   /// One output a module of the map, adapters included, a product each: where project_joined gives
   /// nothing.
   std::vector<at::Tensor> project_each(int linear, const at::Tensor& x,
@@ -139,15 +152,16 @@ class Transformer {
                                         const std::vector<int64_t>& sizes,
                                         const at::Tensor& joined) const;
   /// Of a map of one module.
-  at::Tensor project_one(int linear, const at::Tensor& x, const AdapterView& adapters) const;
-  at::Tensor attend(int64_t layer, const AttentionSpec& spec, const at::Tensor& x,
+  at::Tensor project_one(int linear, const MapInput& input, const AdapterView& adapters) const;
+  at::Tensor attend(int64_t layer, const AttentionSpec& spec, const MapInput& input,
                     const StepContext& context) const;
-  at::Tensor attend(int64_t layer, const MlaSpec& spec, const at::Tensor& x,
+  at::Tensor attend(int64_t layer, const MlaSpec& spec, const MapInput& input,
                     const StepContext& context) const;
-  at::Tensor feed_forward(const MlpSpec& spec, const at::Tensor& x,
-                          const AdapterView& adapters) const;
-  at::Tensor feed_forward(const MoeSpec& spec, const at::Tensor& x,
-                          const AdapterView& adapters) const;
+  /// `adapters`: those of the tokens of `input`, which may be some of the step's.
+  at::Tensor feed_forward(const MlpSpec& spec, const MapInput& input, const AdapterView& adapters,
+                          bool recomputes_gate) const;
+  at::Tensor feed_forward(const MoeSpec& spec, const MapInput& input, const AdapterView& adapters,
+                          bool recomputes_gate) const;
 
   ModelSpec spec_;
   at::ScalarType dtype_ = at::kFloat;

@@ -1,6 +1,7 @@
 #include "ops/device.h"
 
 #include <ATen/Context.h>
+#include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <dlfcn.h>  // libtorch_cuda is loaded at run time, where there is one
 #include <fmt/format.h>
@@ -9,6 +10,7 @@
 #include <filesystem>
 #include <mutex>
 
+#include "base/system_files.h"
 #include "ops/cpu_packed.h"
 #include "ops/cuda_module.h"
 
@@ -67,6 +69,12 @@ Result<at::Device> cuda_device(const std::string& name) {
   return device;
 }
 
+/// Of libcudart, which comes with libtorch; null before that is loaded.
+template <typename Function>
+Function runtime_function(const char* name) {
+  return reinterpret_cast<Function>(dlsym(RTLD_DEFAULT, name));
+}
+
 }  // namespace
 
 Result<at::Device> resolve_device(const std::string& name) {
@@ -116,11 +124,10 @@ std::string_view dtype_name(at::ScalarType dtype) {
 
 int compute_capability(at::Device device) {
   if (!device.is_cuda()) return 0;
-  // libcudart comes with libtorch; its enum values are part of CUDA's stable interface.
+  // The enum's values are part of CUDA's stable interface.
   constexpr int kMajor = 75, kMinor = 76;
   using GetAttribute = int (*)(int* value, int attribute, int device);
-  static const auto get_attribute =
-      reinterpret_cast<GetAttribute>(dlsym(RTLD_DEFAULT, "cudaDeviceGetAttribute"));
+  static const auto get_attribute = runtime_function<GetAttribute>("cudaDeviceGetAttribute");
   if (get_attribute == nullptr) return 0;
   const int index = device.has_index() ? device.index() : 0;
   int major = 0, minor = 0;
@@ -128,6 +135,16 @@ int compute_capability(at::Device device) {
     return 0;
   }
   return 10 * major + minor;
+}
+
+int64_t free_memory(at::Device device) {
+  if (!device.is_cuda()) return read_memory().free();
+  using GetMemory = int (*)(size_t * free, size_t * total);  // of the current device
+  static const auto get_memory = runtime_function<GetMemory>("cudaMemGetInfo");
+  const c10::DeviceGuard guard(device);
+  size_t free = 0, total = 0;
+  if (get_memory == nullptr || get_memory(&free, &total) != 0) return 0;
+  return static_cast<int64_t>(free);
 }
 
 }  // namespace lorry::ops

@@ -4,6 +4,7 @@
 #include <c10/core/Device.h>
 #include <c10/core/ScalarType.h>
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,5 +31,9 @@ Result<std::vector<at::Device>> resolve_devices(const std::string& name, int64_t
 
 /// 80 for sm_80; 0 for a device that is not CUDA.
 int compute_capability(at::Device device);
+
+/// Bytes that this process may still take: of a GPU what its driver says, of the host what is
+/// available, less where a container's limit leaves less. 0: not known.
+int64_t free_memory(at::Device device);
 
 }  // namespace lorry::ops

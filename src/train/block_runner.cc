@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/utils.h>
 
+#include <algorithm>
 #include <memory>
 
 namespace lorry::train {
@@ -12,6 +13,14 @@ namespace {
 
 using torch::autograd::Node;
 using torch::autograd::variable_list;
+
+/// A copy in pinned memory that the device makes in its own time. The copy back is queued after it,
+/// so nobody waits for either.
+at::Tensor on_host(const at::Tensor& x) {
+  if (x.is_cpu()) return x;
+  const auto options = x.options().device(at::kCPU).pinned_memory(true);
+  return at::empty(x.sizes(), options).copy_(x, /*non_blocking=*/true);
+}
 
 /// A block in autograd's graph that holds its input alone. Its weights and adapters are not its
 /// inputs: the inner backward pass adds to their gradients by itself.
@@ -26,10 +35,10 @@ class RecomputedBlock final : public Node {
         context_(std::move(context)),
         device_(x.device()),
         input_needs_grad_(x.requires_grad()),
-        input_(offload ? x.detach().to(at::kCPU) : x.detach()) {}
+        input_(offload ? on_host(x.detach()) : x.detach()) {}
 
   variable_list apply(variable_list&& grads) override {
-    const at::Tensor x = input_.to(device_).detach();
+    const at::Tensor x = input_.to(device_, /*non_blocking=*/true).detach();
     x.set_requires_grad(input_needs_grad_);
     const at::AutoGradMode with_graph(true);
     const at::Tensor y = model_.run_block(layer_, x, *context_);
@@ -65,25 +74,31 @@ at::Tensor run_recomputed(const model::Transformer& model, int64_t layer, const 
   return y;
 }
 
+constexpr std::string_view kNames[] = {"none", "light", "full", "offload"};  // by Recompute
+
 }  // namespace
 
-Checkpointing checkpointing_from(std::string_view name) {
-  if (name == "recompute") return Checkpointing::kRecompute;
-  return name == "offload" ? Checkpointing::kOffload : Checkpointing::kOff;
+Recompute recompute_from(std::string_view name) {
+  const auto found = std::find(std::begin(kNames), std::end(kNames), name);
+  return found == std::end(kNames) ? Recompute::kNone : Recompute(found - std::begin(kNames));
+}
+
+std::string_view recompute_name(Recompute recompute) {
+  return kNames[static_cast<size_t>(recompute)];
 }
 
 at::Tensor run_blocks(const model::Transformer& model, const at::Tensor& input_ids,
                       const at::Tensor& positions, model::AttentionView& attention,
-                      const model::AdapterView& adapters, Checkpointing checkpointing) {
-  if (checkpointing == Checkpointing::kOff) {
-    return model.forward(input_ids, positions, attention, adapters);
-  }
-  const bool offload = checkpointing == Checkpointing::kOffload;
-  const auto context = std::make_shared<const model::StepContext>(
-      model.step_context(positions, attention, adapters));
+                      const model::AdapterView& adapters, Recompute recompute) {
+  model::StepContext step = model.step_context(positions, attention, adapters);
+  step.recomputes_light = recompute == Recompute::kLight;
+  const auto context = std::make_shared<const model::StepContext>(std::move(step));
+  const bool is_kept = recompute == Recompute::kNone || recompute == Recompute::kLight;
+  const bool offload = recompute == Recompute::kOffload;
   at::Tensor x = model.embed(input_ids, adapters);
   for (int64_t layer = 0; layer < model.spec().num_hidden_layers(); ++layer) {
-    x = run_recomputed(model, layer, x, context, offload);
+    x = is_kept ? model.run_block(layer, x, *context)
+                : run_recomputed(model, layer, x, context, offload);
   }
   return model.finish(x);
 }

@@ -1,4 +1,4 @@
-// Gradient checkpointing changes no number and holds less; dropout belongs to the example.
+// Recomputation changes no number; dropout belongs to the example.
 #include "train/block_runner.h"
 
 #include <gtest/gtest.h>
@@ -53,7 +53,7 @@ class BlockRunnerTest : public ::testing::Test {
     trainable_ = full ? Trainable::of_model(*model_) : Trainable::of_adapter(adapter_, dtype);
   }
 
-  Outcome run(const StepBatch& batch, Checkpointing checkpointing, double dropout) {
+  Outcome run(const StepBatch& batch, Recompute recompute, double dropout) {
     trainable_.zero_grads();
     Outcome outcome;
     for (const MicroBatch& micro : batch.micro_batches) {
@@ -62,7 +62,7 @@ class BlockRunnerTest : public ::testing::Test {
       view.dropout = dropout;
       view.dropout_keys = micro.dropout_keys;
       const at::Tensor hidden =
-          run_blocks(*model_, micro.input_ids, micro.positions, attention, view, checkpointing)
+          run_blocks(*model_, micro.input_ids, micro.positions, attention, view, recompute)
               .index_select(0, micro.target_rows);
       const HeadLoss loss = head_loss(hidden.detach(), micro.targets, {model_->head_weight()},
                                       1.0 / double(batch.targets), trainable_.head_grad());
@@ -86,14 +86,15 @@ TEST_F(BlockRunnerTest, LossesAndGradientsAreTheSameBitForBit) {
     for (const bool full : {false, true}) {
       make(dtype, full);
       const StepBatch batch = examples.batch(64);
-      const double dropout = full ? 0 : 0.2;
-      const Outcome kept = run(batch, Checkpointing::kOff, dropout);
-      EXPECT_GT(kept.grads[0].abs().max().item<double>(), 0);
-      for (const auto other : {Checkpointing::kRecompute, Checkpointing::kOffload}) {
-        const Outcome again = run(batch, other, dropout);
-        EXPECT_EQ(again.loss, kept.loss);
-        for (size_t i = 0; i < kept.grads.size(); ++i) {
-          ASSERT_TRUE(at::equal(again.grads[i], kept.grads[i])) << trainable_.names()[i];
+      for (const double dropout : full ? std::vector{0.0} : std::vector{0.0, 0.2}) {
+        const Outcome kept = run(batch, Recompute::kNone, dropout);
+        EXPECT_GT(kept.grads[0].abs().max().item<double>(), 0);
+        for (const auto other : {Recompute::kLight, Recompute::kFull, Recompute::kOffload}) {
+          const Outcome again = run(batch, other, dropout);
+          EXPECT_EQ(again.loss, kept.loss);
+          for (size_t i = 0; i < kept.grads.size(); ++i) {
+            ASSERT_TRUE(at::equal(again.grads[i], kept.grads[i])) << trainable_.names()[i];
+          }
         }
       }
     }
@@ -103,9 +104,9 @@ TEST_F(BlockRunnerTest, LossesAndGradientsAreTheSameBitForBit) {
 TEST_F(BlockRunnerTest, TheCutIntoMicroBatchesChangesNoDropout) {
   make(at::kFloat, false);
   const Examples examples({40, 23, 31, 7, 52});
-  const Outcome one = run(examples.batch(1000), Checkpointing::kOff, 0.3);
-  const Outcome many = run(examples.batch(32), Checkpointing::kOff, 0.3);
-  const Outcome none = run(examples.batch(1000), Checkpointing::kOff, 0);
+  const Outcome one = run(examples.batch(1000), Recompute::kNone, 0.3);
+  const Outcome many = run(examples.batch(32), Recompute::kNone, 0.3);
+  const Outcome none = run(examples.batch(1000), Recompute::kNone, 0);
   EXPECT_NEAR(one.loss, many.loss, 1e-6 * one.loss);
   EXPECT_GT(std::abs(one.loss - none.loss), 1e-4 * one.loss);
   for (size_t i = 0; i < one.grads.size(); ++i) {

@@ -17,27 +17,19 @@ int64_t mlp_width(const model::BlockSpec& block) {
   return moe.active * moe.experts[0].width + (moe.shared ? moe.shared->width : 0);
 }
 
-}  // namespace
-
-int64_t activation_bytes(const model::ModelSpec& spec, Checkpointing checkpointing,
-                         bool inputs_on_device) {
-  // About 10 hidden-sized and 5 MLP-sized activations a block, of two bytes.
-  int64_t all = 0, largest = 0;
-  for (const auto& block : spec.layers) {
-    const int64_t numbers = 10 * spec.hidden_size + 5 * mlp_width(block);
-    all += numbers;
-    largest = std::max(largest, numbers);
-  }
-  if (checkpointing == Checkpointing::kOff) return 2 * all;
-  const bool all_inputs = checkpointing == Checkpointing::kRecompute || inputs_on_device;
-  const int64_t inputs = all_inputs ? spec.num_hidden_layers() : 2;
-  return 2 * (largest + inputs * spec.hidden_size);
+/// Bytes of 16-bit activations a token, roughly: 10 hidden-sized and 5 MLP-sized numbers a block.
+int64_t rough_activation_bytes(const model::ModelSpec& spec) {
+  int64_t numbers = 0;
+  for (const auto& block : spec.layers) numbers += 10 * spec.hidden_size + 5 * mlp_width(block);
+  return 2 * numbers;
 }
+
+}  // namespace
 
 int64_t micro_batch_tokens(const model::ModelSpec& spec, at::Device device) {
   const int64_t bytes = device.is_cpu() ? kCpuBytes : kGpuBytes;
   const int64_t most = device.is_cpu() ? kCpuTokens : kGpuTokens;
-  return std::clamp<int64_t>(bytes / std::max<int64_t>(1, activation_bytes(spec)), 256, most);
+  return std::clamp<int64_t>(bytes / std::max<int64_t>(1, rough_activation_bytes(spec)), 256, most);
 }
 
 }  // namespace lorry::train

@@ -130,9 +130,10 @@ void visit_options(Options& o, Visit&& visit) {
        Decides::kNothing);
   // Machine.
   text("--device", o.device, "auto|cpu|cuda", "where to train", Decides::kNothing);
-  choice("--gradient-checkpointing", o.gradient_checkpointing, {"off", "recompute", "offload"},
-         "run the blocks again in the backward pass instead of keeping what is in them; offload: "
-         "their inputs wait in host memory",
+  choice("--recompute", o.recompute, {"auto", "none", "light", "full", "offload"},
+         "what the backward pass computes again instead of keeping it: none; light, outputs of "
+         "norms and gates; full, whole blocks; offload, the same with their inputs in host memory; "
+         "auto, the first that fits the free memory. The numbers stay the same",
          Decides::kNothing);
   number("--save-steps", o.save_steps, at_least(0), "steps",
          "steps between checkpoints; 0: --save-seconds decides", Decides::kNothing);

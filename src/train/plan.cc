@@ -3,18 +3,14 @@
 #include <ATen/core/Tensor.h>
 
 #include <algorithm>
-#include <memory>
 #include <optional>
 
-#include "model/safetensors.h"
 #include "model/transformer.h"  // check_base_format
 #include "ops/device.h"
 #include "store/layout.h"
-#include "train/checkpoint.h"
 #include "train/flops.h"
 #include "train/inputs.h"
-#include "train/loss.h"
-#include "train/merge_check.h"
+#include "train/memory.h"
 #include "train/micro_batch_size.h"
 #include "train/options.h"
 #include "train/publish.h"
@@ -24,34 +20,17 @@
 namespace lorry::train {
 namespace {
 
-/// Libraries, tokens and work space of the matrix products, whatever the model.
-constexpr int64_t kFixedBytes = int64_t{600} << 20;
-/// What the backward pass and the allocator need beside the activations themselves: measured peaks
-/// of a 0.5 B model lay between 1.0 and 1.4 of them.
-constexpr double kActivationShare = 1.4;
-
-/// Float32 logits that the merge check has at the same time.
-constexpr int64_t kCheckedLogits = 4;
-
-/// Float32 parameter, gradient and two moments. Full training of a 16-bit model also keeps the
-/// 16-bit gradient that autograd leaves.
-constexpr int64_t kStateBytes = 16, kFullStateBytes = 18;
-
-Result<int64_t> count_parameters(const store::Bucket& bucket, const std::string& dir) {
-  LORRY_ASSIGN(const auto reader, model::SafetensorsReader::open(bucket, dir, "model"));
-  int64_t parameters = 0;
-  for (const auto& name : reader->names()) {
-    int64_t size = 1;
-    for (const int64_t extent : reader->shape(name)) size *= extent;
-    parameters += size;
-  }
-  return parameters;
-}
-
 /// Where the run would take place; a GPU need not be there to be planned for.
 Result<at::Device> planned_device(const std::string& name) {
   if (name.starts_with("cuda")) return at::Device(at::kCUDA);
   return ops::resolve_device(name);
+}
+
+/// Of that device, where it is here.
+int64_t free_memory(const TrainOptions& options, at::Device planned) {
+  const Result<at::Device> device =
+      planned.is_cuda() ? ops::resolve_device(options.device) : Result<at::Device>(planned);
+  return device.ok() ? ops::free_memory(*device) : 0;
 }
 
 Result<int64_t> bytes_of_a_weight(const TrainOptions& options, const model::ModelSpec& spec,
@@ -60,37 +39,6 @@ Result<int64_t> bytes_of_a_weight(const TrainOptions& options, const model::Mode
   if (dtype == "auto" && device.is_cuda()) dtype = "bfloat16";
   LORRY_ASSIGN(const auto type, ops::resolve_dtype(dtype, spec.dtype, at::Device(at::kCPU)));
   return int64_t{type == at::kFloat ? 4 : 2};
-}
-
-/// Bytes of the base while it is trained on, and what comes and goes beside it.
-struct BaseBytes {
-  int64_t weights = 0;
-  int64_t widened = 0;   ///< the largest matrix of a quantised base, for a product
-  int64_t checking = 0;  ///< what the check of the merge holds of a model, beside nothing else
-};
-
-/// `dense`: bytes of a number that is not quantised.
-BaseBytes base_bytes(const model::ModelSpec& spec, int64_t parameters, int64_t dense,
-                     ops::WeightFormat format) {
-  if (format == ops::WeightFormat::kDense) {
-    return {parameters * dense, 0, parameters * dense};
-  }
-  int64_t blocks = 0, quantised = 0, largest = 0;  // numbers, bytes, numbers
-  std::vector<int64_t> of_layer(spec.layers.size());
-  for (const model::LinearSpec& linear : spec.linears) {
-    if (linear.layer < 0) continue;
-    for (const model::Module& module : linear.modules) {
-      const int64_t numbers = module.rows * linear.in;
-      blocks += numbers;
-      of_layer[linear.layer] += numbers;
-      quantised += ops::format_bytes(format, module.rows, linear.in);
-      largest = std::max(largest, numbers);
-    }
-  }
-  const int64_t outside = std::max<int64_t>(0, parameters - blocks) * dense;
-  const int64_t block = of_layer.empty() ? 0 : *std::max_element(of_layer.begin(), of_layer.end());
-  // The block, and the copy of it that rounding moves.
-  return {outside + quantised, largest * dense, outside + 2 * block * dense};
 }
 
 /// Which part of the data set's tokens has a loss; all of them if its record does not say.
@@ -160,38 +108,23 @@ Result<TrainPlan> plan_training(const TrainOptions& options) {
   RunWork work;
   play(options, inputs, plan, work);
 
-  const BaseBytes base = base_bytes(inputs.spec, parameters, weight, format);
-  plan.weights_bytes = base.weights;
-  plan.widened_bytes = base.widened;
-  plan.fused_bytes = parameters * (inputs.spec.dtype == "float32" ? 4 : 2);
-  std::optional<model::LoraConfig> lora;
-  if (options.full) {
-    plan.trained_parameters = parameters;
-    plan.state_bytes = parameters * (weight == 4 ? kStateBytes - 4 : kFullStateBytes);
-  } else {
-    lora = lora_config(options);
-    plan.trained_parameters = lora_parameters(inputs.spec, *lora);
-    plan.state_bytes = plan.trained_parameters * kStateBytes;
-    plan.adapter_bytes = plan.trained_parameters * 4;
-  }
-  plan.checkpoint_bytes = plan.trained_parameters * 12;  // parameter and two moments
   plan.on_gpu = device.is_cuda();
-  plan.activation_bytes =
-      plan.micro_batch_tokens *
-      activation_bytes(inputs.spec, checkpointing_from(options.gradient_checkpointing),
-                       !plan.on_gpu) *
-      weight / 2;
-  if (plan.on_gpu) plan.logits_bytes = logits_bytes(inputs.spec.vocab_size, device);
+  TrainShape shape{inputs.spec, device, parameters, weight, largest_pass(options, inputs, device)};
+  const Recompute recompute = choose_recompute(options, shape, free_memory(options, device));
+  plan.recompute = recompute_name(recompute);
+  shape.pass_tokens = plan.micro_batch_tokens;
+  plan.memory = training_memory(options, shape, recompute);
+  for (const Recompute mode : recomputes(options, device)) {
+    plan.memory_by_recompute.emplace_back(recompute_name(mode),
+                                          training_memory(options, shape, mode));
+  }
+  plan.trained_parameters = trained_parameters(options, shape);
+  if (!options.full) plan.adapter_bytes = plan.trained_parameters * 4;
+  plan.checkpoint_bytes = plan.trained_parameters * kCheckpointBytes;
+  plan.fused_bytes = parameters * (inputs.spec.dtype == "float32" ? 4 : 2);
+  const auto lora = options.full ? std::nullopt : std::optional(lora_config(options));
   plan.flops = training_flops(inputs.spec, lora, work);
-  if (!plan.on_gpu && plan.checkpoint_bytes <= kMaxHostCopy)
-    plan.copy_bytes = plan.checkpoint_bytes;
-  const auto activations =
-      static_cast<int64_t>(kActivationShare * static_cast<double>(plan.activation_bytes));
-  const int64_t training = base.weights + base.widened + plan.state_bytes + plan.copy_bytes +
-                           plan.logits_bytes + activations;
   plan.warnings = warnings_of(options, inputs, plan.steps);
-  const int64_t checking = kCheckedLogits * kCheckTokens * inputs.spec.vocab_size * 4;
-  plan.memory_bytes = kFixedBytes + std::max(training, base.checking + checking);
   return plan;
 }
 

@@ -3,12 +3,24 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
 #include "train/train.h"
 
 namespace lorry::train {
+
+/// Estimates in bytes, of the host or (on a GPU) of the device.
+struct TrainMemory {
+  int64_t weights_bytes = 0;  ///< once: the merged model is checked after the trained one is freed
+  int64_t widened_bytes = 0;  ///< of a quantised base: its largest matrix, widened for a product
+  int64_t state_bytes = 0;    ///< trained parameters, gradients, optimiser
+  int64_t activation_bytes = 0;  ///< of the largest forward pass
+  int64_t logits_bytes = 0;      ///< on a GPU; the host's are among the libraries' own
+  int64_t copy_bytes = 0;        ///< on the host: of a checkpoint while it is written
+  int64_t total_bytes = 0;       ///< all of it, with the libraries' own
+};
 
 /// Counts are those that `train` with the same options will report; bytes of memory are estimates.
 struct TrainPlan {
@@ -22,15 +34,11 @@ struct TrainPlan {
   int64_t trained_parameters = 0;
   double flops = 0;  ///< operations of all forward and backward passes, about (flops.h)
 
-  // Memory in bytes, of the host or (on a GPU) of the device.
   bool on_gpu = false;
-  int64_t weights_bytes = 0;  ///< once: the merged model is checked after the trained one is freed
-  int64_t widened_bytes = 0;  ///< of a quantised base: its largest matrix, widened for a product
-  int64_t state_bytes = 0;    ///< trained parameters, gradients, optimiser
-  int64_t activation_bytes = 0;  ///< of the largest forward pass
-  int64_t logits_bytes = 0;      ///< on a GPU; the host's are among the libraries' own
-  int64_t copy_bytes = 0;        ///< on the host: of a checkpoint while it is written
-  int64_t memory_bytes = 0;      ///< all of it, with the libraries' own
+  std::string recompute;  ///< none, light, full or offload: what auto comes to here and now
+  TrainMemory memory;     ///< with it
+  /// Of every way to recompute that changes something here, by name.
+  std::vector<std::pair<std::string, TrainMemory>> memory_by_recompute;
 
   // Results in the bucket, in bytes.
   int64_t checkpoint_bytes = 0;

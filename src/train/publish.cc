@@ -128,6 +128,7 @@ Json info_json(const RunResult& r, int64_t trained_parameters, bool is_lora) {
             {"dataset", r.options.dataset},
             {"kind", is_lora ? "lora" : "full"},
             {"base_format", r.options.base_format},
+            {"recompute", r.recompute},
             {"steps", s.step},
             {"epochs", s.last ? s.last->epoch : 0.0},
             {"tokens", s.tokens},

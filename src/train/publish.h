@@ -25,6 +25,7 @@ struct RunResult {
   const RunState& state;
   const MetricsParts& metrics;  ///< of all steps
   std::string waiting_dir;      ///< for a result that another one must make room for first
+  std::string_view recompute;   ///< what was recomputed in the backward pass
 };
 
 /// Writes lora_model (not in full training), fused, metrics.jsonl, report.html and info.json, with

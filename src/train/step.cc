@@ -76,9 +76,9 @@ at::Tensor StepRunner::gradients(const StepBatch& batch, double loss_scale) {
     model::AdapterView view = model::AdapterView::one(adapter_);
     view.dropout = options_.dropout;
     view.dropout_keys = micro.dropout_keys;
-    const at::Tensor hidden = run_blocks(model_, micro.input_ids, micro.positions, attention, view,
-                                         options_.checkpointing)
-                                  .index_select(0, micro.target_rows);  // (N, hidden_size)
+    const at::Tensor hidden =
+        run_blocks(model_, micro.input_ids, micro.positions, attention, view, options_.recompute)
+            .index_select(0, micro.target_rows);  // (N, hidden_size)
     const HeadLoss loss = objective_->gradients(micro, hidden.detach(), head, loss_scale / targets,
                                                 trainable_.head_grad());
     sum += loss.sum;

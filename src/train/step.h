@@ -38,7 +38,7 @@ class PendingNumbers {
 };
 
 struct StepOptions {
-  Checkpointing checkpointing = Checkpointing::kOff;
+  Recompute recompute = Recompute::kNone;
   double dropout = 0;        ///< before the adapter
   double max_grad_norm = 0;  ///< 0: no clipping
 };

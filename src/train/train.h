@@ -56,9 +56,10 @@ struct TrainOptions {
   /// trained on these numbers; the merged model is the checkpoint's own weights with it.
   std::string base_format = "dense";
   std::string device = "auto";
-  /// off, recompute (keep the blocks' inputs and run each block twice), offload (the inputs in host
-  /// memory): less memory, the same numbers.
-  std::string gradient_checkpointing = "off";
+  /// What the backward pass computes again instead of keeping it: none, light (outputs of norms and
+  /// gates), full (all but the blocks' inputs), offload (those in host memory); auto: the first of
+  /// them that fits the memory that is free. Less memory, the same numbers.
+  std::string recompute = "auto";
   int64_t save_steps = 100;   ///< checkpoint every so many steps
   double save_seconds = 300;  ///< and at least this often
   bool replace = false;       ///< train in place of another run's checkpoint or result
@@ -75,6 +76,7 @@ struct TrainReport {
   int64_t tokens = 0;  ///< trained on by this run and those it resumed
   double last_loss = 0;
   double seconds = 0;          ///< of this run
+  std::string recompute;       ///< of this run: what auto came to
   bool already_done = false;   ///< nothing had changed
   bool input_changed = false;  ///< it is not what was expected: nothing was done
 };

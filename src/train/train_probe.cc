@@ -5,11 +5,13 @@
 #include <cstdio>
 #include <functional>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/cancel.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "train/options.h"
 #include "train/plan.h"
@@ -61,8 +63,9 @@ int print_plan(const TrainOptions& options) {
     lorry::log::error("{}", plan.error().message);
     return 1;
   }
-  fmt::print("{{\"memory\": {}, \"activations\": {}}}\n", plan->memory_bytes,
-             plan->activation_bytes);
+  lorry::Json memory = {{"recompute", plan->recompute}, {"memory", plan->memory.total_bytes}};
+  for (const auto& [name, of] : plan->memory_by_recompute) memory[name] = of.total_bytes;
+  fmt::print("{}\n", lorry::dump_json(memory));
   return 0;
 }
 

@@ -14,6 +14,7 @@
 #include "base/digest.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "base/progress.h"
 #include "model/transformer.h"
 #include "store/claim.h"
 #include "store/layout.h"
@@ -22,6 +23,7 @@
 #include "train/block_runner.h"
 #include "train/checkpoint.h"
 #include "train/inputs.h"
+#include "train/memory.h"
 #include "train/micro_batch_size.h"
 #include "train/optimizer.h"
 #include "train/options.h"
@@ -65,8 +67,7 @@ class Trainer {
         inputs_(std::move(inputs)),
         claim_(claim),
         rows_(make_rows(options, inputs_)),
-        checkpoints_(claim, checkpoints_dir(options), inputs_.identity),
-        checkpointing_(checkpointing_from(options.gradient_checkpointing)) {}
+        checkpoints_(claim, checkpoints_dir(options), inputs_.identity) {}
 
   Result<TrainReport> run() {
     LORRY_TRY(check_targets(inputs_, options_.max_length));
@@ -81,6 +82,7 @@ class Trainer {
     report.tokens = state_.tokens;
     if (state_.last) report.last_loss = state_.last->loss;
     report.seconds = seconds_since(start_);
+    report.recompute = recompute_name(recompute_);
     return report;
   }
 
@@ -95,6 +97,7 @@ class Trainer {
                  ops::resolve_dtype(options_.dtype, inputs_.spec.dtype, device));
     const ops::WeightFormat format = base_format(options_);
     LORRY_TRY(check_format_on_device(format, ops::compute_capability(device)));
+    LORRY_TRY(decide_recompute(device, dtype));
     LORRY_ASSIGN(model_, model::Transformer::load(
                              *inputs_.bucket, store::model_dir(options_.model),
                              {.dtype = dtype, .device = device, .base_format = format}));
@@ -113,7 +116,7 @@ class Trainer {
                                  options_.weight_decay});
     runner_ =
         std::make_unique<StepRunner>(*model_, adapter_, trainable_, *optimizer_,
-                                     StepOptions{checkpointing_, dropout_, options_.max_grad_norm});
+                                     StepOptions{recompute_, dropout_, options_.max_grad_norm});
     total_steps_ = options_.max_steps > 0 ? options_.max_steps
                                           : count_steps(rows_, options_.epochs, rows_per_step());
     LORRY_ASSIGN(schedule_, Schedule::create(options_.lr_scheduler_type, options_.learning_rate,
@@ -126,6 +129,21 @@ class Trainer {
               trainable_.size(), options_.model, ops::dtype_name(dtype),
               is_dense ? "" : " over a base in " + options_.base_format, device.str(),
               rows_.examples(), total_steps_, rows_per_step());
+    return {};
+  }
+
+  /// Before anything is loaded.
+  Result<> decide_recompute(at::Device device, at::ScalarType dtype) {
+    LORRY_ASSIGN(const int64_t parameters,
+                 count_parameters(*inputs_.bucket, store::model_dir(options_.model)));
+    const TrainShape shape{inputs_.spec, device, parameters,
+                           static_cast<int64_t>(at::elementSize(dtype)),
+                           largest_pass(options_, inputs_, device)};
+    const int64_t free = ops::free_memory(device);
+    recompute_ = choose_recompute(options_, shape, free);
+    const int64_t needed = training_memory(options_, shape, recompute_).total_bytes;
+    log::info("recompute {}: takes about {} of the {} that are free", recompute_name(recompute_),
+              format_bytes(double(needed)), format_bytes(double(free)));
     return {};
   }
 
@@ -335,10 +353,10 @@ class Trainer {
     loader_.reset();
     runner_.reset();
     optimizer_.reset();
-    LORRY_TRY(
-        publish({options_, inputs_, std::move(model_), std::move(adapter_), std::move(trainable_),
-                 state_, checkpoints_.metrics(), checkpoints_dir(options_) + "/result"},
-                claim_));
+    LORRY_TRY(publish(
+        {options_, inputs_, std::move(model_), std::move(adapter_), std::move(trainable_), state_,
+         checkpoints_.metrics(), checkpoints_dir(options_) + "/result", recompute_name(recompute_)},
+        claim_));
     return checkpoints_.clear();
   }
 
@@ -347,7 +365,7 @@ class Trainer {
   store::Claim& claim_;
   RowSource rows_;
   CheckpointStore checkpoints_;
-  const Checkpointing checkpointing_;
+  Recompute recompute_ = Recompute::kNone;
   Clock::time_point start_ = Clock::now();
   std::shared_ptr<model::Transformer> model_;
   std::shared_ptr<model::LoraAdapter> adapter_;  // null in full training
