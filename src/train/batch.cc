@@ -1,6 +1,7 @@
 #include "train/batch.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace lorry::train {
 namespace {
@@ -70,6 +71,22 @@ class Builder {
       target_sequence_, dropout_keys_;
 };
 
+/// One length after another, a new bin where the next does not fit. Of rows that fill the bins it
+/// finds the fewest, which pack() may miss.
+std::vector<std::vector<int32_t>> in_order(std::span<const int64_t> lengths, int64_t capacity) {
+  std::vector<std::vector<int32_t>> bins;
+  int64_t left = 0;
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    if (bins.empty() || lengths[i] > left) {
+      bins.emplace_back();
+      left = capacity;
+    }
+    bins.back().push_back(static_cast<int32_t>(i));
+    left -= lengths[i];
+  }
+  return bins;
+}
+
 }  // namespace
 
 MicroBatch MicroBatch::to(at::Device device) const {
@@ -92,18 +109,36 @@ int64_t useful_length(const data::TokenRow& row, int64_t max_length) {
   return std::max<int64_t>(length, 0);
 }
 
+std::vector<std::vector<int32_t>> balance(std::span<const int64_t> lengths, int64_t capacity) {
+  if (lengths.empty()) return {};
+  capacity = std::max(capacity, *std::max_element(lengths.begin(), lengths.end()));
+  auto fewest = in_order(lengths, capacity);
+  if (auto packed = pack(lengths, capacity); packed.size() < fewest.size()) fewest = packed;
+  std::vector<int32_t> by_length(lengths.size());
+  std::iota(by_length.begin(), by_length.end(), 0);
+  std::stable_sort(by_length.begin(), by_length.end(),
+                   [&](int32_t a, int32_t b) { return lengths[a] > lengths[b]; });
+  std::vector<std::vector<int32_t>> even(fewest.size());
+  std::vector<int64_t> tokens(fewest.size());
+  for (const int32_t index : by_length) {
+    const auto least = std::min_element(tokens.begin(), tokens.end()) - tokens.begin();
+    even[least].push_back(index);
+    tokens[least] += lengths[index];
+  }
+  if (*std::max_element(tokens.begin(), tokens.end()) > capacity) return fewest;
+  for (auto& bin : even) std::sort(bin.begin(), bin.end());
+  std::sort(even.begin(), even.end());
+  return even;
+}
+
 StepBatch make_step_batch(std::span<const PackedRow> rows,
                           const std::function<data::TokenRow(Place)>& token_row,
                           const BatchOptions& options) {
   const int64_t max_length = options.max_length;
   StepBatch batch;
-  std::optional<Builder> builder(options);
-  const auto flush = [&] {
-    if (builder->tokens() == 0) return;
-    batch.targets += builder->targets();
-    batch.micro_batches.push_back(builder->finish());
-    builder.emplace(options);
-  };
+  std::vector<data::TokenRow> examples;  // that have a target
+  std::vector<Place> places;
+  std::vector<int64_t> lengths;
   for (const PackedRow& row : rows) {
     for (const Place& place : row) {
       const data::TokenRow tokens = token_row(place);
@@ -113,13 +148,19 @@ StepBatch make_step_batch(std::span<const PackedRow> rows,
       const int64_t length = useful_length(tokens, max_length);
       batch.empty_examples += length == 0;
       if (length == 0) continue;
-      if (builder->tokens() + length > options.micro_batch_tokens) flush();
       const auto used = tokens.input_ids.first(length + 1);
       batch.max_id = std::max(batch.max_id, *std::max_element(used.begin(), used.end()));
-      builder->append(tokens, length, place);
+      examples.push_back(tokens);
+      places.push_back(place);
+      lengths.push_back(length);
     }
   }
-  flush();
+  for (const auto& bin : balance(lengths, options.micro_batch_tokens)) {
+    Builder builder(options);
+    for (const int32_t i : bin) builder.append(examples[i], lengths[i], places[i]);
+    batch.targets += builder.targets();
+    batch.micro_batches.push_back(builder.finish());
+  }
   return batch;
 }
 

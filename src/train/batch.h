@@ -54,7 +54,13 @@ struct BatchOptions {
 /// and nothing after the last such position is computed. 0 if there is no target.
 int64_t useful_length(const data::TokenRow& row, int64_t max_length);
 
-/// Concatenates the examples of `rows` into micro-batches. Since the loss is a sum over targets and
+/// Places lengths into few bins of `capacity` (the fewer of best-fit decreasing and of the order
+/// that they have), and into those as evenly as it can: longest first, each into the emptiest bin.
+/// A length above the capacity raises it. Indices as pack() gives them.
+std::vector<std::vector<int32_t>> balance(std::span<const int64_t> lengths, int64_t capacity);
+
+/// Concatenates the examples of `rows` into the fewest micro-batches, of about as many tokens each,
+/// so that passes are of one size and none is short. Since the loss is a sum over targets and
 /// dropout belongs to the example, where they are cut does not change the result.
 /// `token_row` fetches an example. Thread-safe if that is.
 StepBatch make_step_batch(std::span<const PackedRow> rows,

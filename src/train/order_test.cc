@@ -82,6 +82,31 @@ RowSource packed_source() {
                    [](Place place) { return 1 + (place.row * 31 + place.shard) % 60; });
 }
 
+TEST(Balance, TakesTheFewestBinsAndFillsThemEvenly) {
+  const std::vector<int64_t> lengths = {300, 20, 500, 170, 90, 410, 60, 250};  // 1800
+  const auto bins = balance(lengths, 1000);
+  ASSERT_EQ(bins.size(), 2u);
+  std::set<int32_t> seen;
+  for (const auto& bin : bins) {
+    int64_t tokens = 0;
+    for (const int32_t i : bin) tokens += lengths[i];
+    EXPECT_NEAR(tokens, 900, 20);
+    EXPECT_TRUE(std::is_sorted(bin.begin(), bin.end()));
+    seen.insert(bin.begin(), bin.end());
+  }
+  EXPECT_EQ(seen.size(), lengths.size());
+  EXPECT_EQ(balance(lengths, 1000), bins);
+}
+
+TEST(Balance, KeepsToTheCapacityWhereEvenBinsWouldNotAndAdmitsALongExample) {
+  // The longest first into the emptiest bin gives 3 + 2 + 2 = 7.
+  const std::vector<int64_t> lengths = {3, 3, 2, 2, 2};
+  EXPECT_EQ(balance(lengths, 6), (std::vector<std::vector<int32_t>>{{0, 1}, {2, 3, 4}}));
+  EXPECT_EQ(balance(std::vector<int64_t>{9, 4, 3}, 6),
+            (std::vector<std::vector<int32_t>>{{0}, {1, 2}}));
+  EXPECT_TRUE(balance({}, 6).empty());
+}
+
 TEST(RowSource, APackedEpochGoesOnFromAnyCursor) {
   RowSource source = packed_source();
   Cursor cursor;
