@@ -23,6 +23,7 @@
 #include "train/block_runner.h"
 #include "train/checkpoint.h"
 #include "train/inputs.h"
+#include "train/kept_heap.h"
 #include "train/memory.h"
 #include "train/micro_batch_size.h"
 #include "train/optimizer.h"
@@ -190,6 +191,8 @@ class Trainer {
   }
 
   Result<> train_steps() {
+    std::optional<KeptHeap> heap;
+    if (model_->device().is_cpu()) heap.emplace();
     last_save_ = Clock::now();
     start_loading();
     first_step_ = state_.step;
