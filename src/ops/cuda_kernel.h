@@ -38,6 +38,12 @@ __device__ inline __half narrow<__half>(float x) {
   return __float2half_rn(x);
 }
 
+/// x as a tensor of T would hold it.
+template <typename T>
+__device__ float rounded(float x) {
+  return widen(narrow<T>(x));
+}
+
 /// n elements that are loaded and stored at once.
 template <typename T, int n>
 struct alignas(sizeof(T) * n) Pack {
@@ -51,6 +57,18 @@ __device__ Pack<T, n> zeros() {
   for (int j = 0; j < n; ++j) out.values[j] = narrow<T>(0.0f);
   return out;
 }
+
+template <int n, typename T>
+__device__ Pack<T, n> load(const T* from) {
+  return *reinterpret_cast<const Pack<T, n>*>(from);
+}
+template <int n, typename T>
+__device__ void store(T* to, const Pack<T, n>& pack) {
+  *reinterpret_cast<Pack<T, n>*>(to) = pack;
+}
+
+/// This thread's number in a grid of a thread for each pack (cuda_launch.h, flat_shape).
+__device__ inline uint32_t flat_index() { return blockIdx.x * blockDim.x + threadIdx.x; }
 
 /// Sums over `team` neighbouring lanes (a power of two), the same bits in each of them. All lanes
 /// of the warp take part.

@@ -16,7 +16,13 @@
 #include <vector>
 
 #include "base/result.h"
+#include "ops/cross_entropy.h"
+#include "ops/dequantize.h"
+#include "ops/gate.h"
+#include "ops/norm_rope.h"
+#include "ops/paged_attention.h"
 #include "ops/residual_rms_norm.h"
+#include "ops/rope.h"
 
 namespace lorry::ops {
 
@@ -59,6 +65,12 @@ struct CudaModule {
   /// current streams of the calling thread. Throws what libtorch throws.
   void (*sum_over_devices)(std::vector<at::Tensor>&);
   RmsNormImplementation residual_rms_norm;
+  RopeImplementation rope;
+  GateImplementation gate;
+  CrossEntropyImplementation cross_entropy;
+  DequantizeImplementation dequantize;
+  NormRopeImplementation norm_rope;
+  PagedAttentionImplementation paged_attention;
 };
 
 /// The module in a file. Fails if it does not load (the loader's reason) or is of another build.

@@ -12,7 +12,11 @@ namespace {
 
 std::string kernels_fault(int device) {
   try {
-    residual_rms_norm_kernels().load(device);
+    for (const CudaKernels* kernels :
+         {&residual_rms_norm_kernels(), &rope_kernels(), &gate_kernels(), &cross_entropy_kernels(),
+          &dequantize_kernels(), &norm_rope_kernels(), &paged_attention_kernels()}) {
+      kernels->load(device);
+    }
     return "";
   } catch (const std::exception& e) {
     return e.what();
@@ -30,8 +34,10 @@ extern "C" __attribute__((visibility("default"))) const lorry::ops::CudaModule*
 lorry_cuda_module() {
   using namespace lorry::ops;
   static const CudaModule kModule = {
-      lorry::kVersion, TORCH_ABI_VERSION, sizeof(CudaModule), &kernels_fault,
-      &current_stream, kCudaGraph,        &sum_over_devices,  kCudaRmsNorm,
+      lorry::kVersion, TORCH_ABI_VERSION,   sizeof(CudaModule), &kernels_fault,
+      &current_stream, kCudaGraph,          &sum_over_devices,  kCudaRmsNorm,
+      kCudaRope,       kCudaGate,           kCudaCrossEntropy,  kCudaDequantize,
+      kCudaNormRope,   kCudaPagedAttention,
   };
   return &kModule;
 }

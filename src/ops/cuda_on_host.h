@@ -32,4 +32,11 @@ inline void __syncthreads() { lorry::ops::host::barrier(); }                // N
 inline float __shfl_xor_sync(unsigned /*mask*/, float value, int offset) {  // NOLINT
   return lorry::ops::host::exchange(value, offset);
 }
+inline float __fmul_rn(float a, float b) { return a * b; }  // NOLINT
+inline float __fadd_rn(float a, float b) { return a + b; }  // NOLINT
+inline float __uint_as_float(unsigned bits) {               // NOLINT
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "ops/cpu_loops.h"
+#include "ops/cuda_module.h"
 #include "ops/weight_cpu.h"
 
 namespace lorry::ops {
@@ -105,11 +106,6 @@ at::Tensor on_device(const at::Tensor& table, std::vector<at::Tensor>& copies, a
   return copies.emplace_back(table.to(device));
 }
 
-at::Tensor scale_numbers_on(at::Device device) {
-  static auto* copies = new std::vector<at::Tensor>;  // for the life of the program: a CUDA tensor
-  return on_device(scale_numbers(), *copies, device);
-}
-
 /// (256, 2): the numbers of a byte's two codes.
 at::Tensor pair_numbers_on(at::Device device) {
   static auto* copies = new std::vector<at::Tensor>;
@@ -125,7 +121,7 @@ at::Tensor block_scales(const Weight& w) {
   const int64_t n = w.scales.numel();
   const at::Tensor largest = w.second_scales.narrow(0, 1, w.second_scales.numel() - 1);
   const at::Tensor numbers =
-      scale_numbers_on(w.scales.device()).index_select(0, w.scales.to(at::kInt));
+      nf4_scale_numbers(w.scales.device()).index_select(0, w.scales.to(at::kInt));
   const at::Tensor of_each =
       largest.unsqueeze(1).expand({largest.numel(), kNf4ScaleBlock}).flatten().narrow(0, 0, n);
   return (numbers * of_each).add_(w.second_scales.select(0, 0));
@@ -139,6 +135,11 @@ void widen_on_cpu(const Weight& w, at::Tensor& out) {
 }
 
 }  // namespace
+
+at::Tensor nf4_scale_numbers(at::Device device) {
+  static auto* copies = new std::vector<at::Tensor>;  // for the life of the program: a CUDA tensor
+  return on_device(scale_numbers(), *copies, device);
+}
 
 int64_t nf4_bytes(int64_t numbers) {
   const int64_t blocks = numbers / kNf4Block;
@@ -170,7 +171,10 @@ Result<Weight> to_nf4(const Weight& w) {
 }
 
 void widen_nf4(const Weight& weight, at::Tensor& out) {
-  weight.data.is_cpu() ? widen_on_cpu(weight, out) : widen_nf4_plain(weight, out);
+  if (weight.data.is_cpu()) return widen_on_cpu(weight, out);
+  const CudaModule* const module = cuda_kernels(weight.data.device());
+  if (module == nullptr) return widen_nf4_plain(weight, out);
+  module->dequantize.nf4(weight, cpu::kNf4Numbers, nf4_scale_numbers(weight.data.device()), out);
 }
 
 void widen_nf4_plain(const Weight& w, at::Tensor& out) {

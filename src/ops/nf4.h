@@ -28,4 +28,7 @@ void widen_nf4(const Weight& weight, at::Tensor& out);
 /// The same in libtorch's own operations, for any device; a few MB a time beside `out`.
 void widen_nf4_plain(const Weight& weight, at::Tensor& out);
 
+/// (256) float32 on a device: the numbers of the codes of a block's scale. Any thread.
+at::Tensor nf4_scale_numbers(at::Device device);
+
 }  // namespace lorry::ops

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <bit>
 
-#include "ops/cuda_driver.h"
+#include "ops/cuda_launch.h"
 #include "ops/cuda_module_parts.h"
 #include "ops/residual_rms_norm.h"
 
@@ -15,17 +15,16 @@ extern "C" const unsigned char lorry_fatbin_residual_rms_norm[];
 namespace lorry::ops {
 namespace {
 
-constexpr int64_t kWarp = 32, kVectorBytes = 16;
+constexpr int64_t kWarp = 32;
 
 // The kernels in the order of their indices: dtype, then width, then layout; the sums of d_weight
 // after all others.
-constexpr const char* kDtypes[] = {"float32", "bfloat16", "float16"};
 constexpr size_t kForward = 0, kBackward = 12, kReduce = 24;
 
 std::vector<std::string> kernel_names() {
   std::vector<std::string> names;
   for (const std::string operation : {"forward", "backward"}) {
-    for (const std::string dtype : kDtypes) {
+    for (const std::string dtype : kKernelDtypes) {
       for (const std::string width : {"narrow", "wide"}) {
         for (const std::string layout : {"scalar", "vector"}) {
           names.push_back("rms_norm_" + operation + "_" + dtype + "_" + width + "_" + layout);
@@ -33,16 +32,8 @@ std::vector<std::string> kernel_names() {
       }
     }
   }
-  for (const std::string dtype : kDtypes) names.push_back("rms_norm_reduce_" + dtype);
+  for (const std::string dtype : kKernelDtypes) names.push_back("rms_norm_reduce_" + dtype);
   return names;
-}
-
-size_t index_of(at::ScalarType dtype) {
-  return dtype == at::kFloat ? 0 : dtype == at::kBFloat16 ? 1 : 2;
-}
-
-bool is_aligned(const void* pointer) {
-  return reinterpret_cast<std::uintptr_t>(pointer) % kVectorBytes == 0;
 }
 
 /// Which kernel of its operation serves rows of this width, and how many threads share a row.
@@ -52,12 +43,9 @@ struct RowShape {
 };
 
 RowShape shape_of(const at::Tensor& x, std::initializer_list<const void*> pointers) {
-  const int64_t width = x.size(-1), vector = kVectorBytes / x.element_size();
-  const bool vectors =
-      width % vector == 0 && std::all_of(pointers.begin(), pointers.end(), is_aligned);
-  const int64_t packs = vectors ? width / vector : width;
+  const int64_t width = x.size(-1), n = pack_size(x, {width}, pointers), packs = width / n;
   const bool wide = packs > kWarp;
-  const size_t kernel = 4 * index_of(x.scalar_type()) + (wide ? 2 : 0) + (vectors ? 1 : 0);
+  const size_t kernel = 4 * dtype_index(x.scalar_type()) + (wide ? 2 : 0) + (n > 1 ? 1 : 0);
   if (!wide) {
     const auto team = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(packs)));
     return {kernel, team, kNarrowThreads, kNarrowThreads / team};
@@ -119,7 +107,7 @@ at::Tensor reduce(const at::Tensor& parts, const at::Tensor& weight) {
   args.count = static_cast<int32_t>(parts.size(0));
   args.width = static_cast<int32_t>(parts.size(1));
   const int64_t blocks = (parts.size(1) + kReduceColumns - 1) / kReduceColumns;
-  launch(kReduce + index_of(weight.scalar_type()), weight,
+  launch(kReduce + dtype_index(weight.scalar_type()), weight,
          {static_cast<unsigned>(blocks), kReduceColumns, kReduceRows}, &args);
   return d_weight;
 }

@@ -10,8 +10,7 @@
 #include <string>
 #include <tuple>
 
-#include "ops/cuda_module.h"
-#include "ops/device.h"
+#include "ops/implementations_test.h"
 
 #ifdef LORRY_CUDA_ON_HOST
 #include "ops/cuda_module_parts.h"
@@ -76,11 +75,6 @@ Outputs run(const RmsNormImplementation& implementation, const Inputs& in, bool 
   return {sum, out.normed, grads.x, grads.weight, {}};
 }
 
-/// Half a unit in the last place, relative.
-double half_unit(at::ScalarType dtype) {
-  return dtype == at::kFloat ? 6e-8 : dtype == at::kHalf ? 4.9e-4 : 3.9e-3;
-}
-
 double size_of(const at::Tensor& x) { return x.pow(2).mean().sqrt().item<double>(); }
 
 /// The largest difference in roundings to dtype: of each number itself and one of the given size.
@@ -105,31 +99,17 @@ void expect_close(const Outputs& got, const Outputs& want, at::ScalarType dtype)
   }
 }
 
-struct Target {
-  const RmsNormImplementation* implementation;
-  at::Device device;
-};
-
 /// Null and a reason, where this machine cannot run it.
-std::optional<Target> target(const std::string& name, std::string& reason) {
-  if (name == "plain") return Target{&kPlainRmsNorm, at::kCPU};
-  if (name == "cpu") return Target{&kCpuRmsNorm, at::kCPU};
+std::optional<Target<RmsNormImplementation>> target(const std::string& name, std::string& reason) {
+  using Target = Target<RmsNormImplementation>;
+  if (name == "plain") return Target{kPlainRmsNorm, at::kCPU};
+  if (name == "cpu") return Target{kCpuRmsNorm, at::kCPU};
 #ifdef LORRY_CUDA_ON_HOST
-  if (name == "cuda_on_host") return Target{&kCudaRmsNorm, at::kCPU};
+  const RmsNormImplementation* const on_host = &kCudaRmsNorm;
 #else
-  if (name == "cuda_on_host") return reason = "built without CUDA kernels", std::nullopt;
+  const RmsNormImplementation* const on_host = nullptr;
 #endif
-  const auto device = resolve_device("cuda");
-  if (!device.ok()) {
-    reason = device.error().message;
-    return std::nullopt;
-  }
-  const CudaModule* const module = cuda_kernels(*device);
-  if (module == nullptr) {
-    reason = cuda_module().ok() ? "the kernels do not load" : cuda_module().error().message;
-    return std::nullopt;
-  }
-  return Target{&module->residual_rms_norm, *device};
+  return cuda_target(name, &CudaModule::residual_rms_norm, on_host, reason);
 }
 
 class Implementation : public testing::TestWithParam<std::tuple<std::string, at::ScalarType>> {
@@ -149,11 +129,11 @@ class Implementation : public testing::TestWithParam<std::tuple<std::string, at:
     for (const bool with_residual : {true, false}) {
       SCOPED_TRACE(testing::Message() << "shape " << shape << ", residual " << with_residual
                                       << ", kind " << static_cast<int>(kind));
-      expect_close(run(*target_->implementation, in, with_residual, kind),
+      expect_close(run(target_->implementation, in, with_residual, kind),
                    exact(in, with_residual, kind), dtype());
     }
   }
-  std::optional<Target> target_;
+  std::optional<Target<RmsNormImplementation>> target_;
 };
 
 TEST_P(Implementation, IsExactForRowsOfAnySize) {
@@ -182,15 +162,15 @@ TEST_P(Implementation, FollowsEveryKindOfWeight) {
 
 TEST_P(Implementation, TakesNoRows) {
   const Inputs in = random_inputs({0, 64}, dtype(), target_->device);
-  const Outputs out = run(*target_->implementation, in, true, RmsNormKind::kPlain);
+  const Outputs out = run(target_->implementation, in, true, RmsNormKind::kPlain);
   EXPECT_EQ(out.normed.numel(), 0);
   EXPECT_EQ(out.d_weight.abs().sum().item<double>(), 0);
 }
 
 TEST_P(Implementation, GivesTheSameBitsTwice) {
   const Inputs in = random_inputs({40, 520}, dtype(), target_->device);
-  const Outputs a = run(*target_->implementation, in, true, RmsNormKind::kPlain);
-  const Outputs b = run(*target_->implementation, in, true, RmsNormKind::kPlain);
+  const Outputs a = run(target_->implementation, in, true, RmsNormKind::kPlain);
+  const Outputs b = run(target_->implementation, in, true, RmsNormKind::kPlain);
   EXPECT_TRUE(a.normed.equal(b.normed));
   EXPECT_TRUE(a.d_x.equal(b.d_x));
   EXPECT_TRUE(a.d_weight.equal(b.d_weight));
@@ -199,7 +179,7 @@ TEST_P(Implementation, GivesTheSameBitsTwice) {
 /// A row is not told from another by those around it: serving and training see the same numbers.
 TEST_P(Implementation, ARowDoesNotDependOnTheOthers) {
   const Inputs in = random_inputs({9, 896}, dtype(), target_->device);
-  const auto& forward = target_->implementation->forward;
+  const auto& forward = target_->implementation.forward;
   const auto all = forward(in.x, in.residual, in.weight, kEps, RmsNormKind::kPlain);
   const auto one = forward(in.x.slice(0, 4, 5), in.residual.slice(0, 4, 5), in.weight, kEps,
                            RmsNormKind::kPlain);
@@ -211,7 +191,7 @@ TEST_P(Implementation, TakesMemoryThatIsNotAligned) {
   const at::Tensor x = random({6 * 128 + 1}, dtype(), device).slice(0, 1).view({6, 128});
   const at::Tensor residual = random({6, 128}, dtype(), device);
   const at::Tensor weight = random({128}, dtype(), device);
-  const auto& forward = target_->implementation->forward;
+  const auto& forward = target_->implementation.forward;
   const auto shifted = forward(x, residual, weight, kEps, RmsNormKind::kPlain);
   const auto aligned = forward(x.clone(), residual, weight, kEps, RmsNormKind::kPlain);
   EXPECT_TRUE(shifted.sum.equal(aligned.sum));

@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "ops/cpu_kernels.h"
+#include "ops/cuda_module.h"
 
 namespace lorry::ops {
 namespace {
@@ -24,15 +25,24 @@ at::Tensor rotate_plain(const at::Tensor& x, const at::Tensor& cos, const at::Te
   return at::cat(parts, -1);
 }
 
+/// By a kernel of ours; there is one for x's device.
+at::Tensor rotated(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, float sign) {
+  if (x.is_cpu()) return cpu::rotate(x, cos, sin, sign);
+  const at::Tensor in = x.stride(-1) == 1 ? x : x.contiguous();
+  at::Tensor out = at::empty(x.sizes(), x.options());
+  cuda_kernels(x.device())->rope.rotate(in, out, cos.contiguous(), sin.contiguous(), sign);
+  return out;
+}
+
 struct Rotate : Function<Rotate> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& cos,
                             const at::Tensor& sin) {
     ctx->save_for_backward({cos, sin});
-    return cpu::rotate(x, cos, sin, 1.0f);
+    return rotated(x, cos, sin, 1.0f);
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const auto saved = ctx->get_saved_variables();
-    return {cpu::rotate(grads[0], saved[0], saved[1], -1.0f), at::Tensor(), at::Tensor()};
+    return {rotated(grads[0], saved[0], saved[1], -1.0f), at::Tensor(), at::Tensor()};
   }
 };
 
@@ -42,6 +52,9 @@ void turn(const at::Tensor& x, int64_t heads, int64_t head_dim, const at::Tensor
   if (cpu::takes(x)) return cpu::rotate_in_place(x, heads, head_dim, cos, sin, sign);
   const int64_t half = cos.size(-1);
   const at::Tensor all = x.narrow(1, 0, heads * head_dim).unflatten(1, {heads, head_dim});
+  if (const CudaModule* const module = cuda_kernels(x.device())) {
+    return module->rope.rotate(all, all, cos.contiguous(), sin.contiguous(), sign);
+  }
   const at::Tensor a = all.narrow(2, 0, half), b = all.narrow(2, half, half);
   const at::Tensor from_a = a * sin, from_b = b * sin;
   a.mul_(cos).sub_(from_b, sign);
@@ -94,9 +107,9 @@ at::Tensor rotate_in_place(at::Tensor x, int64_t heads, int64_t head_dim, const 
 }
 
 at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
-  if (!cpu::takes(x)) return rotate_plain(x, cos, sin);
+  if (!cpu::takes(x) && cuda_kernels(x.device()) == nullptr) return rotate_plain(x, cos, sin);
   const bool needs_grad = at::GradMode::is_enabled() && x.requires_grad();
-  return needs_grad ? Rotate::apply(x, cos, sin) : cpu::rotate(x, cos, sin, 1.0f);
+  return needs_grad ? Rotate::apply(x, cos, sin) : rotated(x, cos, sin, 1.0f);
 }
 
 }  // namespace lorry::ops

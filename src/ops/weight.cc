@@ -7,6 +7,7 @@
 
 #include "ops/cpu_loops.h"
 #include "ops/cpu_packed.h"
+#include "ops/cuda_module.h"
 #include "ops/nf4.h"
 #include "ops/weight_cpu.h"
 
@@ -108,6 +109,8 @@ void widen_fp8_plain(const Weight& w, at::Tensor& out) {
 }
 
 void widen_fp8(const Weight& w, at::Tensor& out) {
+  const CudaModule* const module = cuda_kernels(w.data.device());
+  if (module != nullptr) return module->dequantize.fp8_rows(w, out);
   if (!w.data.is_cpu()) return widen_fp8_plain(w, out);
   cpu::with_products_dtype(out, [&](auto* numbers) {
     cpu::decode_fp8(cpu::data<uint8_t>(w.data), cpu::data<float>(w.scales), w.out, w.in, numbers);
