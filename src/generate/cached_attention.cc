@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "ops/cpu_kernels.h"
+#include "ops/cuda_module.h"
 
 namespace lorry::generate {
 namespace {
@@ -106,6 +107,16 @@ void fill_ints(std::span<const SequenceStep> steps, std::span<const int32_t> ada
   }
 }
 
+/// By a CUDA kernel, where there is one for them.
+bool attend_single_tokens(const at::Tensor& q, const at::Tensor& keys, const at::Tensor& values,
+                          const ops::StepInputs& inputs, const ops::AttentionParams& params,
+                          const at::Tensor& out) {
+  const ops::CudaModule* const module = ops::cuda_kernels(q.device());
+  if (module == nullptr || !module->paged_attention.takes(q, keys, values)) return false;
+  module->paged_attention.attend(q, keys, values, inputs, params, out);
+  return true;
+}
+
 }  // namespace
 
 ops::StepInputs make_step_inputs(std::span<const SequenceStep> steps,
@@ -167,6 +178,7 @@ at::Tensor CachedAttention::attend(int64_t layer, const ops::AttentionParams& pa
   const bool has_kernel = ops::cpu::takes(q) && keys.scalar_type() == q.scalar_type();
   const at::Tensor queries = q.contiguous();
   at::Tensor out = at::empty({q.size(0), q.size(1), v.size(2)}, q.options());
+  const bool singles_are_done = attend_single_tokens(queries, keys, values, inputs_, params, out);
   std::vector<ops::cpu::PagedRow> single;
   int64_t start = 0;
   for (size_t i = 0; i < steps_.size(); ++i) {
@@ -174,7 +186,7 @@ at::Tensor CachedAttention::attend(int64_t layer, const ops::AttentionParams& pa
     if (n == 1 && has_kernel) {
       const int64_t first = params.window > 0 ? std::max<int64_t>(length - params.window, 0) : 0;
       single.push_back({start, steps_[i].cache->blocks.data(), first, length});
-    } else {
+    } else if (n != 1 || !singles_are_done) {
       out.narrow(0, start, n)
           .copy_(attend_chunk(queries.narrow(0, start, n), k.narrow(0, start, n),
                               v.narrow(0, start, n), layer, i, params));

@@ -2,11 +2,25 @@
 #include <ATen/ATen.h>
 
 #include "model/transformer.h"
+#include "ops/norm_rope.h"
 #include "ops/rms_norm.h"
 #include "ops/rope.h"
 
 namespace lorry::model {
 namespace {
+
+/// Norms and rotation of a joined product in one pass; null where there is none for it.
+at::Tensor normed_and_turned(const AttentionSpec& spec, const at::Tensor& joined,
+                             const std::vector<at::Tensor>& tensors, const RopeAngles* angles) {
+  const NormSpec &q = spec.q_norm, &k = spec.k_norm;
+  const bool fits = joined.defined() && q.tensor >= 0 && k.tensor >= 0 && !spec.norm_over_heads &&
+                    q.eps == k.eps && q.kind == k.kind && angles != nullptr &&
+                    !angles->query_scale.defined();
+  if (!fits) return {};
+  const ops::HeadNorms norms{spec.heads,        spec.kv_heads, spec.head_dim, tensors[q.tensor],
+                             tensors[k.tensor], q.eps,         q.kind};
+  return ops::norm_rope(joined, norms, angles->cos, angles->sin);
+}
 
 /// Pairs (2i, 2i + 1) of the last dimension moved to (i, i + R/2), the order that ops::rotate
 /// turns. Queries and keys are moved alike, so that their products stay.
@@ -37,6 +51,11 @@ at::Tensor Transformer::attend(int64_t layer, const AttentionSpec& spec, const M
     }
     return finish(
         context.attention.attend_joined(layer, params, joined, spec.heads, spec.kv_heads));
+  }
+  if (const at::Tensor turned = normed_and_turned(spec, joined, tensors_, angles);
+      turned.defined()) {
+    return finish(
+        context.attention.attend_joined(layer, params, turned, spec.heads, spec.kv_heads));
   }
   const auto parts =
       project_split(spec.qkv, input.x, context.adapters, {q_rows, kv_rows, kv_rows}, joined);

@@ -17,15 +17,6 @@ int64_t chunk_rows(int64_t vocab_size, at::Device device) {
   return std::clamp<int64_t>(bytes / (4 * vocab_size), 16, 4096);
 }
 
-/// The head's logits of rows x (n, H): in float32 where they are worked on before or after the
-/// softmax, else as the product leaves them.
-at::Tensor logits_of(const at::Tensor& x, const Head& head, bool is_wide) {
-  at::Tensor z = at::linear(x, head.weight);
-  if (head.scale != 1) z = z * head.scale;
-  if (head.softcap > 0) z = at::tanh(z / head.softcap) * head.softcap;
-  return is_wide ? z.to(at::kFloat) : z;
-}
-
 }  // namespace
 
 int64_t logits_bytes(int64_t vocab_size, at::Device device) {
@@ -39,17 +30,15 @@ HeadLoss head_loss(const at::Tensor& hidden, const at::Tensor& targets, const He
   const at::NoGradGuard no_grad;
   const int64_t rows = hidden.size(0);
   const int64_t step = chunk_rows(head.weight.size(0), hidden.device());
-  const bool is_wide = head.softcap > 0 || head.scale != 1 || head_grad.defined();
   HeadLoss result{at::zeros({}, hidden.options().dtype(at::kDouble)), at::empty_like(hidden)};
   for (int64_t begin = 0; begin < rows; begin += step) {
     const int64_t n = std::min(step, rows - begin);
     const at::Tensor x = hidden.narrow(0, begin, n);
-    at::Tensor z = logits_of(x, head, is_wide);  // (n, V)
-    // The soft cap's slope at each logit, before the logits become gradients: 1 - tanh^2.
-    const at::Tensor slope = head.softcap > 0 ? 1 - (z / head.softcap).square() : at::Tensor();
-    result.sum += ops::cross_entropy_(z, targets.narrow(0, begin, n), scale);
-    if (slope.defined()) z.mul_(slope);
-    if (head.scale != 1) z.mul_(head.scale);
+    at::Tensor z = at::linear(x, head.weight);  // (n, V)
+    // The head's gradient takes its terms unrounded.
+    if (head_grad.defined()) z = z.to(at::kFloat);
+    result.sum +=
+        ops::cross_entropy_(z, targets.narrow(0, begin, n), scale, {head.scale, head.softcap});
     if (head_grad.defined()) head_grad.addmm_(z.t(), x.to(at::kFloat));
     at::Tensor out = result.hidden_grad.narrow(0, begin, n);
     at::mm_out(out, z.to(hidden.scalar_type()), head.weight);
