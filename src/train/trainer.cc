@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <cstdlib>  // getenv
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
@@ -28,6 +29,7 @@
 #include "train/micro_batch_size.h"
 #include "train/optimizer.h"
 #include "train/options.h"
+#include "train/profile.h"
 #include "train/publish.h"
 #include "train/schedule.h"
 #include "train/step.h"
@@ -47,6 +49,12 @@ double seconds_since(Clock::time_point start) {
 
 std::string checkpoints_dir(const TrainOptions& options) {
   return store::checkpoints_dir(options.model, store::run_of(options.dataset, options.run_name));
+}
+
+/// Where a trace of one step goes; empty: none is wanted. For measurements (bench/gpu).
+std::string profile_path() {
+  const char* const path = std::getenv("LORRY_PROFILE_STEP");
+  return path == nullptr ? "" : path;
 }
 
 /// What this run must have for itself: its checkpoints and results. Its tokens and its base model
@@ -229,6 +237,12 @@ class Trainer {
                                  state_.step, total_steps_));
   }
 
+  /// Of the steps of this process the fifth, or the last: by then memory and kernels are there.
+  bool is_profiled() const {
+    constexpr int64_t kWarm = 4;
+    return !profile_path_.empty() && state_.step == std::min(first_step_ + kWarm, total_steps_ - 1);
+  }
+
   /// A step that the device works on, and what is known of it.
   struct Launched {
     StepMetrics metrics;
@@ -255,8 +269,14 @@ class Trainer {
     metrics.epoch = prepared.epoch;
     metrics.learning_rate = schedule_->learning_rate(state_.schedule_step);
     const bool is_first = state_.schedule_step == 0;
+    std::optional<StepProfile> profile;
+    if (is_profiled()) profile.emplace(model_->device());
     Launched launched{metrics, runner_->run(batch, metrics.learning_rate, scaler_.scale()),
                       prepared.rows, is_first};
+    if (profile) {
+      LORRY_ASSIGN(const std::string table, profile->finish(profile_path_));
+      log::info("{}", table);
+    }
     LORRY_TRY(finish_launched());
     launched_ = std::move(launched);
 
@@ -369,6 +389,7 @@ class Trainer {
   RowSource rows_;
   CheckpointStore checkpoints_;
   Recompute recompute_ = Recompute::kNone;
+  const std::string profile_path_ = profile_path();
   Clock::time_point start_ = Clock::now();
   std::shared_ptr<model::Transformer> model_;
   std::shared_ptr<model::LoraAdapter> adapter_;  // null in full training
