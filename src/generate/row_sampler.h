@@ -16,6 +16,9 @@ struct SamplingRow {
   const SequenceRequest* request;
   std::span<const int32_t> tokens;  ///< prompt and what was generated
   std::mt19937_64* rng;             ///< one number is drawn from it unless the row is greedy
+  /// If not -1: the next row is the same sequence's, with this token after `tokens`. It counts only
+  /// where this row gives that token.
+  int32_t draft = -1;
 };
 
 /// The likeliest token whatever the seed.

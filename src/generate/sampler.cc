@@ -26,30 +26,56 @@ LogitRow row_of(const at::Tensor& logits, int64_t row) {
   return out;
 }
 
-/// work(sampler, logits of row i, i) for each of `rows` rows, over the threads.
+/// As the rows are read in place.
+at::Tensor readable(const at::Tensor& logits) {
+  const auto dtype = logits.scalar_type();
+  const bool in_place = dtype == at::kFloat || dtype == at::kBFloat16;
+  return (in_place ? logits : logits.to(at::kFloat)).contiguous();
+}
+
+/// work(sampler, i) for each of `count` items of about one row, over the threads.
 template <typename Work>
-void for_each_row(const at::Tensor& any, size_t rows, const Work& work) {
-  const bool read_in_place = any.scalar_type() == at::kFloat || any.scalar_type() == at::kBFloat16;
-  const at::Tensor logits = (read_in_place ? any : any.to(at::kFloat)).contiguous();
-  const int64_t grain = std::max<int64_t>(1, kLogitsPerThread / logits.size(1));
-  at::parallel_for(0, static_cast<int64_t>(rows), grain, [&](int64_t begin, int64_t end) {
+void over_threads(size_t count, int64_t vocab_size, const Work& work) {
+  const int64_t grain = std::max<int64_t>(1, kLogitsPerThread / vocab_size);
+  at::parallel_for(0, static_cast<int64_t>(count), grain, [&](int64_t begin, int64_t end) {
     thread_local RowSampler sampler;  // keeps its memory from step to step
-    for (int64_t i = begin; i < end; ++i) work(sampler, row_of(logits, i), i);
+    for (int64_t i = begin; i < end; ++i) work(sampler, static_cast<size_t>(i));
   });
 }
 
-std::vector<TokenEvent> sample_on_cpu(const at::Tensor& logits, std::span<const SamplingRow> rows) {
+/// Whether row i counts, once those before it are sampled.
+bool counts(std::span<const SamplingRow> rows, const std::vector<TokenEvent>& events, size_t i) {
+  return i == 0 || rows[i - 1].draft < 0 || events[i - 1].id == rows[i - 1].draft;
+}
+
+/// Where the rows of each sequence begin; at the end, the number of rows.
+std::vector<size_t> sequence_starts(std::span<const SamplingRow> rows) {
+  std::vector<size_t> starts;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (i == 0 || rows[i - 1].draft < 0) starts.push_back(i);
+  }
+  starts.push_back(rows.size());
+  return starts;
+}
+
+std::vector<TokenEvent> sample_on_cpu(const at::Tensor& any, std::span<const SamplingRow> rows) {
+  const at::Tensor logits = readable(any);
   std::vector<TokenEvent> events(rows.size());
-  for_each_row(logits, rows.size(), [&](RowSampler& sampler, const LogitRow& row, int64_t i) {
-    events[i] = sampler.sample(row, rows[i]);
+  const std::vector<size_t> starts = sequence_starts(rows);
+  over_threads(starts.size() - 1, logits.size(1), [&](RowSampler& sampler, size_t sequence) {
+    for (size_t i = starts[sequence]; i < starts[sequence + 1] && counts(rows, events, i); ++i) {
+      events[i] = sampler.sample(row_of(logits, static_cast<int64_t>(i)), rows[i]);
+    }
   });
   return events;
 }
 
-std::vector<TokenScore> score_on_cpu(const at::Tensor& logits, std::span<const ScoringRow> rows) {
+std::vector<TokenScore> score_on_cpu(const at::Tensor& any, std::span<const ScoringRow> rows) {
+  const at::Tensor logits = readable(any);
   std::vector<TokenScore> scores(rows.size());
-  for_each_row(logits, rows.size(), [&](RowSampler& sampler, const LogitRow& row, int64_t i) {
-    scores[i] = sampler.score(row, rows[i].id, rows[i].top_logprobs);
+  over_threads(rows.size(), logits.size(1), [&](RowSampler& sampler, size_t i) {
+    scores[i] =
+        sampler.score(row_of(logits, static_cast<int64_t>(i)), rows[i].id, rows[i].top_logprobs);
   });
   return scores;
 }
@@ -62,6 +88,7 @@ class ReducedRows {
     std::vector<size_t> greedy, top_k;
     for (size_t i = 0; i < rows.size(); ++i) {
       const auto& params = rows[i].request->sampling;
+      // All rows of a sequence go the same way.
       if (has_edits(*rows[i].request) || rows[i].request->top_logprobs >= 0) {
         whole_.push_back(i);
       } else if (is_greedy(params)) {
@@ -75,6 +102,9 @@ class ReducedRows {
     if (!greedy.empty()) take_likeliest(logits, greedy);
     if (!top_k.empty()) draw_from_top(logits, top_k);
     if (!whole_.empty()) sample_whole(logits);
+    for (size_t i = 0; i < rows.size(); ++i) {
+      if (!counts(rows, events_, i)) events_[i] = {};
+    }
   }
   std::vector<TokenEvent> events() && { return std::move(events_); }
 
@@ -102,24 +132,46 @@ class ReducedRows {
     }
   }
 
+  /// Whether one of the rows of the sequence that begins with rows[i], all of them in `rows`, is
+  /// so.
+  template <typename Predicate>
+  bool any_of_sequence(const std::vector<size_t>& rows, size_t i, const Predicate& is_so) const {
+    for (; !is_so(i); ++i) {
+      if (rows_[rows[i]].draft < 0) return false;
+    }
+    return true;
+  }
+
   void draw_from_top(const at::Tensor& logits, const std::vector<size_t>& rows) {
     int64_t most = 0;
     for (const size_t i : rows) most = std::max(most, rows_[i].request->sampling.top_k);
     most = std::min(most + kSpare, logits.size(1));
     const auto [values, indices] = pick(logits, rows).topk(most);
     const at::Tensor top = values.to(at::kCPU, at::kFloat), ids = indices.to(at::kCPU);
+    const auto top_of = [&](size_t i) {
+      return top.const_data_ptr<float>() + static_cast<int64_t>(i) * most;
+    };
     std::vector<Candidate> candidates;
     std::vector<double> weights;
-    for (size_t i = 0; i < rows.size(); ++i) {
-      const float* row = top.const_data_ptr<float>() + static_cast<int64_t>(i) * most;
-      const int64_t* row_ids = ids.const_data_ptr<int64_t>() + static_cast<int64_t>(i) * most;
-      const auto& params = rows_[rows[i]].request->sampling;
+    const auto needs_all = [&](size_t i) {
+      const float* row = top_of(i);
+      const int64_t top_k = rows_[rows[i]].request->sampling.top_k;
       // Where equal logits fill the list, others of lower id may have been left out.
-      const bool all = most == logits.size(1) || row[most - 1] < row[params.top_k - 1];
-      if (!all || !std::isfinite(row[0])) {
+      const bool all = most == logits.size(1) || row[most - 1] < row[top_k - 1];
+      return !all || !std::isfinite(row[0]);
+    };
+    bool whole = false;  // the sequence in hand
+    for (size_t i = 0; i < rows.size(); ++i) {
+      const bool first = rows[i] == 0 || rows_[rows[i] - 1].draft < 0;
+      if (first) whole = any_of_sequence(rows, i, needs_all);
+      if (whole) {
         whole_.push_back(rows[i]);
         continue;
       }
+      if (!counts(rows_, events_, rows[i])) continue;
+      const float* row = top_of(i);
+      const int64_t* row_ids = ids.const_data_ptr<int64_t>() + static_cast<int64_t>(i) * most;
+      const auto& params = rows_[rows[i]].request->sampling;
       candidates.clear();
       for (int64_t j = 0; j < most; ++j) {
         candidates.push_back({row[j], static_cast<int32_t>(row_ids[j])});

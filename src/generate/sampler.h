@@ -15,6 +15,12 @@ namespace lorry::generate {
 /// Fills id, logprob and top; rows go to all threads. The same seed, logits and history give the
 /// same token, whatever else is in the batch and however many threads there are.
 ///
+/// A row that does not count, since a row before it did not give its `draft`, is not sampled: its
+/// event has no id. To draw a token and keep on if it is the draft is speculative sampling
+/// (Leviathan et al. 2023, arXiv:2211.17192) for a draft that is certain of itself: the draft is
+/// accepted with the probability that the model gives it, and what is drawn instead has the others'
+/// distribution.
+///
 /// On a GPU, greedy rows and those of a small top_k are reduced there; of other rows all logits are
 /// copied to the host.
 std::vector<TokenEvent> sample_rows(const at::Tensor& logits, std::span<const SamplingRow> rows);

@@ -235,6 +235,63 @@ TEST(Sampler, DependsOnNeitherTheBatchNorTheThreads) {
   at::set_num_threads(threads);
 }
 
+/// What four rows of one sequence give one at a time.
+struct OneAtATime {
+  OneAtATime(const at::Tensor& logits, const SequenceRequest& request, uint64_t seed)
+      : tokens(request.prompt) {
+    std::mt19937_64 rng(seed);
+    for (int64_t i = 0; i < 4; ++i) {
+      const SamplingRow row{&request, tokens, &rng};
+      events.push_back(sample_rows(logits.narrow(0, i, 1), std::span(&row, 1))[0]);
+      tokens.push_back(events.back().id);
+      rngs.push_back(rng);
+    }
+  }
+  std::vector<int32_t> tokens;  // the prompt first
+  std::vector<TokenEvent> events;
+  std::vector<std::mt19937_64> rngs;  // after each
+};
+
+/// Drafts of which the first `right` come true.
+void expect_drafts_change_nothing(const at::Tensor& logits, const SequenceRequest& request,
+                                  size_t right, bool reduced) {
+  const OneAtATime wanted(logits, request, 5);
+  std::vector<int32_t> tokens = wanted.tokens;
+  const size_t prompt = request.prompt.size();
+  if (right < 3) tokens[prompt + right] = (tokens[prompt + right] + 1) % 100;
+  std::mt19937_64 rng(5), other_rng(6);
+  const SequenceRequest other{.prompt = {3}};
+  std::vector<SamplingRow> rows = {{&other, other.prompt, &other_rng}};
+  for (size_t i = 0; i < 4; ++i) {
+    rows.push_back(
+        {&request, std::span(tokens).first(prompt + i), &rng, i < 3 ? tokens[prompt + i] : -1});
+  }
+  rows.push_back(rows[0]);
+  const at::Tensor all = at::cat({logits.narrow(0, 0, 1), logits, logits.narrow(0, 0, 1)});
+  const auto got = reduced ? detail::sample_rows_reduced(all, rows) : sample_rows(all, rows);
+  EXPECT_GE(got[0].id, 0);
+  EXPECT_GE(got[5].id, 0);
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(got[i + 1].id, i <= right ? wanted.events[i].id : -1);
+    EXPECT_EQ(got[i + 1].logprob, i <= right ? wanted.events[i].logprob : 0);
+  }
+  EXPECT_TRUE(rng == wanted.rngs[right]);
+}
+
+TEST(Sampler, DraftsGiveTheTokensThatComeOneAtATime) {
+  std::mt19937_64 random(3);
+  at::manual_seed(3);
+  for (int i = 0; i < 60; ++i) {
+    const at::Tensor logits = random_logits(i % 3, 4, 100);
+    SequenceRequest request = random_request(random, 100);
+    if (i % 5 == 0) request.top_logprobs = 2;
+    for (size_t right = 0; right <= 3; ++right) {
+      expect_drafts_change_nothing(logits, request, right, false);
+      expect_drafts_change_nothing(logits, request, right, true);
+    }
+  }
+}
+
 TEST(Sampler, GreedyTakesTheLowestOfTheLikeliest) {
   SamplingParams params;
   params.temperature = 0;
