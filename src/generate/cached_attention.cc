@@ -13,6 +13,9 @@ namespace {
 // n new tokens of one sequence of L tokens in all; K key/value heads, H query heads, D head size.
 
 constexpr int64_t kBlock = KvCache::kBlockTokens;
+/// New tokens of one sequence that read the cache each for itself: cheaper than to gather it, and
+/// with the numbers that they get one by one.
+constexpr int64_t kMostRowsApart = 8;
 
 int64_t new_tokens(const SequenceStep& step) { return static_cast<int64_t>(step.tokens.size()); }
 int64_t length_after(const SequenceStep& step) { return step.cache->length + new_tokens(step); }
@@ -183,9 +186,12 @@ at::Tensor CachedAttention::attend(int64_t layer, const ops::AttentionParams& pa
   int64_t start = 0;
   for (size_t i = 0; i < steps_.size(); ++i) {
     const int64_t n = new_tokens(steps_[i]), length = length_after(steps_[i]);
-    if (n == 1 && has_kernel) {
-      const int64_t first = params.window > 0 ? std::max<int64_t>(length - params.window, 0) : 0;
-      single.push_back({start, steps_[i].cache->blocks.data(), first, length});
+    if (has_kernel && (n == 1 || (n <= kMostRowsApart && n < length))) {
+      for (int64_t row = 0; row < n; ++row) {
+        const int64_t end = length - n + row + 1;
+        const int64_t first = params.window > 0 ? std::max<int64_t>(end - params.window, 0) : 0;
+        single.push_back({start + row, steps_[i].cache->blocks.data(), first, end});
+      }
     } else if (n != 1 || !singles_are_done) {
       out.narrow(0, start, n)
           .copy_(attend_chunk(queries.narrow(0, start, n), k.narrow(0, start, n),
