@@ -224,11 +224,11 @@ def serve(lorry):
 
 
 @contextlib.contextmanager
-def example_server(lorry, serve, directory, name):
+def example_server(lorry, serve, directory, name, *flags):
     """Serves the example model in float32 as `name`, from a bucket in `directory`."""
     where = ("--bucket", directory / "bucket", "--model", name)
     lorry("import-model", EXAMPLE_MODEL, *where)
-    with serve(*where, "--base", "--dtype", "float32") as running:
+    with serve(*where, "--base", "--dtype", "float32", *flags) as running:
         yield running
 
 

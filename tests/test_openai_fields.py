@@ -69,7 +69,6 @@ HARMLESS = {
     "store": True,
     "service_tier": "flex",
     "prompt_cache_key": "k",
-    "cache_salt": "s",
     "request_id": "r",
     "length_penalty": 0.5,
     "spaces_between_special_tokens": False,

@@ -73,6 +73,11 @@ def text_of(response):
     return response.choices[0].message.content
 
 
+def counts_of(response):
+    """Without what the cache held, which an earlier request changes."""
+    return response.usage.model_dump(exclude={"prompt_tokens_details"})
+
+
 def test_models_are_listed_and_found_by_name(client):
     assert [m.id for m in client.models.list().data] == ["org/demo", "gpt"]
     assert client.models.retrieve("org/demo").id == "org/demo"
@@ -108,7 +113,7 @@ def test_a_stream_holds_the_same_text_and_the_usage(client):
         pieces = [c.choices[0].delta.content or "" for c in chunks if c.choices]
         assert "".join(pieces) == text_of(whole)
         assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
-        assert chunks[-1].choices == [] and chunks[-1].usage == whole.usage
+        assert chunks[-1].choices == [] and counts_of(chunks[-1]) == counts_of(whole)
 
 
 def test_completions_take_text_lists_and_ids(client, tokenizer, reference):

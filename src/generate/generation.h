@@ -29,6 +29,7 @@ struct SequenceRequest {
   /// null: the base model. A sequence keeps the adapter it began with: one that is trained further
   /// or replaced meanwhile is another object.
   std::shared_ptr<const model::LoraAdapter> adapter;
+  std::string cache_salt;  ///< only sequences of the same salt share what was computed of a prefix
 };
 
 enum class FinishReason { kNone, kStop, kLength, kCancelled, kError };
@@ -51,6 +52,7 @@ struct TokenEvent : TokenScore {
   bool is_stop = false;  ///< one of stop_ids: no text
   FinishReason finish = FinishReason::kNone;
   std::vector<TokenScore> prompt;  ///< with score_prompt: its next tokens; they precede `id`
+  int64_t cached_tokens = 0;       ///< of the prompt, that were found in the cache
   std::string error;               ///< with kError
 };
 

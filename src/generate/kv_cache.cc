@@ -30,6 +30,16 @@ KvCache::KvCache(const std::vector<model::LayerCache>& layout, int64_t max_token
   }
 }
 
+int64_t KvCache::bytes() const {
+  size_t bytes = 0;
+  for (const Part& part : parts_) {
+    for (const auto* layers : {&part.keys, &part.values}) {
+      for (const at::Tensor& layer : *layers) bytes += layer.nbytes();
+    }
+  }
+  return static_cast<int64_t>(bytes);
+}
+
 bool KvCache::reserve(Sequence& sequence, int64_t tokens) {
   const auto held = static_cast<int64_t>(sequence.blocks.size());
   const int64_t missing = std::max<int64_t>(blocks_for(tokens) - held, 0);

@@ -53,7 +53,11 @@ class KvCache {
   /// Hold a block beyond the sequences that use it, as a cache of prefixes does.
   void retain(int32_t block) { pool_.retain(block); }
   void release(int32_t block) { pool_.release(block); }
+  /// Whether more than one holds it.
+  bool is_shared(int32_t block) const { return pool_.is_shared(block); }
 
+  /// Of keys and values in all layers, on all devices.
+  int64_t bytes() const;
   int64_t layers() const { return static_cast<int64_t>(parts_[0].keys.size()); }
   /// (blocks, kBlockTokens, kv_heads, key_dim).
   const at::Tensor& keys(int64_t layer, int64_t rank = 0) const {

@@ -1,112 +1,17 @@
 #include "generate/scheduler.h"
 
-#include <ATen/Functions.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <array>
-#include <condition_variable>
 #include <map>
 #include <mutex>
 #include <stdexcept>
+#include <thread>
+
+#include "generate/scheduler_fixture.h"
 
 namespace lorry::generate {
 namespace {
-
-constexpr int64_t kVocab = 64;
-
-/// After token t comes t + 1; counts what it was given.
-class CountingModel : public StepModel {
- public:
-  /// Sizes of the steps go to `batch_sizes`, if it is not null.
-  explicit CountingModel(int64_t capacity = 1000, std::vector<size_t>* batch_sizes = nullptr)
-      : capacity_(capacity), free_(capacity), batch_sizes_(batch_sizes) {}
-  int64_t capacity_tokens() const override { return capacity_; }
-  int64_t free_tokens() const override { return free_; }
-  int64_t step_tokens() const override { return 512; }
-  bool reserve(KvCache::Sequence& sequence, int64_t tokens) override {
-    const int64_t held = static_cast<int64_t>(sequence.blocks.size());
-    if (tokens - held > free_) return false;
-    if (tokens > held) {
-      free_ -= tokens - held;
-      sequence.blocks.resize(static_cast<size_t>(tokens));
-    }
-    return true;
-  }
-  void release(KvCache::Sequence& sequence) override {
-    free_ += static_cast<int64_t>(sequence.blocks.size());
-    sequence = {};
-  }
-  at::Tensor step(std::span<const SequenceStep> steps) override {
-    if (batch_sizes_) batch_sizes_->push_back(steps.size());
-    std::vector<at::Tensor> logits;
-    for (const SequenceStep& step : steps) {
-      EXPECT_FALSE(step.tokens.empty());
-      EXPECT_LE(step.cache->length + static_cast<int64_t>(step.tokens.size()),
-                static_cast<int64_t>(step.cache->blocks.size()));
-      for (const int32_t token : step.tokens.last(static_cast<size_t>(step.logits))) {
-        at::Tensor one = at::zeros({kVocab});
-        one[(token + 1) % kVocab] = 20.0F;
-        logits.push_back(one);
-      }
-    }
-    return logits.empty() ? at::Tensor() : at::stack(logits);
-  }
-
- private:
-  int64_t capacity_, free_;
-  std::vector<size_t>* batch_sizes_;
-};
-
-/// Collects the tokens of several sequences and waits for their ends.
-class Collector {
- public:
-  Scheduler::OnToken on_token(int key) {
-    return [this, key](TokenEvent event) {
-      std::lock_guard lock(mutex_);
-      if (event.id >= 0) tokens_[key].push_back(event.id);
-      if (event.finish != FinishReason::kNone) {
-        finish_[key] = event.finish;
-        order_.push_back(key);
-        wake_.notify_all();
-      }
-    };
-  }
-  void wait(size_t count) {
-    std::unique_lock lock(mutex_);
-    wake_.wait(lock, [&] { return finish_.size() == count; });
-  }
-  std::map<int, std::vector<int32_t>> tokens_;
-  std::map<int, FinishReason> finish_;
-  std::vector<int> order_;
-
- private:
-  std::mutex mutex_;
-  std::condition_variable wake_;
-};
-
-SequenceRequest greedy(std::vector<int32_t> prompt, int64_t max_tokens) {
-  SequenceRequest request;
-  request.prompt = std::move(prompt);
-  request.max_tokens = max_tokens;
-  request.sampling.temperature = 0;
-  return request;
-}
-
-std::vector<int32_t> counting(int32_t from, int64_t n) {
-  std::vector<int32_t> out;
-  for (int64_t i = 0; i < n; ++i) out.push_back(static_cast<int32_t>((from + i) % kVocab));
-  return out;
-}
-
-struct Fixture {
-  explicit Fixture(SchedulerOptions options, int64_t capacity = 1000) : scheduler(options) {
-    scheduler.add_model(std::make_unique<CountingModel>(capacity, &batch_sizes));
-  }
-  std::vector<size_t> batch_sizes;
-  Collector collector;
-  Scheduler scheduler;
-};
 
 TEST(Scheduler, AnswersUntilMaxTokensOrAStopId) {
   Fixture f({});
@@ -150,12 +55,12 @@ TEST(Scheduler, StartsInTheOrderOfArrival) {
 }
 
 TEST(Scheduler, AFullCacheDelaysTheYoungestWithoutChangingItsAnswer) {
-  Fixture f({}, 40);
+  Fixture f({}, 4 * KvCache::kBlockTokens);
   for (int i = 0; i < 3; ++i)
-    ASSERT_TRUE(f.scheduler.submit(0, greedy(counting(i, 5), 30), f.collector.on_token(i)).ok());
+    ASSERT_TRUE(f.scheduler.submit(0, greedy(counting(i, 5), 60), f.collector.on_token(i)).ok());
   f.scheduler.start();
   f.collector.wait(3);
-  for (int i = 0; i < 3; ++i) EXPECT_EQ(f.collector.tokens_[i], counting(i + 5, 30)) << i;
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(f.collector.tokens_[i], counting(i + 5, 60)) << i;
   EXPECT_EQ(f.collector.order_, (std::vector<int>{0, 1, 2}));
 }
 
@@ -171,7 +76,7 @@ void expect_scores_of(const std::vector<int32_t>& prompt, const std::vector<Toke
   ASSERT_EQ(scores.size(), prompt.size() - 1);
   for (size_t i = 0; i < scores.size(); ++i) {
     EXPECT_EQ(scores[i].id, prompt[i + 1]);
-    const bool expected = prompt[i + 1] == prompt[i] + 1;  // by a model that counts
+    const bool expected = prompt[i + 1] == (prompt[i] + 1) % kVocab;  // by a model that counts
     EXPECT_NEAR(scores[i].logprob, expected ? 0 : -20, 0.01) << i;
     ASSERT_EQ(scores[i].top.size(), 1u);
     EXPECT_EQ(scores[i].top[0].id, (prompt[i] + 1) % kVocab);
@@ -200,26 +105,40 @@ TEST(Scheduler, APromptIsScoredInWhateverChunksItGoesThrough) {
 }
 
 TEST(Scheduler, APromptThatFillsTheCacheIsScoredOnceThoughItIsPreempted) {
-  Fixture f({.max_step_tokens = 4}, 40);
+  Fixture f({.max_step_tokens = 4}, 4 * KvCache::kBlockTokens);
   std::vector<TokenScore> whole, late;
-  SequenceRequest fills = greedy(counting(0, 40), 0), preempted = greedy(counting(0, 12), 6);
+  SequenceRequest fills = greedy(counting(0, 128), 0), preempted = greedy(counting(0, 40), 30);
   fills.score_prompt = preempted.score_prompt = true;
   fills.top_logprobs = preempted.top_logprobs = 1;
-  ASSERT_TRUE(f.scheduler.submit(0, greedy({1}, 30), f.collector.on_token(0)).ok());
+  ASSERT_TRUE(f.scheduler.submit(0, greedy({1}, 100), f.collector.on_token(0)).ok());
   ASSERT_TRUE(f.scheduler.submit(0, preempted, scores_into(late, f.collector.on_token(1))).ok());
   ASSERT_TRUE(f.scheduler.submit(0, fills, scores_into(whole, f.collector.on_token(2))).ok());
   f.scheduler.start();
   f.collector.wait(3);
-  expect_scores_of(counting(0, 12), late);
-  expect_scores_of(counting(0, 40), whole);
-  EXPECT_EQ(f.collector.tokens_[1], counting(12, 6));
+  expect_scores_of(counting(0, 40), late);
+  expect_scores_of(counting(0, 128), whole);
+  EXPECT_EQ(f.collector.tokens_[1], counting(40, 30));
 }
 
 TEST(Scheduler, WhatCanNeverFitIsRefused) {
-  Fixture f({}, 40);
-  const auto ticket = f.scheduler.submit(0, greedy({1}, 40), f.collector.on_token(0));
+  Fixture f({}, 64);
+  const auto ticket = f.scheduler.submit(0, greedy({1}, 64), f.collector.on_token(0));
   ASSERT_FALSE(ticket.ok());
   EXPECT_EQ(ticket.error().kind, ErrorKind::kInvalidInput);
+}
+
+TEST(Scheduler, MoreThanMayWaitAreRefusedUntilThereIsRoom) {
+  Fixture f({.max_num_seqs = 2, .max_queued = 1});
+  for (int i = 0; i < 3; ++i)  // two places and one that waits
+    ASSERT_TRUE(f.scheduler.submit(0, greedy({i}, 3), f.collector.on_token(i)).ok());
+  const auto refused = f.scheduler.submit(0, greedy({1}, 1), f.collector.on_token(9));
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().kind, ErrorKind::kUnavailable);
+  f.scheduler.start();
+  f.collector.wait(3);
+  while (f.scheduler.state(0).running > 0) std::this_thread::yield();
+  EXPECT_TRUE(f.scheduler.submit(0, greedy({1}, 1), f.collector.on_token(3)).ok());
+  f.collector.wait(4);
 }
 
 TEST(Scheduler, ACancelledSequenceLeavesTheOthersAlone) {
@@ -288,38 +207,59 @@ TEST(Scheduler, ASequenceThatFailsTheModelEndsAlone) {
   EXPECT_EQ(collector.tokens_[2], counting(31, 6));
 }
 
-/// Notes what each step brings: tokens in the cache, new ones, and those known in all.
-class LengthNotingModel final : public CountingModel {
+/// Its device computes three steps and then nothing more.
+class DyingModel final : public CountingModel {
  public:
-  using Step = std::array<int64_t, 3>;
-  explicit LengthNotingModel(std::vector<Step>* seen) : seen_(seen) {}
-  int64_t step_tokens() const override { return 3; }
-  int64_t keys_change_after() const override { return 6; }
+  bool device_works() override { return steps_ <= 3; }
   at::Tensor step(std::span<const SequenceStep> steps) override {
-    for (const SequenceStep& step : steps) {
-      seen_->push_back(
-          {step.cache->length, static_cast<int64_t>(step.tokens.size()), step.known_tokens});
-    }
+    if (++steps_ > 3) throw std::runtime_error("an illegal memory access was encountered\nmore");
     return CountingModel::step(steps);
   }
 
  private:
-  std::vector<Step>* seen_;
+  int steps_ = 0;
 };
 
+TEST(Scheduler, ADeviceThatFailsEndsAllSequencesAndTakesNoMore) {
+  Collector collector;
+  Scheduler scheduler({.max_num_seqs = 2});
+  scheduler.add_model(std::make_unique<DyingModel>());
+  std::string error;
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(scheduler
+                    .submit(0, greedy({i}, 9),
+                            [&error, next = collector.on_token(i)](TokenEvent event) {
+                              if (!event.error.empty()) error = event.error;
+                              next(std::move(event));
+                            })
+                    .ok());
+  }
+  EXPECT_EQ(scheduler.failure(), "");
+  scheduler.start();
+  collector.wait(3);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(collector.finish_[i], FinishReason::kError);
+  EXPECT_EQ(collector.tokens_[0].size(), 3u);
+  EXPECT_EQ(scheduler.failure(), error);
+  EXPECT_NE(error.find("restart the server: an illegal memory access"), std::string::npos);
+  EXPECT_EQ(error.find("more\n"), std::string::npos);
+  const auto refused = scheduler.submit(0, greedy({1}, 1), collector.on_token(9));
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().kind, ErrorKind::kCancelled);
+}
+
 TEST(Scheduler, ASequenceWhoseKeysChangeWithItsLengthIsComputedAnew) {
-  std::vector<LengthNotingModel::Step> seen;
+  std::vector<NotingModel::Step> seen;
   Collector collector;
   Scheduler scheduler({});
-  scheduler.add_model(std::make_unique<LengthNotingModel>(&seen));
+  scheduler.add_model(std::make_unique<NotingModel>(&seen, 3, 6));
   ASSERT_TRUE(scheduler.submit(0, greedy({1, 2, 3, 4}, 5), collector.on_token(0)).ok());
   scheduler.start();
   collector.wait(1);
   scheduler.stop();
   EXPECT_EQ(collector.tokens_[0], counting(5, 5));
   // The prompt in two parts, two tokens, then all seven in three parts.
-  const std::vector<LengthNotingModel::Step> expected = {
-      {0, 3, 4}, {3, 1, 4}, {4, 1, 5}, {5, 1, 6}, {0, 3, 7}, {3, 3, 7}, {6, 1, 7}, {7, 1, 8}};
+  const std::vector<NotingModel::Step> expected = {{0, 3, 4}, {3, 1, 4}, {4, 1, 5}, {5, 1, 6},
+                                                   {0, 3, 7}, {3, 3, 7}, {6, 1, 7}, {7, 1, 8}};
   EXPECT_EQ(seen, expected);
 }
 

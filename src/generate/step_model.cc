@@ -67,19 +67,25 @@ class TransformerStepModel final : public StepModel {
       : ranks_(std::move(ranks)),
         cache_(ranks_[0]->spec().cache_layout(), kv_cache_tokens, ranks_[0]->dtype(),
                devices_of(ranks_)),
-        capacity_tokens_(cache_.free_tokens()),
         keys_change_after_(longrope_length(ranks_[0]->spec())) {
     if (ranks_.size() > 1) threads_.emplace(ranks_[0]->ranks());
   }
 
-  int64_t capacity_tokens() const override { return capacity_tokens_; }
-  int64_t free_tokens() const override { return cache_.free_tokens(); }
+  KvCache& cache() override { return cache_; }
   int64_t step_tokens() const override { return ranks_[0]->device().is_cpu() ? 512 : 4096; }
   int64_t keys_change_after() const override { return keys_change_after_; }
-  bool reserve(KvCache::Sequence& sequence, int64_t tokens) override {
-    return cache_.reserve(sequence, tokens);
+
+  /// After an illegal access, say, every call of CUDA fails until the process ends.
+  bool device_works() override {
+    const auto works = [](const auto& rank) {
+      return at::zeros({1}, at::TensorOptions(rank->device())).template item<float>() == 0;
+    };
+    try {
+      return std::all_of(ranks_.begin(), ranks_.end(), works);
+    } catch (const std::exception&) {
+      return false;
+    }
   }
-  void release(KvCache::Sequence& sequence) override { cache_.release(sequence); }
 
   at::Tensor step(std::span<const SequenceStep> steps) override {
     const Adapters adapters = adapters_of(steps);
@@ -153,7 +159,6 @@ class TransformerStepModel final : public StepModel {
 
   Ranks ranks_;
   KvCache cache_;
-  int64_t capacity_tokens_;
   int64_t keys_change_after_;
   AdapterParts adapter_parts_;
   std::optional<RankThreads> threads_;  // where there are several ranks

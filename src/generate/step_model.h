@@ -18,16 +18,14 @@ namespace lorry::generate {
 class StepModel {
  public:
   virtual ~StepModel() = default;
-  virtual int64_t capacity_tokens() const = 0;
-  /// Of those, in blocks that no sequence holds.
-  virtual int64_t free_tokens() const = 0;
+  virtual KvCache& cache() = 0;
   /// Tokens of one step that use the device well without keeping running sequences waiting.
   virtual int64_t step_tokens() const = 0;
   /// The length beyond which all keys of a sequence are others than before (longrope), so that its
   /// cache is to be computed anew; 0: none.
   virtual int64_t keys_change_after() const { return 0; }
-  virtual bool reserve(KvCache::Sequence& sequence, int64_t tokens) = 0;
-  virtual void release(KvCache::Sequence& sequence) = 0;
+  /// Whether the device still computes: asked after a step has failed.
+  virtual bool device_works() { return true; }
   /// Computes all steps at once. Returns (R, vocab_size): the logits that the steps want, in order.
   /// The caller adds the tokens to the sequences' lengths.
   virtual at::Tensor step(std::span<const SequenceStep> steps) = 0;

@@ -25,6 +25,14 @@ std::string fresh_call_id() {
   return out;
 }
 
+/// Why the scheduler does not take a sequence.
+ApiError refusal(const Error& error) {
+  if (error.kind == ErrorKind::kUnavailable)
+    return {429, error.message, "rate_limit_error", {}, "rate_limit_exceeded"};
+  if (error.kind == ErrorKind::kCancelled) return server_error(503, error.message);
+  return {400, error.message};
+}
+
 }  // namespace
 
 /// One sequence of the answer.
@@ -97,7 +105,8 @@ struct Answer::Part {
   size_t sent = 0;                       // of `made`, in a stream
   std::string so_far;                    // of a whole answer
   generate::Scheduler::Ticket ticket;
-  bool began = false;  // a token has come
+  bool began = false;    // an event has come
+  bool answers = false;  // a token has come
   bool finished = false;
 };
 
@@ -147,9 +156,7 @@ bool Answer::submit(generate::Scheduler& scheduler, size_t i) {
     return true;
   }
   cancel(generate::FinishReason::kError);
-  const Error& error = ticket.error();
-  respond_error(*exchange_, error.kind == ErrorKind::kUnavailable ? server_error(503, error.message)
-                                                                  : ApiError{400, error.message});
+  respond_error(*exchange_, refusal(ticket.error()));
   done_ = true;
   return false;
 }
@@ -175,6 +182,9 @@ void Answer::take(size_t i, const generate::TokenEvent& event) {
   if (event.finish == generate::FinishReason::kError) return fail(server_error(500, event.error));
   if (event.finish == generate::FinishReason::kCancelled)
     return fail(server_error(503, "the server is stopping"));
+  // The first choice speaks for its prompt: the others find what that one computed.
+  if (!std::exchange(part.began, true) && i % static_cast<size_t>(options_.n) == 0)
+    head_.usage.cached_tokens += event.cached_tokens;
   for (const generate::TokenScore& score : event.prompt) part.logprobs.add(score);
   const bool more_of_the_prompt = event.id < 0 && event.finish == generate::FinishReason::kNone;
   if (more_of_the_prompt) return;
@@ -207,7 +217,7 @@ void Answer::take(size_t i, const generate::TokenEvent& event) {
 }
 
 void Answer::count_token(Part& part, int32_t id) {
-  if (!std::exchange(part.began, true)) model_.metrics->first_token.observe(age().count());
+  if (!std::exchange(part.answers, true)) model_.metrics->first_token.observe(age().count());
   ++model_.metrics->generation_tokens;
   ++head_.usage.completion_tokens;
   if (part.shows_ids) part.ids.push_back(id);

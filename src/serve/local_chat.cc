@@ -106,9 +106,7 @@ class SchedulerChat final : public LocalChat {
 }  // namespace
 
 Result<std::unique_ptr<LocalChat>> open_local_chat(const ServeOptions& options) {
-  generate::SchedulerOptions scheduler;
-  scheduler.max_num_seqs = std::max<int64_t>(options.max_num_seqs, 1);
-  auto chat = std::make_unique<SchedulerChat>(scheduler);
+  auto chat = std::make_unique<SchedulerChat>(scheduler_options(options));
   LORRY_TRY(chat->open(options));
   return std::unique_ptr<LocalChat>(std::move(chat));
 }

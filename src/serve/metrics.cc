@@ -85,8 +85,9 @@ void ModelMetrics::count_finished(generate::FinishReason reason,
 std::string prometheus_text(std::span<const QueueGauges> gauges,
                             std::span<const NamedMetrics> models) {
   std::string out;
-  const auto gauge = [&](std::string_view name, std::string_view help, auto value_of) {
-    write_head(name, "gauge", help, out);
+  const auto of_queues = [&](std::string_view name, std::string_view type, std::string_view help,
+                             auto value_of) {
+    write_head(name, type, help, out);
     for (const QueueGauges& queue : gauges)
       write_line(name, label("model_name", queue.model_name), value_of(queue), out);
   };
@@ -96,11 +97,22 @@ std::string prometheus_text(std::span<const QueueGauges> gauges,
     for (const NamedMetrics& model : models)
       write(*model.metrics, label("model_name", model.model_name));
   };
-  gauge("num_requests_running", "Sequences that are stepped.", [](auto& q) { return q.running; });
-  gauge("num_requests_waiting", "Sequences that wait for a place.",
-        [](auto& q) { return q.waiting; });
-  gauge("kv_cache_usage_perc", "Share of the KV cache that is in use; 1 is all of it.",
-        [](auto& q) { return q.cache_used; });
+  of_queues("num_requests_running", "gauge", "Sequences that are stepped.",
+            [](auto& q) { return q.running; });
+  of_queues("num_requests_waiting", "gauge", "Sequences that wait for a place.",
+            [](auto& q) { return q.waiting; });
+  of_queues("kv_cache_usage_perc", "gauge",
+            "Share of the KV cache that sequences hold; 1 is all of it.",
+            [](auto& q) { return q.cache_used; });
+  of_queues("prefix_cache_queries_total", "counter",
+            "Tokens of prompts that were looked for in the cache.",
+            [](auto& q) { return q.prefix_queries; });
+  of_queues("prefix_cache_hits_total", "counter", "Of those, tokens that were found.",
+            [](auto& q) { return q.prefix_hits; });
+  of_queues("spec_decode_num_draft_tokens_total", "counter", "Draft tokens that were verified.",
+            [](auto& q) { return q.draft_tokens; });
+  of_queues("spec_decode_num_accepted_tokens_total", "counter", "Of those, tokens that came true.",
+            [](auto& q) { return q.accepted_tokens; });
   each("prompt_tokens_total", "counter", "Tokens of prompts.", [&](auto& model, auto labels) {
     write_line("prompt_tokens_total", labels, model.prompt_tokens.load(), out);
   });

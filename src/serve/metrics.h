@@ -44,7 +44,9 @@ struct ModelMetrics {
 struct QueueGauges {
   std::string model_name;
   int64_t running = 0, waiting = 0;
-  double cache_used = 0;  ///< from 0 to 1
+  double cache_used = 0;                         ///< from 0 to 1
+  uint64_t prefix_queries = 0, prefix_hits = 0;  ///< tokens of prompts; of them, found in the cache
+  uint64_t draft_tokens = 0, accepted_tokens = 0;  ///< of speculative decoding
 };
 
 struct NamedMetrics {

@@ -13,13 +13,18 @@ TEST(Metrics, AreWrittenUnderTheModelsNames) {
   ModelMetrics metrics;
   metrics.prompt_tokens += 7;
   metrics.generation_tokens += 3;
-  const QueueGauges gauges[] = {{"org/m", 2, 1, 0.25}};
+  const QueueGauges gauges[] = {{"org/m", 2, 1, 0.25, 64, 32, 9, 4}};
   const NamedMetrics named[] = {{"org/m", &metrics}, {"a\"b\\", &metrics}};
   const std::string text = prometheus_text(gauges, named);
   EXPECT_TRUE(has_line(text, "# TYPE lorry:num_requests_running gauge"));
   EXPECT_TRUE(has_line(text, R"(lorry:num_requests_running{model_name="org/m"} 2)"));
   EXPECT_TRUE(has_line(text, R"(lorry:num_requests_waiting{model_name="org/m"} 1)"));
   EXPECT_TRUE(has_line(text, R"(lorry:kv_cache_usage_perc{model_name="org/m"} 0.25)"));
+  EXPECT_TRUE(has_line(text, R"(lorry:prefix_cache_queries_total{model_name="org/m"} 64)"));
+  EXPECT_TRUE(has_line(text, R"(lorry:prefix_cache_hits_total{model_name="org/m"} 32)"));
+  EXPECT_TRUE(has_line(text, R"(lorry:spec_decode_num_draft_tokens_total{model_name="org/m"} 9)"));
+  EXPECT_TRUE(
+      has_line(text, R"(lorry:spec_decode_num_accepted_tokens_total{model_name="org/m"} 4)"));
   EXPECT_TRUE(has_line(text, R"(lorry:prompt_tokens_total{model_name="org/m"} 7)"));
   EXPECT_TRUE(has_line(text, R"(lorry:generation_tokens_total{model_name="a\"b\\"} 3)"));
 }

@@ -51,6 +51,12 @@ class Fields {
     if (!value->is_boolean()) return expected(name, "a boolean", *value);
     out = value->get<bool>();
   }
+  void read(std::string_view name, std::string& out) {
+    const Json* value = find(name);
+    if (!value) return;
+    if (!value->is_string()) return expected(name, "a string", *value);
+    out = value->get<std::string>();
+  }
   void read(std::string_view name, double& out, double low, double high) {
     const Json* value = find(name);
     if (!value) return;
@@ -187,6 +193,7 @@ void read_common(Fields& fields, GenerationOptions& out, const generate::Samplin
   fields.read("skip_special_tokens", out.skip_special_tokens);
   fields.read("return_token_ids", out.return_token_ids);
   fields.read("return_tokens_as_token_ids", out.tokens_as_ids);
+  fields.read("cache_salt", out.cache_salt);
   read_stream(fields, out);
   read_response_format(fields);
 }

@@ -57,6 +57,7 @@ struct GenerationOptions {
   bool stream = false;
   bool include_usage = false;
   bool continuous_usage = false;  ///< in each chunk
+  std::string cache_salt;         ///< only requests of the same salt share a cached prefix
 };
 
 struct ChatRequest : GenerationOptions {

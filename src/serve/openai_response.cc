@@ -15,9 +15,10 @@ namespace {
 std::string json_string(std::string_view text) { return dump_json(Json(text)); }
 
 std::string usage_json(const Usage& usage) {
-  return fmt::format(R"({{"prompt_tokens":{},"completion_tokens":{},"total_tokens":{}}})",
+  return fmt::format(R"({{"prompt_tokens":{},"completion_tokens":{},"total_tokens":{},)"
+                     R"("prompt_tokens_details":{{"cached_tokens":{}}}}})",
                      usage.prompt_tokens, usage.completion_tokens,
-                     usage.prompt_tokens + usage.completion_tokens);
+                     usage.prompt_tokens + usage.completion_tokens, usage.cached_tokens);
 }
 
 /// The JSON is put together by hand, once for every token. `members`: of the chunk, after its

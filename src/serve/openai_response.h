@@ -18,6 +18,7 @@ namespace lorry::serve {
 
 struct Usage {
   int64_t prompt_tokens = 0, completion_tokens = 0;
+  int64_t cached_tokens = 0;  ///< of the prompts, found in the cache
 };
 
 /// What all parts of one answer share.

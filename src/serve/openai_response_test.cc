@@ -41,6 +41,8 @@ TEST(OpenAiResponse, UsageIsNullInEachChunkUnlessItIsToBeContinuous) {
   head.continuous_usage = true;
   EXPECT_EQ(parsed(text_chunk(head, 0, "a", Json()))["usage"]["total_tokens"], 5);
   EXPECT_EQ(parsed(usage_chunk(head))["usage"]["completion_tokens"], 2);
+  head.usage.cached_tokens = 1;
+  EXPECT_EQ(parsed(usage_chunk(head))["usage"]["prompt_tokens_details"]["cached_tokens"], 1);
 }
 
 }  // namespace

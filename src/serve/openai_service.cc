@@ -226,8 +226,13 @@ void OpenAiService::handle(const HttpRequest& request,
 }
 
 void OpenAiService::health(HttpExchange& exchange) const {
-  if (models_ != nullptr) return respond_json(exchange, R"({"status":"ok"})");
-  exchange.respond({503, "application/json", R"({"status":"loading"})", {{"Retry-After", "1"}}});
+  if (models_ == nullptr)
+    return exchange.respond(
+        {503, "application/json", R"({"status":"loading"})", {{"Retry-After", "1"}}});
+  const std::string failure = scheduler_.load()->failure();
+  if (failure.empty()) return respond_json(exchange, R"({"status":"ok"})");
+  exchange.respond(
+      {503, "application/json", dump_json(Json{{"status", "failed"}, {"error", failure}}), {}});
 }
 
 std::string OpenAiService::metrics() const {
@@ -239,7 +244,9 @@ std::string OpenAiService::metrics() const {
     if (model.queue < queues) continue;  // the weights of one before it
     ++queues;
     const auto state = scheduler_.load()->state(model.queue);
-    gauges.push_back({model.name, state.running, state.waiting, state.cache_used});
+    gauges.push_back({model.name, state.running, state.waiting, state.cache_used,
+                      state.prefix_queries, state.prefix_hits, state.draft_tokens,
+                      state.accepted_tokens});
   }
   return prometheus_text(gauges, named);
 }

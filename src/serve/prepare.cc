@@ -227,6 +227,7 @@ std::variant<generate::SequenceRequest, ApiError> make_sequence(const ServedMode
   out.top_logprobs = options.top_logprobs;
   out.score_prompt = options.score_prompt;
   out.adapter = model.adapter;
+  out.cache_salt = options.cache_salt;
   return out;
 }
 

@@ -117,7 +117,7 @@ constexpr FieldRule kFields[] = {
     // Order, cost, bookkeeping.
     {"priority", kRefused, kBoth, "0"},
     {"kv_transfer_params", kRefused},
-    {"cache_salt", kHarmless},
+    {"cache_salt", kRead},
     {"prediction", kHarmless, kChat},
     {"service_tier", kHarmless},
     {"store", kHarmless},

@@ -19,12 +19,6 @@ namespace {
 
 constexpr std::chrono::seconds kGrace{5};  // for running requests, once a stop is asked for
 
-generate::SchedulerOptions scheduler_options(const ServeOptions& options) {
-  generate::SchedulerOptions out;
-  out.max_num_seqs = options.max_num_seqs;
-  return out;
-}
-
 /// The models on their way. Shared with the thread that loads them, which is left behind if a stop
 /// is asked for meanwhile: a read of a slow server cannot be ended, but the program can.
 struct Loading {

@@ -10,6 +10,7 @@
 
 #include "base/json.h"
 #include "base/result.h"
+#include "generate/prompt_lookup.h"
 
 namespace lorry::serve {
 
@@ -27,6 +28,10 @@ struct ServeOptions {
   std::vector<std::string> allowed_origins = {"*"};  ///< of web pages (CORS); "none": none
   int64_t kv_cache_tokens = 0;                       ///< 0: chosen from free memory
   int64_t tensor_parallel_size = 1;                  ///< devices that hold each model together
+  int64_t max_queued_requests = 4096;  ///< that wait for a place; more are answered 429
+  int64_t max_num_batched_tokens = 0;  ///< of an engine step; 0: as many as suit the device
+  bool enable_prefix_caching = true;   ///< prompts that begin alike are computed once
+  generate::SpeculationOptions speculation;
   std::string dtype = "auto";
   std::string device = "auto";
 };

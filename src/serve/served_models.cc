@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "base/log.h"
+#include "base/progress.h"  // format_bytes
 #include "generate/step_model.h"
 #include "generate/stop_ids.h"
 #include "hub/model_dir.h"
@@ -62,6 +63,16 @@ struct Weights {
 };
 
 }  // namespace
+
+generate::SchedulerOptions scheduler_options(const ServeOptions& options) {
+  generate::SchedulerOptions out;
+  out.max_num_seqs = std::max<int64_t>(options.max_num_seqs, 1);
+  out.max_queued = options.max_queued_requests;
+  out.max_step_tokens = options.max_num_batched_tokens;
+  out.enable_prefix_caching = options.enable_prefix_caching;
+  out.speculation = options.speculation;
+  return out;
+}
 
 /// The steps of ServedModels::load.
 class ModelLoader {
@@ -221,7 +232,9 @@ class ModelLoader {
           generate::choose_kv_cache_tokens(*models_by_queue_[queue][0], options_.kv_cache_tokens,
                                            options_.max_num_seqs * max_len, share);
       auto model = generate::make_step_model(models_by_queue_[queue], tokens);
-      const int64_t capacity = model->capacity_tokens();
+      const int64_t capacity = model->cache().free_tokens();
+      log::info("cache: room for {} tokens in {}, up to {} requests at once", capacity,
+                format_bytes(static_cast<double>(model->cache().bytes())), options_.max_num_seqs);
       for (auto& served : models_->models_) {
         if (served.queue != queue || served.max_model_len <= capacity) continue;
         log::warn("the cache has room for {} tokens, so {} takes that many instead of {}", capacity,

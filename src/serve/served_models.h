@@ -18,6 +18,9 @@
 
 namespace lorry::serve {
 
+/// What the options ask of the scheduler.
+generate::SchedulerOptions scheduler_options(const ServeOptions& options);
+
 /// One model that requests can name.
 struct ServedModel {
   std::string name;
