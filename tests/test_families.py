@@ -534,6 +534,58 @@ def test_saved_embedding_of_multimodal_gemma3_has_the_name_of_peft(tmp_path):
     assert names[0] == names[1]
 
 
+@pytest.mark.parametrize("family", FIRST)
+def test_a_16_bit_checkpoint_serves_in_float32_with_the_logits_of_float32(tmp_path, family):
+    dtype = torch.float16 if family in ("Phi3", "Mixtral") else torch.bfloat16
+    save(FIRST[family], tmp_path, dtype=dtype)
+    exact = reference(reopened(tmp_path))
+    assert_close(probe(tmp_path, mode="cached", chunk=5, prefill=9, pack=True), exact)
+
+
+def by_rows(w, largest, rounded):
+    scale = (w.abs().amax(1, keepdim=True) / largest).clamp_min(1e-30)
+    return rounded(w / scale) * scale
+
+
+def by_groups(w):
+    groups = w.unflatten(1, (-1, 128))
+    low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
+    scale = ((high - low) / 15).clamp_min(1e-30)
+    return (((groups - low) / scale).round().clamp(0, 15) * scale + low).flatten(1)
+
+
+ROUNDED = {
+    "int8": lambda w: by_rows(w, 127, torch.round),
+    "int4": by_groups,
+    "fp8": lambda w: by_rows(w, 448, lambda x: x.to(torch.float8_e4m3fn).float()),
+}
+
+
+def assert_near(ours, theirs, rounds):
+    """Within float32's tolerance; where activations are rounded to 16 bits, within 2^-11 of the largest logit, an eighth of what bfloat16
+    would round logits alone by."""
+    tolerance = max(row.abs().max().item() for row in theirs) / 2048 if rounds else 1e-3
+    assert_close(ours, theirs, tolerance)
+
+
+@pytest.mark.parametrize("blocks", ROUNDED)
+@pytest.mark.parametrize("name", ["olmo2-mqa-tied", "smollm3", "phi3", "granite"])
+def test_quantised_logits_are_those_of_the_rounded_weights_in_float32(tmp_path, name, blocks):
+    sizes = dict(hidden_size=128, intermediate_size=256, initializer_range=0.05)
+    save(name, tmp_path, dtype=torch.bfloat16, **sizes)
+    model, head = reopened(tmp_path), "int8" if blocks == "int4" else blocks
+    with torch.no_grad():
+        for name, weight in model.model.layers.named_parameters():
+            if weight.dim() < 2 or name.endswith("gate.weight"):
+                continue
+            matrices = weight if weight.dim() == 3 else weight[None]
+            for matrix in matrices:
+                matrix.copy_(ROUNDED[blocks](matrix))
+        model.lm_head.weight.copy_(ROUNDED[head](model.lm_head.weight))
+    ours = probe(tmp_path, mode="cached", chunk=5, prefill=9, pack=True, blocks=blocks, head=head)
+    assert_near(ours, reference(model), blocks != "fp8")
+
+
 # GPT-OSS as OpenAI published it
 
 

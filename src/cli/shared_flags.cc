@@ -149,6 +149,9 @@ void declare_engine_flags(Flags& flags, serve::ServeOptions& options) {
                 "context in tokens; 0: the model's own");
   flags.choice("--dtype", options.dtype, {"auto", "float32", "bfloat16", "float16"},
                "type of the weights and of the arithmetic");
+  flags.choice("--quantization", options.quantization, {"none", "fp8", "int8", "int4", "nf4"},
+               "make the weights smaller as they are loaded: fp8 and int8, a byte each; int4 and "
+               "nf4, half a byte each");
   flags.text("--device", options.device, "auto|cpu|cuda", "where to run");
 }
 

@@ -5,8 +5,8 @@
 // The request: {"bucket", "model", "output", "dtype", "device", "sequences": [[id, ...], ...],
 // "adapters": [dir or null, ...] (one for each sequence, or one for all), "mode": "packed" |
 // "cached", "chunk": tokens a step of a prompt, "prefill": prompt tokens, "save_adapter": dir,
-// "merge": dir, "pack": true, "ranks": how many hold the model together}, or "spec": true. Logits
-// of sequence i are saved as "i" in float32.
+// "merge": dir, "pack": true, "blocks", "head": formats to quantise to, "ranks": how many hold the
+// model together}, or "spec": true. Logits of sequence i are saved as "i" in float32.
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
@@ -198,6 +198,16 @@ Result<> print_spec(const Probe& probe, const std::string& dir) {
   return {};
 }
 
+LoadOptions load_options(const Json& request, at::ScalarType dtype, at::Device device) {
+  LoadOptions out{dtype, device, request.value("pack", false)};
+  for (const auto format : {ops::WeightFormat::kInt8Rows, ops::WeightFormat::kInt4Groups,
+                            ops::WeightFormat::kFp8Rows, ops::WeightFormat::kNf4}) {
+    if (request.value("blocks", "dense") == ops::format_name(format)) out.base_format = format;
+    if (request.value("head", "dense") == ops::format_name(format)) out.head_format = format;
+  }
+  return out;
+}
+
 Result<> run(const std::string& path) {
   std::ifstream file(path);
   const std::string text{std::istreambuf_iterator<char>(file), {}};
@@ -213,7 +223,7 @@ Result<> run(const std::string& path) {
   LORRY_ASSIGN(const at::Device device, ops::resolve_device(request.value("device", "cpu")));
   LORRY_ASSIGN(const at::ScalarType dtype,
                ops::resolve_dtype(request.value("dtype", "auto"), spec.dtype, device));
-  const LoadOptions options{dtype, device, request.value("pack", false)};
+  const LoadOptions options = load_options(request, dtype, device);
   LORRY_ASSIGN(probe.model, Transformer::load(*probe.bucket, dir, options));
   for (const Json& name : request["adapters"]) {
     if (name.is_null() || probe.adapters.contains(name)) continue;

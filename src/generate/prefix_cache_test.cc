@@ -20,7 +20,7 @@ std::vector<int32_t> counting(int32_t from, int64_t n) {
 /// Blocks without tensors.
 struct Fixture {
   explicit Fixture(int64_t blocks, bool enabled = true)
-      : cache({}, blocks * kBlock, at::kFloat, at::kCPU), prefixes(cache, enabled) {}
+      : cache({}, blocks * kBlock, at::kFloat, {at::kCPU}), prefixes(cache, enabled) {}
 
   /// A sequence as the scheduler runs it: begins with what is known, computes the rest.
   PrefixCache::Sequence run(const std::vector<int32_t>& tokens, uint64_t root,

@@ -11,6 +11,7 @@
 #include "model/shard_weights.h"
 #include "model/stored_weights.h"
 #include "model/transformer.h"
+#include "ops/row_products.h"
 
 namespace lorry::model {
 
@@ -59,7 +60,11 @@ class ModelLoader {
       model_->linears_.emplace_back(linear.modules.size());
     }
     LORRY_TRY(load([](int64_t layer) { return layer < 0; }));
-    if (options_.pack) LORRY_TRY(pack_head());
+    if (options_.head_format != ops::WeightFormat::kDense) {
+      LORRY_TRY(quantize_head());
+    } else if (options_.pack) {
+      LORRY_TRY(pack_head());
+    }
     for (const RopeSpec& rope : model_->spec_.ropes) {
       model_->ropes_.push_back(rope_frequencies(rope).to(options_.device));
     }
@@ -165,10 +170,21 @@ class ModelLoader {
     join_field(&ops::Weight::bias);
   }
 
+  /// Whether a matrix serves in the dtype that it is stored in, which is not the model's.
+  bool stays_as_stored(const at::Tensor& stored) const {
+    return options_.pack && options_.dtype == at::kFloat && options_.device.is_cpu() &&
+           ops::cpu::reads_rows_of(stored.scalar_type());
+  }
+
   Result<> load_tensor(int index) {
     const TensorSpec& tensor = whole_.tensors[index];
     LORRY_ASSIGN(at::Tensor stored, stored_->tensor(tensor));
     if (model_->shard_) stored = rows_of(stored, {model_->shard_->tensors[index]});
+    const bool is_table = index == model_->spec_.embed || index == model_->spec_.head;
+    if (is_table && stays_as_stored(stored)) {
+      model_->tensors_[index] = stored.contiguous();
+      return {};
+    }
     const auto dtype = tensor.is_buffer ? at::kFloat : options_.dtype;
     model_->tensors_[index] = stored.to(options_.device, dtype);
     return {};
@@ -181,34 +197,37 @@ class ModelLoader {
       LORRY_ASSIGN(weight, quantized(index, m));
       return {};
     }
-    LORRY_ASSIGN(weight, stored_part(index, m, options_.dtype, options_.device));
+    LORRY_ASSIGN(weight, stored_part(index, m, options_.device));
+    if (weight.bias.defined()) weight.bias = weight.bias.to(options_.dtype);
+    if (weight.format != ops::WeightFormat::kDense) return {};
+    if (stays_as_stored(weight.data)) {
+      weight.data = weight.data.contiguous();
+      return {};
+    }
+    weight.data = weight.data.to(options_.dtype);
     if (!options_.pack || !ops::pays_to_pack(weight)) return {};
     LORRY_ASSIGN(weight, ops::quantize(weight, ops::WeightFormat::kPacked));
     return {};
   }
 
-  /// A module's weight as it is stored, or this rank's part of it. dtype: as StoredWeights::weight.
-  Result<ops::Weight> stored_part(int index, int m, std::optional<at::ScalarType> dtype,
-                                  at::Device device) {
+  /// A module's weight as it is stored, or this rank's part of it.
+  Result<ops::Weight> stored_part(int index, int m, at::Device device) {
     const LinearSpec& linear = whole_.linears[index];
     const Module& module = linear.modules[m];
-    if (!model_->shard_) return stored_->weight(linear, module, dtype, device);
+    if (!model_->shard_) return stored_->weight(linear, module, std::nullopt, device);
     // First the part, then the copy: of the other ranks' no more is read than lies in between.
     LORRY_ASSIGN(const auto whole, stored_->weight(linear, module, std::nullopt, at::kCPU));
     LORRY_ASSIGN(ops::Weight part, part_of(whole, model_->shard_->linears[index], size_t(m),
                                            reader_->where() + weight_name(module)));
-    const auto placed = [&](const at::Tensor& x, bool casts) {
-      return x.to(device, casts && dtype ? *dtype : x.scalar_type()).contiguous();
-    };
-    part.data = placed(part.data, part.format == ops::WeightFormat::kDense);
-    if (part.scales.defined()) part.scales = placed(part.scales, false);
-    if (part.bias.defined()) part.bias = placed(part.bias, true);
-    return part;
+    for (at::Tensor* field : {&part.data, &part.scales, &part.bias}) {
+      if (field->defined()) *field = field->contiguous();
+    }
+    return part.to(device);
   }
 
   Result<ops::Weight> quantized(int index, int m) {
     const Module& module = whole_.linears[index].modules[m];
-    LORRY_ASSIGN(ops::Weight weight, stored_part(index, m, std::nullopt, at::kCPU));
+    LORRY_ASSIGN(ops::Weight weight, stored_part(index, m, at::kCPU));
     if (weight.bias.defined()) weight.bias = weight.bias.to(options_.dtype);
     if (weight.format == ops::WeightFormat::kDense) {
       auto narrowed = ops::quantize(weight, options_.base_format);
@@ -217,12 +236,25 @@ class ModelLoader {
       }
       weight = std::move(narrowed).value();
     }
+    weight.is_for_serving = options_.pack;
     return weight.to(options_.device);
+  }
+
+  /// The dense matrix is not kept: a tied embedding reads the quantised one, but where a rank has a
+  /// part of the head and the whole embedding.
+  Result<> quantize_head() {
+    const at::Tensor own = model_->own_head();
+    LORRY_ASSIGN(model_->packed_head_,
+                 ops::quantize(ops::Weight::dense(own), options_.head_format));
+    model_->packed_head_.is_for_serving = options_.pack;
+    at::Tensor& dense = model_->tensors_[model_->spec_.head];
+    if (own.size(0) == dense.size(0)) dense = at::Tensor();
+    return {};
   }
 
   Result<> pack_head() {
     const auto head = ops::Weight::dense(model_->own_head());
-    if (!ops::pays_to_pack(head)) return {};
+    if (head.data.scalar_type() != options_.dtype || !ops::pays_to_pack(head)) return {};
     LORRY_ASSIGN(model_->packed_head_, ops::quantize(head, ops::WeightFormat::kPacked));
     return {};
   }
@@ -341,6 +373,24 @@ Result<> check_checkpoint(const store::Bucket& bucket, const std::string& dir) {
   LORRY_ASSIGN(const ModelSpec spec, load_model_spec(bucket, dir));
   LORRY_ASSIGN(const auto reader, SafetensorsReader::open(bucket, dir, "model"));
   return StoredWeights(*reader, spec).check();
+}
+
+int64_t Transformer::weight_bytes() const {
+  int64_t bytes = 0;
+  const auto add = [&](const at::Tensor& tensor) {
+    if (tensor.defined()) bytes += static_cast<int64_t>(tensor.nbytes());
+  };
+  const auto add_weight = [&](const ops::Weight& weight) {
+    for (const auto* part : {&weight.data, &weight.scales, &weight.second_scales, &weight.bias}) {
+      add(*part);
+    }
+  };
+  for (const at::Tensor& tensor : tensors_) add(tensor);
+  for (const auto& modules : linears_) {
+    for (const ops::Weight& weight : modules) add_weight(weight);
+  }
+  add_weight(packed_head_);
+  return bytes;
 }
 
 NamedTensors Transformer::named_weights() const {

@@ -59,16 +59,20 @@ bool any_saved(const AdapterView& view, at::Tensor LoraAdapter::SavedModules::*m
 
 at::Tensor Transformer::embed(const at::Tensor& input_ids, const AdapterView& adapters) const {
   const at::Tensor& table = tensors_[spec_.embed];
-  const int64_t pad = spec_.pad_token_id;
+  const auto rows_of = [&](const at::Tensor& matrix, const at::Tensor& ids) {
+    return at::embedding(matrix, ids, spec_.pad_token_id).to(dtype_);
+  };
+  const auto base = [&](const at::Tensor& ids) {
+    return table.defined() ? rows_of(table, ids) : ops::dequantize_rows(packed_head_, ids, dtype_);
+  };
   at::Tensor x;
   if (any_saved(adapters, &LoraAdapter::SavedModules::embed)) {
     x = by_adapter(input_ids, adapters, [&](const LoraAdapter* adapter, const at::Tensor& ids) {
       const bool own = adapter && adapter->saved().embed.defined();
-      return own ? at::embedding(adapter->saved().embed, ids, pad).to(dtype_)
-                 : at::embedding(table, ids, pad);
+      return own ? rows_of(adapter->saved().embed, ids) : base(ids);
     });
   } else {
-    x = at::embedding(table, input_ids, pad);
+    x = base(input_ids);
   }
   if (spec_.embedding_scale == 1) return x;
   return x * at::scalar_tensor(spec_.embedding_scale, x.options());  // rounded to the dtype first
@@ -187,7 +191,8 @@ at::Tensor Transformer::feed_forward(const MlpSpec& spec, const MapInput& input,
 
 at::Tensor Transformer::logits(const at::Tensor& hidden, const AdapterView& adapters) const {
   const auto base = [&](const at::Tensor& rows) {
-    return packed_head_.defined() ? ops::linear(rows, packed_head_) : at::linear(rows, own_head());
+    return ops::linear(rows,
+                       packed_head_.defined() ? packed_head_ : ops::Weight::dense(own_head()));
   };
   at::Tensor logits;
   if (any_saved(adapters, &LoraAdapter::SavedModules::head)) {

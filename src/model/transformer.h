@@ -29,14 +29,19 @@ namespace lorry::model {
 struct LoadOptions {
   at::ScalarType dtype = at::kFloat;
   at::Device device = at::kCPU;
-  /// For generation on a CPU: matrices in the layout that multiplies few rows fastest. They
-  /// take memory of their own and have no gradient.
+  /// For generation on a CPU: matrices in the form that multiplies few rows fastest, which has no
+  /// gradient. In float32, bfloat16 and float16 matrices are multiplied as they are stored, where
+  /// the processor can (ops/row_products.h); other matrices take memory of their own.
   bool pack = false;
-  /// What the linear maps of the blocks are held as: kDense, kNf4 or kFp8Rows. Embedding, head,
-  /// norms and routers stay dense, what is stored as MXFP4 stays so. Quantised weights are made of
-  /// the stored numbers, one tensor after another, each read into memory of its own: beside the
-  /// quantised model there are never more than the two largest stored tensors.
+  /// What the linear maps of the blocks are held as: kDense, kNf4, kFp8Rows, kInt8Rows or
+  /// kInt4Groups. Norms and routers stay dense, what is stored as MXFP4 stays so; see
+  /// `head_format`. Quantised weights are made of the stored numbers, one tensor after another,
+  /// each read into memory of its own: beside the quantised model there are never more than the two
+  /// largest stored tensors.
   ops::WeightFormat base_format = ops::WeightFormat::kDense;
+  /// What the head is held as, and the embedding where they are tied: kDense, kFp8Rows or
+  /// kInt8Rows.
+  ops::WeightFormat head_format = ops::WeightFormat::kDense;
 };
 
 class ModelLoader;
@@ -80,6 +85,8 @@ class Transformer {
   const ModelSpec& whole_spec() const { return shard_ ? shard_->whole : spec_; }
   at::ScalarType dtype() const { return dtype_; }
   at::Device device() const { return device_; }
+  /// Of all weights, as they are held.
+  int64_t weight_bytes() const;
 
   /// One step over T tokens of any number of sequences, concatenated. input_ids, positions: (T)
   /// int64 on the device. Returns the hidden state after the last norm, (T, hidden_size).
@@ -102,7 +109,8 @@ class Transformer {
   /// own; its segments count rows.
   at::Tensor logits(const at::Tensor& hidden, const AdapterView& adapters = {}) const;
   /// The head's matrix, (vocab_size, hidden_size), in the model's dtype; the embedding's where they
-  /// are tied. logits = softcap(logit_scale * hidden head^T), see ModelSpec.
+  /// are tied. Of models that are loaded without `pack` and `head_format`. logits =
+  /// softcap(logit_scale * hidden head^T), see ModelSpec.
   const at::Tensor& head_weight() const { return tensors_[spec_.head]; }
 
   /// Every weight (buffers left out) under its canonical name (ModelSpec's), in a fixed order; a
@@ -171,7 +179,7 @@ class Transformer {
   std::optional<ModelShard> shard_;
   std::vector<at::Tensor> tensors_;                // by ModelSpec::tensors
   std::vector<std::vector<ops::Weight>> linears_;  // by ModelSpec::linears, then module
-  ops::Weight packed_head_;                        // undefined unless LoadOptions::pack
+  ops::Weight packed_head_;  // undefined unless LoadOptions::pack or head_format made one
   std::vector<RopeFrequencies> ropes_;
 };
 

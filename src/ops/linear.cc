@@ -2,7 +2,10 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <vector>
+
 #include "ops/cpu_packed.h"
+#include "ops/row_products.h"
 #include "ops/weight.h"
 
 namespace lorry::ops {
@@ -38,6 +41,12 @@ struct QuantizedLinear : Function<QuantizedLinear> {
 }  // namespace
 
 at::Tensor linear(const at::Tensor& x, const Weight& weight) {
+  const Weight* const weights[] = {&weight};
+  if (!at::GradMode::is_enabled() && cpu::takes_rows(x, weights)) {
+    std::vector<int64_t> shape = x.sizes().vec();
+    shape.back() = weight.out;
+    return cpu::row_products(x.reshape({-1, weight.in}), weights).view(shape);
+  }
   if (weight.format == WeightFormat::kPacked) return cpu::linear_packed(x, weight);
   if (weight.format != WeightFormat::kDense) return QuantizedLinear::apply(x, weight);
   return at::linear(x, weight.data,

@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <memory>
 
+#include "ops/row_products.h"
+
 namespace lorry::ops {
 namespace {
 
@@ -61,8 +63,10 @@ class GradientSum {
 /// The arithmetic of one call, without autograd: forward, then backward once.
 class LoraLinear {
  public:
-  LoraLinear(std::vector<LoraModule> modules, std::function<at::Tensor()> x_again)
-      : modules_(std::move(modules)), x_again_(std::move(x_again)) {
+  /// has_backward: a backward pass may follow.
+  LoraLinear(std::vector<LoraModule> modules, std::function<at::Tensor()> x_again,
+             bool has_backward)
+      : modules_(std::move(modules)), x_again_(std::move(x_again)), has_backward_(has_backward) {
     for (const LoraModule& module : modules_) {
       columns_.push_back({out_, rank_});
       out_ += module.weight.out;
@@ -133,6 +137,11 @@ class LoraLinear {
   }
 
   at::Tensor base(const at::Tensor& x) const {
+    if (!has_backward_) {
+      std::vector<const Weight*> weights;
+      for (const LoraModule& module : modules_) weights.push_back(&module.weight);
+      if (cpu::takes_rows(x, weights)) return cpu::row_products(x, weights);
+    }
     if (modules_.size() == 1) return linear(x, modules_[0].weight);
     const auto biases = collect(
         modules_, [](const auto& m) -> const auto& { return m.weight.bias; });
@@ -200,7 +209,7 @@ class LoraLinear {
   std::function<at::Tensor()> x_again_;
   std::vector<Columns> columns_;
   int64_t out_ = 0, rank_ = 0;
-  bool is_dense_ = false;
+  bool has_backward_, is_dense_ = false;
   at::Tensor a_;         // (R, in)
   at::Tensor x_, down_;  // for the backward pass
 };
@@ -246,7 +255,7 @@ at::Tensor adjacent_rows(const std::vector<at::Tensor>& parts) {
 at::Tensor lora_linear(const at::Tensor& x, std::vector<LoraModule> modules,
                        std::function<at::Tensor()> x_again) {
   const bool has_graph = at::GradMode::is_enabled();
-  LoraLinear map(std::move(modules), std::move(x_again));
+  LoraLinear map(std::move(modules), std::move(x_again), has_graph);
   const bool needs_graph = has_graph && (x.requires_grad() || map.is_trained());
   at::Tensor y;
   {

@@ -211,6 +211,7 @@ TEST(Weight, EachFormatIsNearTheNumbersItWasMadeFrom) {
     return (error.norm() / dense.data.norm()).item<double>();
   };
   EXPECT_LT(off(WeightFormat::kFp8Rows), 0.04);
+  EXPECT_LT(off(WeightFormat::kInt8Rows), 0.01);
   EXPECT_LT(off(WeightFormat::kInt4Groups), 0.13);
   EXPECT_LT(off(WeightFormat::kNf4), 0.11);
   EXPECT_LT(off(WeightFormat::kMxfp4), 0.16);
@@ -229,8 +230,8 @@ TEST(Weight, NumbersThatAFormatHoldsComeBackAsTheyWere) {
 TEST(Weight, LinearOfAQuantisedWeightIsTheProductWithItsNumbers) {
   at::manual_seed(3);
   const Weight dense = Weight::dense(at::randn({10, 128}), at::randn({10}));
-  for (const auto format : {WeightFormat::kNf4, WeightFormat::kInt4Groups, WeightFormat::kFp8Rows,
-                            WeightFormat::kMxfp4}) {
+  for (const auto format : {WeightFormat::kNf4, WeightFormat::kInt4Groups, WeightFormat::kInt8Rows,
+                            WeightFormat::kFp8Rows, WeightFormat::kMxfp4}) {
     const Weight weight = quantize(dense, format).value();
     const at::Tensor wide = dequantize(weight, at::kDouble);
     const at::Tensor x = at::randn({4, 128}), seed = at::randn({4, 10});

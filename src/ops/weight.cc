@@ -15,7 +15,7 @@ namespace lorry::ops {
 namespace {
 
 constexpr int64_t kInt4Group = 128, kMxBlock = 32;
-/// Numbers that fp8 rows are made of at a time.
+/// Numbers that are quantised at a time.
 constexpr int64_t kChunk = 1 << 20;
 
 // e2m1: sign, two exponent bits, one of mantissa.
@@ -43,21 +43,6 @@ at::Tensor nearest_code(const at::Tensor& values, const float (&codes)[16]) {
   return (values.unsqueeze(-1) - code_table(codes, values.device())).abs().argmin(-1);
 }
 
-Weight to_int4(const Weight& w) {
-  const at::Tensor groups = w.data.to(at::kFloat).reshape({w.out, w.in / kInt4Group, kInt4Group});
-  const at::Tensor low = groups.amin(-1, true), high = groups.amax(-1, true);
-  const at::Tensor scale = ((high - low) / 15).clamp_min(1e-30);
-  const at::Tensor codes = ((groups - low) / scale).round().clamp(0, 15);
-  const at::Tensor zero = low + scale * 8;  // the number of code 8
-  return {WeightFormat::kInt4Groups,
-          w.out,
-          w.in,
-          pack(codes.reshape({w.out, w.in})),
-          scale.squeeze(-1).contiguous(),
-          zero.squeeze(-1).contiguous(),
-          w.bias};
-}
-
 /// fn(first row, rows) for stretches of about kChunk numbers.
 template <typename Fn>
 void for_row_chunks(int64_t out, int64_t in, Fn&& fn) {
@@ -65,18 +50,45 @@ void for_row_chunks(int64_t out, int64_t in, Fn&& fn) {
   for (int64_t row = 0; row < out; row += step) fn(row, std::min(step, out - row));
 }
 
-Result<Weight> to_fp8(const Weight& w) {
-  constexpr double kLargest = 448;
-  at::Tensor data = at::empty({w.out, w.in}, w.data.options().dtype(at::kFloat8_e4m3fn));
+Result<> check_numbers(const at::Tensor& scales) {
+  if (at::isfinite(scales).all().item<bool>()) return {};
+  return invalid_input("it holds NaN or infinity");
+}
+
+/// Each row by its largest magnitude: fp8 and int8.
+Result<Weight> to_scaled_rows(const Weight& w, WeightFormat format, at::ScalarType dtype,
+                              double largest) {
+  at::Tensor data = at::empty({w.out, w.in}, w.data.options().dtype(dtype));
   at::Tensor scales = at::empty({w.out, 1}, w.data.options().dtype(at::kFloat));
   for_row_chunks(w.out, w.in, [&](int64_t row, int64_t rows) {
     const at::Tensor wide = w.data.narrow(0, row, rows).to(at::kFloat);
-    const at::Tensor scale = (wide.abs().amax(1, true) / kLargest).clamp_min(1e-30);
-    data.narrow(0, row, rows).copy_(wide / scale);
+    const at::Tensor scale = (wide.abs().amax(1, true) / largest).clamp_min(1e-30);
+    const at::Tensor codes = wide / scale;
+    data.narrow(0, row, rows).copy_(dtype == at::kChar ? codes.round() : codes);
     scales.narrow(0, row, rows).copy_(scale);
   });
-  if (!at::isfinite(scales).all().item<bool>()) return invalid_input("it holds NaN or infinity");
-  return Weight{WeightFormat::kFp8Rows, w.out, w.in, data, scales, {}, w.bias};
+  LORRY_TRY(check_numbers(scales));
+  return Weight{format, w.out, w.in, data, scales, {}, w.bias};
+}
+
+Result<Weight> to_int4(const Weight& w) {
+  const auto options = w.data.options();
+  const int64_t groups = w.in / kInt4Group;
+  at::Tensor data = at::empty({w.out, w.in / 2}, options.dtype(at::kByte));
+  at::Tensor scales = at::empty({w.out, groups}, options.dtype(at::kFloat));
+  at::Tensor zeros = at::empty_like(scales);
+  for_row_chunks(w.out, w.in, [&](int64_t row, int64_t rows) {
+    const at::Tensor wide =
+        w.data.narrow(0, row, rows).to(at::kFloat).reshape({rows, groups, kInt4Group});
+    const at::Tensor low = wide.amin(-1, true), high = wide.amax(-1, true);
+    const at::Tensor scale = ((high - low) / 15).clamp_min(1e-30);
+    const at::Tensor codes = ((wide - low) / scale).round().clamp(0, 15);
+    data.narrow(0, row, rows).copy_(pack(codes.reshape({rows, w.in})));
+    scales.narrow(0, row, rows).copy_(scale.squeeze(-1));
+    zeros.narrow(0, row, rows).copy_((low + scale * 8).squeeze(-1));  // the number of code 8
+  });
+  LORRY_TRY(check_numbers(scales));
+  return Weight{WeightFormat::kInt4Groups, w.out, w.in, data, scales, zeros, w.bias};
 }
 
 Weight to_mxfp4(const Weight& w) {
@@ -148,6 +160,7 @@ int64_t format_bytes(WeightFormat format, int64_t out, int64_t in) {
       return nf4_bytes(numbers);
     case WeightFormat::kInt4Groups:
       return numbers / 2 + numbers / kInt4Group * 8;
+    case WeightFormat::kInt8Rows:
     case WeightFormat::kFp8Rows:
       return numbers + 4 * out;
     case WeightFormat::kMxfp4:
@@ -166,6 +179,8 @@ std::string_view format_name(WeightFormat format) {
       return "nf4";
     case WeightFormat::kInt4Groups:
       return "int4";
+    case WeightFormat::kInt8Rows:
+      return "int8";
     case WeightFormat::kFp8Rows:
       return "fp8";
     case WeightFormat::kMxfp4:
@@ -212,12 +227,23 @@ Result<Weight> quantize(const Weight& dense, WeightFormat format) {
       return to_nf4(dense);
     case WeightFormat::kInt4Groups:
       return to_int4(dense);
+    case WeightFormat::kInt8Rows:
+      return to_scaled_rows(dense, format, at::kChar, 127);
     case WeightFormat::kFp8Rows:
-      return to_fp8(dense);
+      return to_scaled_rows(dense, format, at::kFloat8_e4m3fn, 448);
     case WeightFormat::kMxfp4:
       return to_mxfp4(dense);
   }
   return unsupported("unknown weight format");
+}
+
+at::Tensor dequantize_rows(const Weight& w, const at::Tensor& indices, at::ScalarType dtype) {
+  Weight rows = w;
+  rows.out = indices.size(0);
+  // As bytes: libtorch selects no rows of fp8.
+  rows.data = w.data.view(at::kByte).index_select(0, indices).view(w.data.scalar_type());
+  rows.scales = w.scales.index_select(0, indices);
+  return dequantize(rows, dtype);
 }
 
 at::Tensor dequantize(const Weight& w, at::ScalarType dtype) {
@@ -239,6 +265,8 @@ at::Tensor dequantize(const Weight& w, at::ScalarType dtype) {
       return filled(widen_nf4);
     case WeightFormat::kInt4Groups:
       return finish(widen_int4(w));
+    case WeightFormat::kInt8Rows:
+      return finish(w.data.to(at::kFloat) * w.scales);
     case WeightFormat::kFp8Rows:
       return filled(widen_fp8);
     case WeightFormat::kMxfp4:

@@ -74,6 +74,9 @@ Result<> serve(const ServeOptions& options) {
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   log::info("serving {} at http://{}/v1 (ready after {:.1f} s)", fmt::join(models->names(), ", "),
             server->address(), seconds);
+  for (const ServedModel& model : models->all()) {
+    if (!model.adapter) log::info("{}: {}", model.name, model.weights);
+  }
 
   while (!cancel_requested()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
   log::info("stopping; running requests have {} s to end", kGrace.count());

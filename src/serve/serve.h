@@ -33,6 +33,7 @@ struct ServeOptions {
   bool enable_prefix_caching = true;   ///< prompts that begin alike are computed once
   generate::SpeculationOptions speculation;
   std::string dtype = "auto";
+  std::string quantization = "none";  ///< of the weights: none, fp8, int8, int4 or nf4
   std::string device = "auto";
 };
 

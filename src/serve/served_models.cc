@@ -56,6 +56,33 @@ Result<> check_digest(const Json& info, const std::string& key, const std::strin
       where, what, recorded->substr(0, 12), now.substr(0, 12)));
 }
 
+ops::WeightFormat weight_format(const std::string& quantization) {
+  if (quantization == "fp8") return ops::WeightFormat::kFp8Rows;
+  if (quantization == "int8") return ops::WeightFormat::kInt8Rows;
+  if (quantization == "int4") return ops::WeightFormat::kInt4Groups;
+  return quantization == "nf4" ? ops::WeightFormat::kNf4 : ops::WeightFormat::kDense;
+}
+
+/// Logits suffer most from coarse numbers: the head has a byte each where blocks have half of one.
+/// Beside NF4 it is dense, as in training.
+ops::WeightFormat head_format(ops::WeightFormat blocks) {
+  if (blocks == ops::WeightFormat::kInt4Groups) return ops::WeightFormat::kInt8Rows;
+  return blocks == ops::WeightFormat::kNf4 ? ops::WeightFormat::kDense : blocks;
+}
+
+std::string describe_weights(const model::Transformer& transformer) {
+  const ops::Weight& weight = transformer.weight(0, 0);
+  const bool is_dense = weight.format == ops::WeightFormat::kDense;
+  const bool is_packed = weight.format == ops::WeightFormat::kPacked;
+  const std::string_view format =
+      is_dense || is_packed
+          ? ops::dtype_name(is_dense ? weight.data.scalar_type() : transformer.dtype())
+          : ops::format_name(weight.format);
+  return fmt::format("{} of {} weights, arithmetic in {}",
+                     format_bytes(static_cast<double>(transformer.weight_bytes())), format,
+                     ops::dtype_name(transformer.dtype()));
+}
+
 /// A directory of weights with its config.
 struct Weights {
   std::vector<std::shared_ptr<model::Transformer>> ranks;
@@ -132,16 +159,28 @@ class ModelLoader {
     return {};
   }
 
+  /// `--dtype` and `--quantization` as what the weights are loaded in.
+  Result<model::LoadOptions> load_options(const model::ModelSpec& spec) const {
+    const at::Device device = devices_[0];
+    model::LoadOptions out{.device = device, .pack = device.is_cpu()};
+    out.base_format = weight_format(options_.quantization);
+    if (device.is_cpu()) out.head_format = head_format(out.base_format);
+    const bool is_quantized = out.base_format != ops::WeightFormat::kDense;
+    // What multiplies quantised weights on a CPU takes float32.
+    const bool chooses = options_.dtype == "auto" || options_.dtype.empty();
+    const std::string dtype =
+        is_quantized && device.is_cpu() && chooses ? "float32" : options_.dtype;
+    LORRY_ASSIGN(out.dtype, ops::resolve_dtype(dtype, spec.dtype, device));
+    return out;
+  }
+
   Result<Weights> load_weights(const std::string& dir) {
     LORRY_ASSIGN(const auto files, hub::ModelDir::open(*bucket_, dir));
     Weights weights;
     weights.generation_config = files.generation_config();
     LORRY_ASSIGN(const model::ModelSpec spec, model::load_model_spec(files));
-    const at::Device device = devices_[0];
-    LORRY_ASSIGN(const at::ScalarType dtype,
-                 ops::resolve_dtype(options_.dtype, spec.dtype, device));
-    LORRY_ASSIGN(weights.ranks, model::Transformer::load_ranks(
-                                    *bucket_, dir, {dtype, device, device.is_cpu()}, devices_));
+    LORRY_ASSIGN(const model::LoadOptions load, load_options(spec));
+    LORRY_ASSIGN(weights.ranks, model::Transformer::load_ranks(*bucket_, dir, load, devices_));
     return weights;
   }
 
@@ -178,6 +217,7 @@ class ModelLoader {
                                      options_.max_model_len, config.longest_context));
     if (options_.max_model_len > 0) served.max_model_len = options_.max_model_len;
     served.queue = models_by_queue_.size();
+    served.weights = describe_weights(*weights.ranks[0]);
     models_by_queue_.push_back(weights.ranks);
     return served;
   }

@@ -1,0 +1,252 @@
+#include "ops/row_kernels.h"
+
+#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+
+#include <immintrin.h>
+
+#define LORRY_INLINE inline __attribute__((always_inline))
+
+namespace lorry::ops::cpu {
+namespace {
+
+// A tile is the sums of T tokens with O rows of the matrix, in registers; a step of it 16 numbers
+// of each, in two halves of 8.
+
+constexpr int64_t kStep = kRowStep;
+/// Numbers of a row that are summed before the sum goes to memory: with four rows of the matrix and
+/// three of x, what the level-1 cache holds.
+constexpr int64_t kChunk = 1024;
+/// Tokens whose numbers stay in the level-2 cache while the matrix goes by.
+constexpr int64_t kTokens = 64;
+constexpr int kRows = 4;
+
+/// A vector that stays in its register: compilers would read it from memory for each use.
+LORRY_INLINE __m256 in_register(__m256 x) {
+  asm("" : "+x"(x));
+  return x;
+}
+
+alignas(32) constexpr uint32_t kHighHalves[8] = {0xffff0000, 0xffff0000, 0xffff0000, 0xffff0000,
+                                                 0xffff0000, 0xffff0000, 0xffff0000, 0xffff0000};
+
+LORRY_INLINE __m256i load(const void* from) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(from));
+}
+
+/// Two numbers a word: the even ones are the first half, the odd ones the second.
+struct Bf16Codes {
+  using Code = uint16_t;
+  static constexpr bool kIsScaled = false, kIsPaired = true;
+  static LORRY_INLINE __m256 first(const Code* from) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(load(from), 16));
+  }
+  static LORRY_INLINE __m256 second(const Code* from) {
+    // Volatile: in a register of its own the mask would push out a sum.
+    const __m256i mask = *reinterpret_cast<const volatile __m256i*>(kHighHalves);
+    return _mm256_castsi256_ps(_mm256_and_si256(mask, load(from)));
+  }
+};
+
+struct F16Codes {
+  using Code = uint16_t;
+  static constexpr bool kIsScaled = false, kIsPaired = false;
+  static LORRY_INLINE __m256 first(const Code* from) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+  }
+  static LORRY_INLINE __m256 second(const Code* from) { return first(from + 8); }
+};
+
+/// As float16, whose exponents have a bias of 15 instead of 7, the numbers are 2^8 too small.
+struct Fp8Codes {
+  using Code = uint8_t;
+  static constexpr bool kIsScaled = true, kIsPaired = false;
+  static constexpr float kFactor = 256;
+  static LORRY_INLINE __m256 first(const Code* from) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
+    const __m128i high = _mm_unpacklo_epi8(_mm_setzero_si128(), bytes);
+    const __m128i half = _mm_and_si128(_mm_srai_epi16(high, 1), _mm_set1_epi16(-0x4001));
+    return _mm256_cvtph_ps(half);
+  }
+  static LORRY_INLINE __m256 second(const Code* from) { return first(from + 8); }
+};
+
+/// The sums of four vectors.
+LORRY_INLINE __m128 sums(__m256 a, __m256 b, __m256 c, __m256 d) {
+  const __m256 s = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+  return _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+}
+
+template <int T, int O>
+struct Sums {
+  __m256 of[T][O];
+};
+
+template <class Codes, int T, int O>
+LORRY_INLINE void add_step(const typename Codes::Code* w, int64_t w_stride, const float* x,
+                           int64_t x_stride, Sums<T, O>& acc) {
+  __m256 part[T];
+  for (int t = 0; t < T; ++t) part[t] = in_register(_mm256_loadu_ps(x + t * x_stride));
+  for (int o = 0; o < O; ++o) {
+    const __m256 numbers = Codes::first(w + o * w_stride);
+    for (int t = 0; t < T; ++t) acc.of[t][o] = _mm256_fmadd_ps(numbers, part[t], acc.of[t][o]);
+  }
+  for (int t = 0; t < T; ++t) part[t] = in_register(_mm256_loadu_ps(x + t * x_stride + 8));
+  for (int o = 0; o < O; ++o) {
+    const __m256 numbers = Codes::second(w + o * w_stride);
+    for (int t = 0; t < T; ++t) acc.of[t][o] = _mm256_fmadd_ps(numbers, part[t], acc.of[t][o]);
+  }
+}
+
+/// The last numbers of rows whose length is no multiple of kStep.
+template <class Codes, int T, int O>
+LORRY_INLINE void add_rest(const typename Codes::Code* w, int64_t w_stride, const float* x,
+                           int64_t x_stride, int64_t count, Sums<T, O>& acc) {
+  typename Codes::Code padded[O][kStep] = {};
+  for (int o = 0; o < O; ++o) {
+    for (int64_t i = 0; i < count; ++i) padded[o][i] = w[o * w_stride + i];
+  }
+  add_step<Codes, T, O>(padded[0], kStep, x, x_stride, acc);
+}
+
+/// Where the sums of a tile go: to += scales * sums, or from + scales * sums for the first chunk.
+struct Target {
+  const float* from;
+  int64_t from_stride;
+  float* to;
+  int64_t to_stride;
+  const float* scales;
+};
+
+template <class Codes, int O>
+LORRY_INLINE void store(const __m256 (&acc)[O], const Target& target, int t) {
+  const float* from = target.from + t * target.from_stride;
+  float* to = target.to + t * target.to_stride;
+  if constexpr (O == kRows) {
+    __m128 sum = sums(acc[0], acc[1], acc[2], acc[3]);
+    if constexpr (Codes::kIsScaled) {
+      sum = _mm_mul_ps(sum, _mm_mul_ps(_mm_loadu_ps(target.scales), _mm_set1_ps(Codes::kFactor)));
+    }
+    _mm_storeu_ps(to, _mm_add_ps(_mm_loadu_ps(from), sum));
+  } else {
+    float sum = _mm_cvtss_f32(sums(acc[0], acc[0], acc[0], acc[0]));
+    if constexpr (Codes::kIsScaled) sum = sum * (*target.scales * Codes::kFactor);
+    *to = _mm_cvtss_f32(_mm_add_ss(_mm_set_ss(*from), _mm_set_ss(sum)));
+  }
+}
+
+template <class Codes, int T, int O>
+LORRY_INLINE void tile(const typename Codes::Code* w, int64_t w_stride, const float* x,
+                       int64_t x_stride, int64_t count, bool fetches_next, const Target& target) {
+  Sums<T, O> acc;
+  for (int t = 0; t < T; ++t) {
+    for (int o = 0; o < O; ++o) acc.of[t][o] = _mm256_setzero_ps();
+  }
+  int64_t i = 0;
+  for (; i + 2 * kStep <= count; i += 2 * kStep) {
+    if (fetches_next) {
+      for (int o = 0; o < O; ++o) {
+        _mm_prefetch(reinterpret_cast<const char*>(w + (o + O) * w_stride + i), _MM_HINT_T0);
+      }
+    }
+    add_step<Codes, T, O>(w + i, w_stride, x + i, x_stride, acc);
+    add_step<Codes, T, O>(w + i + kStep, w_stride, x + i + kStep, x_stride, acc);
+  }
+  for (; i + kStep <= count; i += kStep) {
+    add_step<Codes, T, O>(w + i, w_stride, x + i, x_stride, acc);
+  }
+  if (i < count) add_rest<Codes, T, O>(w + i, w_stride, x + i, x_stride, count - i, acc);
+  for (int t = 0; t < T; ++t) store<Codes, O>(acc.of[t], target, t);
+}
+
+/// Out of line: each tile has all registers to itself.
+template <class Codes, int T, int O>
+__attribute__((noinline)) void run_tile(const typename Codes::Code* w, int64_t w_stride,
+                                        const float* x, int64_t x_stride, int64_t count,
+                                        bool fetches_next, const Target& target) {
+  if (fetches_next) {
+    tile<Codes, T, O>(w, w_stride, x, x_stride, count, true, target);
+  } else {
+    tile<Codes, T, O>(w, w_stride, x, x_stride, count, false, target);
+  }
+}
+
+constexpr float kNoBias[kRows] = {};
+
+/// O rows of the matrix from `row` on with tokens [begin, end).
+template <class Codes, int O>
+void multiply_few(const RowProduct& p, int64_t row, int64_t begin, int64_t end) {
+  using Code = typename Codes::Code;
+  for (int64_t first = 0; first < p.in; first += kChunk) {
+    const int64_t count = p.in - first < kChunk ? p.in - first : kChunk;
+    const Code* w = static_cast<const Code*>(p.weight) + row * p.in + first;
+    for (int64_t t = begin; t < end;) {
+      Target target{p.y + t * p.y_stride + row, p.y_stride, p.y + t * p.y_stride + row, p.y_stride,
+                    p.scales ? p.scales + row : nullptr};
+      if (first == 0) target.from = p.bias ? p.bias + row : kNoBias;
+      if (first == 0) target.from_stride = 0;
+      const float* x = p.x + t * p.padded + first;
+      const int64_t left = end - t;
+      const bool fetches_next = t == begin;
+      if (left == 1) {
+        run_tile<Codes, 1, O>(w, p.in, x, p.padded, count, fetches_next, target);
+        t += 1;
+      } else if (left == 2 || left == 4) {
+        run_tile<Codes, 2, O>(w, p.in, x, p.padded, count, fetches_next, target);
+        t += 2;
+      } else {
+        run_tile<Codes, 3, O>(w, p.in, x, p.padded, count, fetches_next, target);
+        t += 3;
+      }
+    }
+  }
+}
+
+template <class Codes>
+void multiply(const RowProduct& p, int64_t begin, int64_t end) {
+  for (int64_t t = 0; t < p.tokens; t += kTokens) {
+    const int64_t t_end = p.tokens - t < kTokens ? p.tokens : t + kTokens;
+    int64_t row = begin;
+    for (; row + kRows <= end; row += kRows) multiply_few<Codes, kRows>(p, row, t, t_end);
+    for (; row < end; ++row) multiply_few<Codes, 1>(p, row, t, t_end);
+  }
+}
+
+}  // namespace
+
+void multiply_rows(const RowProduct& product, int64_t begin, int64_t end) {
+  switch (product.code) {
+    case RowCode::kBf16:
+      return multiply<Bf16Codes>(product, begin, end);
+    case RowCode::kF16:
+      return multiply<F16Codes>(product, begin, end);
+    case RowCode::kFp8:
+      return multiply<Fp8Codes>(product, begin, end);
+  }
+}
+
+void arrange_row(RowCode code, const float* x, int64_t in, float* out) {
+  const bool is_paired = code == RowCode::kBf16;
+  for (int64_t i = 0; i < in; i += kStep) {
+    float block[kStep] = {};
+    const int64_t count = in - i < kStep ? in - i : kStep;
+    for (int64_t j = 0; j < count; ++j) block[j] = x[i + j];
+    for (int64_t j = 0; j < kStep; ++j) {
+      const int64_t from = j < kStep / 2 ? 2 * j : 2 * (j - kStep / 2) + 1;
+      out[i + j] = is_paired ? block[from] : block[j];
+    }
+  }
+}
+
+}  // namespace lorry::ops::cpu
+
+#else
+
+namespace lorry::ops::cpu {
+
+// Never called: row_products.cc finds the instructions first.
+void multiply_rows(const RowProduct&, int64_t, int64_t) {}
+void arrange_row(RowCode, const float*, int64_t, float*) {}
+
+}  // namespace lorry::ops::cpu
+
+#endif
