@@ -1089,16 +1089,16 @@ REFUSED = {
         dict(QWEN3, **shape(36, 4096, 12288, 32, 8)) | UNTIED | dict(quantization_config=FP8),
         ["fp8"],
     ),
-    "Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4": (
+    "Qwen/Qwen2.5-7B-Instruct-GPTQ-Int3": (
         dict(QWEN25, **shape(28, 3584, 18944, 28, 4))
         | VOCAB
-        | dict(quantization_config=dict(bits=4, group_size=128, quant_method="gptq", sym=True)),
+        | dict(quantization_config=dict(bits=3, group_size=128, quant_method="gptq", sym=True)),
         ["gptq"],
     ),
     "Qwen/Qwen2.5-7B-Instruct-AWQ": (
         dict(QWEN25, **shape(28, 3584, 18944, 28, 4))
         | VOCAB
-        | dict(quantization_config=dict(bits=4, group_size=128, quant_method="awq", version="gemm")),
+        | dict(quantization_config=dict(bits=4, group_size=128, quant_method="awq", version="marlin")),
         ["awq"],
     ),
     "unsloth/llama-3-8b-bnb-4bit": (

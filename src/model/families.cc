@@ -71,19 +71,42 @@ Result<const Family*> find_family(ConfigReader& config) {
                                  fmt::join(supported_architectures(), ", ")));
 }
 
-/// Quantised checkpoints: GPT-OSS's own format is read, all others are refused by name.
+/// Whether the weights are quantised in a way that packed_weights.h reads.
+bool is_read(const std::string& method, const Json& quantization) {
+  const auto is = [&](const char* key, const Json& wanted, bool by_default) {
+    const auto it = quantization.find(key);
+    return it == quantization.end() || it->is_null() ? by_default : *it == wanted;
+  };
+  if (method == "gptq") {
+    return is("bits", 4, false) && is("desc_act", false, true) &&
+           is("checkpoint_format", "gptq", true);
+  }
+  if (method == "awq") {
+    return is("bits", 4, false) && (is("version", "gemm", true) || is("version", "GEMM", true));
+  }
+  const bool is_format = is("format", "pack-quantized", false) ||
+                         is("format", "int-quantized", false) ||
+                         is("format", "float-quantized", false);
+  return method == "compressed-tensors" && is_format;
+}
+
+/// Quantised checkpoints: GPT-OSS's own format and some of other programs are read, all others are
+/// refused by name.
 Result<> refuse_quantised(const ConfigReader& config, const Family& family) {
   if (!config.has("quantization_config")) return {};
   const Json& quantization = config["quantization_config"];
-  std::string method = "of an unnamed method";
-  if (quantization.is_object() && quantization.contains("quant_method")) {
-    method = dump_json(quantization["quant_method"]);
+  std::string method = "an unnamed method";
+  if (quantization.is_object() && quantization.contains("quant_method") &&
+      quantization["quant_method"].is_string()) {
+    method = quantization["quant_method"].get<std::string>();
+    if (method == "mxfp4" && family.model_type == "gpt_oss") return {};
+    if (is_read(method, quantization)) return {};
   }
-  if (method == "\"mxfp4\"" && family.model_type == "gpt_oss") return {};
-  return unsupported(
-      fmt::format("config.json: the weights are quantised ({}); lorry reads float32, bfloat16 "
-                  "and float16 checkpoints: take the unquantised model",
-                  method));
+  return unsupported(fmt::format(
+      "config.json: the weights are quantised by {} in a way that lorry does not read; take the "
+      "unquantised model, or one of GPTQ (4 bits, no desc_act), AWQ (gemm) or compressed-tensors "
+      "(pack-, int- or float-quantized)",
+      method));
 }
 
 /// The text part of a multimodal configuration, with what stands beside it.

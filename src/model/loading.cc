@@ -51,6 +51,11 @@ class ModelLoader {
   /// The model without what belongs to blocks.
   Result<std::shared_ptr<Transformer>> begin() {
     LORRY_TRY(stored_->check());
+    if (!options_.pack && stored_->is_quantised()) {
+      return unsupported(reader_->where() +
+                         "the weights are quantised: it can be served, not trained; take the "
+                         "unquantised model");
+    }
     LORRY_TRY(untie());
     LORRY_TRY(take_part());
     const Result<> fits = check_base_format(model_->spec_, options_.base_format);
@@ -62,7 +67,7 @@ class ModelLoader {
     LORRY_TRY(load([](int64_t layer) { return layer < 0; }));
     if (options_.head_format != ops::WeightFormat::kDense) {
       LORRY_TRY(quantize_head());
-    } else if (options_.pack) {
+    } else if (packs()) {
       LORRY_TRY(pack_head());
     }
     for (const RopeSpec& rope : model_->spec_.ropes) {
@@ -170,10 +175,11 @@ class ModelLoader {
     join_field(&ops::Weight::bias);
   }
 
+  bool packs() const { return options_.pack && options_.device.is_cpu(); }
+
   /// Whether a matrix serves in the dtype that it is stored in, which is not the model's.
   bool stays_as_stored(const at::Tensor& stored) const {
-    return options_.pack && options_.dtype == at::kFloat && options_.device.is_cpu() &&
-           ops::cpu::reads_rows_of(stored.scalar_type());
+    return packs() && options_.dtype == at::kFloat && ops::cpu::reads_rows_of(stored.scalar_type());
   }
 
   Result<> load_tensor(int index) {
@@ -199,13 +205,16 @@ class ModelLoader {
     }
     LORRY_ASSIGN(weight, stored_part(index, m, options_.device));
     if (weight.bias.defined()) weight.bias = weight.bias.to(options_.dtype);
-    if (weight.format != ops::WeightFormat::kDense) return {};
+    if (weight.format != ops::WeightFormat::kDense) {
+      weight.is_for_serving = options_.pack;
+      return {};
+    }
     if (stays_as_stored(weight.data)) {
       weight.data = weight.data.contiguous();
       return {};
     }
     weight.data = weight.data.to(options_.dtype);
-    if (!options_.pack || !ops::pays_to_pack(weight)) return {};
+    if (!packs() || !ops::pays_to_pack(weight)) return {};
     LORRY_ASSIGN(weight, ops::quantize(weight, ops::WeightFormat::kPacked));
     return {};
   }

@@ -113,9 +113,29 @@ bool StoredWeights::is_mxfp4(const StoredAt& at) const {
          reader_.contains(name + "_scales");
 }
 
+std::optional<PackedKind> StoredWeights::packed(const StoredAt& at) const {
+  return packed_kind(reader_, stored_name(at.name));
+}
+
+bool StoredWeights::is_quantised() const {
+  return std::any_of(spec_.linears.begin(), spec_.linears.end(), [&](const LinearSpec& linear) {
+    return std::any_of(linear.modules.begin(), linear.modules.end(),
+                       [&](const Module& module) { return packed(module.weight).has_value(); });
+  });
+}
+
 Result<> StoredWeights::check_module(const LinearSpec& linear, const Module& module) const {
   const StoredAt& at = module.weight;
-  if (at.index < 0 && at.step == 1 && at.first == 0 && !at.transposed) {
+  if (const auto kind = packed(at)) {
+    const std::string name = stored_name(at.name);
+    if (at.index >= 0 || at.step != 1 || at.first != 0 || at.transposed) {
+      return unsupported(
+          fmt::format("{}{} is quantised and holds several matrices, which lorry "
+                      "does not read",
+                      reader_.where(), codes_name(*kind, name)));
+    }
+    LORRY_TRY(check_packed(reader_, *kind, name, module.rows, linear.in));
+  } else if (at.index < 0 && at.step == 1 && at.first == 0 && !at.transposed) {
     LORRY_TRY(check_tensor(at.name, {module.rows, linear.in}));
   } else {
     const bool quantised = is_mxfp4(at);
@@ -167,8 +187,10 @@ std::pair<size_t, uint64_t> StoredWeights::place(const TensorSpec& spec) const {
 }
 
 std::pair<size_t, uint64_t> StoredWeights::place(const Module& module) const {
-  const std::string weight = stored_name(module.weight.name);
-  const auto of_weight = reader_.place(is_mxfp4(module.weight) ? weight + "_blocks" : weight);
+  std::string weight = stored_name(module.weight.name);
+  if (is_mxfp4(module.weight)) weight += "_blocks";
+  if (const auto kind = packed(module.weight)) weight = codes_name(*kind, weight);
+  const auto of_weight = reader_.place(weight);
   if (module.bias.name.empty()) return of_weight;
   return std::min(of_weight, reader_.place(stored_name(module.bias.name)));
 }
@@ -200,6 +222,11 @@ Result<ops::Weight> StoredWeights::weight(const LinearSpec& linear, const Module
     weight.bias = placed(part_of(bias, module.bias, module.rows).contiguous());
   }
   const std::string name = stored_name(module.weight.name);
+  if (const auto kind = packed(module.weight)) {
+    LORRY_ASSIGN(ops::Weight read, read_packed(reader_, *kind, name, module.rows, linear.in));
+    read.bias = std::move(weight.bias);
+    return read.to(device);
+  }
   if (is_mxfp4(module.weight)) {
     // (experts, rows, in / 32, 16) codes and (experts, rows, in / 32) exponents.
     StoredAt at = module.weight;

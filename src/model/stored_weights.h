@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "model/packed_weights.h"
 #include "model/safetensors.h"
 #include "model/spec.h"
 #include "ops/weight.h"
@@ -40,6 +41,8 @@ class StoredWeights {
   /// Where the first of what `tensor` or `weight` reads lies (SafetensorsReader::place).
   std::pair<size_t, uint64_t> place(const TensorSpec& spec) const;
   std::pair<size_t, uint64_t> place(const Module& module) const;
+  /// Whether matrices are stored as another program quantised them (packed_weights.h).
+  bool is_quantised() const;
   /// Whether embedding and head are both stored, with different numbers, though the configuration
   /// says that they are tied.
   Result<bool> has_own_head() const;
@@ -49,6 +52,7 @@ class StoredWeights {
   Result<> check_module(const LinearSpec& linear, const Module& module) const;
   Result<> missing(const std::string& name) const;
   bool is_mxfp4(const StoredAt& at) const;
+  std::optional<PackedKind> packed(const StoredAt& at) const;
   /// The tensor that was read last into each of these, so that parts of it need not read it again.
   enum Slot { kWeight, kScales, kBias, kSlots };
   Result<at::Tensor> read(const std::string& name, const StoredAt& at, Slot slot) const;

@@ -29,9 +29,9 @@ namespace lorry::model {
 struct LoadOptions {
   at::ScalarType dtype = at::kFloat;
   at::Device device = at::kCPU;
-  /// For generation on a CPU: matrices in the form that multiplies few rows fastest, which has no
-  /// gradient. In float32, bfloat16 and float16 matrices are multiplied as they are stored, where
-  /// the processor can (ops/row_products.h); other matrices take memory of their own.
+  /// For generation alone: on a CPU, matrices in the form that multiplies few rows fastest, which
+  /// has no gradient. In float32, bfloat16 and float16 matrices are multiplied as they are stored,
+  /// where the processor can (ops/row_products.h); other matrices take memory of their own.
   bool pack = false;
   /// What the linear maps of the blocks are held as: kDense, kNf4, kFp8Rows, kInt8Rows or
   /// kInt4Groups. Norms and routers stay dense, what is stored as MXFP4 stays so; see

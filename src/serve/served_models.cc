@@ -162,7 +162,7 @@ class ModelLoader {
   /// `--dtype` and `--quantization` as what the weights are loaded in.
   Result<model::LoadOptions> load_options(const model::ModelSpec& spec) const {
     const at::Device device = devices_[0];
-    model::LoadOptions out{.device = device, .pack = device.is_cpu()};
+    model::LoadOptions out{.device = device, .pack = true};
     out.base_format = weight_format(options_.quantization);
     if (device.is_cpu()) out.head_format = head_format(out.base_format);
     const bool is_quantized = out.base_format != ops::WeightFormat::kDense;
