@@ -3,6 +3,7 @@ store, template, templates, tokenize, sample, train, serve, all. Prints `metric 
 where lorry is the faster (docs/benchmarks.md)."""
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import pathlib
@@ -187,24 +188,55 @@ WORDS = "river stone window market garden silver engine letter bridge paper fore
 NEW_TOKENS, STREAMS = 64, (1, 4, 16)
 
 
+@contextlib.contextmanager
+def serving(name, port, *command):
+    """A server while it is measured, after its first answer."""
+    start = time.time()
+    server = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until_ready(server, port)
+        say(f"serve.{name}.ready", time.time() - start, "s")
+        complete(port, 2)
+        yield
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def lorry_server(bucket, port, *flags):
+    return [BUILD / "lorry", "serve", "--bucket", bucket, "--model", "m", "--port", port, *flags]
+
+
 def bench_serve():
     """Greedy answers of 64 tokens to prompts of about 64, at 1, 4 and 16 requests at once."""
     model, bucket = inputs.model_directory(WORK), fresh("serve-bucket")
     lorry("import-model", model, "--bucket", bucket, "--model", "m")
-    port, start = 18347, time.time()
-    command = [BUILD / "lorry", "serve", "--bucket", bucket, "--model", "m", "--port", str(port)]
-    server = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_until_ready(server, port)
-        say("serve.lorry.ready", time.time() - start, "s")
-        complete(port, 2)
-        ours = {streams: serving_rate(port, streams) for streams in STREAMS}
-    finally:
-        server.terminate()
-        server.wait()
+    if os.environ.get("LORRY_BENCH_LLAMA"):
+        return bench_beside_llama(bucket)
+    with serving("lorry", 18347, *lorry_server(bucket, 18347)):
+        ours = {streams: serving_rate(18347, streams) for streams in STREAMS}
     theirs = peer("generate", model, NEW_TOKENS, 64, *STREAMS)
     for streams, rate in ours.items():
         versus(f"serve.{streams}streams", rate, theirs[str(streams)], "tokens/s", "transformers")
+
+
+def bench_beside_llama(bucket):
+    """The same beside llama.cpp, in turn, each format beside its own: LORRY_BENCH_LLAMA names llama-server, LORRY_BENCH_GGUF a folder
+    with bf16.gguf, Q8_0.gguf and Q4_0.gguf of the model. Prompts are of 500 words with one new token."""
+    folder, rounds = pathlib.Path(os.environ["LORRY_BENCH_GGUF"]), int(os.environ.get("LORRY_BENCH_ROUNDS", "3"))
+    for quantization, gguf in (("none", "bf16"), ("int8", "Q8_0"), ("int4", "Q4_0")):
+        ours = lorry_server(bucket, 18347, "--quantization", quantization)
+        theirs = [os.environ["LORRY_BENCH_LLAMA"], "-m", folder / f"{gguf}.gguf", "--port", 18348, "-t", os.cpu_count()]
+        theirs += ["-c", 64 * 1024, "-np", 64, "--no-webui"]
+        with serving("lorry", 18347, *ours), serving("llama", 18348, *theirs):
+            for streams in (*STREAMS, 64):
+                rates = [[serving_rate(port, streams) for port in (18347, 18348)] for _ in range(rounds)]
+                versus_best(f"serve.{quantization}.{streams}streams", rates)
+            versus_best(f"serve.{quantization}.prompt", [[prompt_rate(port) for port in (18347, 18348)] for _ in range(rounds)])
+
+
+def versus_best(name, rates):
+    versus(name, max(ours for ours, _ in rates), max(theirs for _, theirs in rates), "tokens/s", "llama.cpp")
 
 
 def wait_until_ready(server, port):
@@ -217,14 +249,24 @@ def wait_until_ready(server, port):
     sys.exit(f"bench: lorry serve ended with {server.returncode}")
 
 
-def complete(port, new_tokens):
-    prompt = " ".join(random.choices(WORDS, k=50))
+def complete(port, new_tokens, words=50):
+    return usage(port, new_tokens, words)["completion_tokens"]
+
+
+def prompt_rate(port):
+    start = time.time()
+    tokens = usage(port, 1, 500)["prompt_tokens"]
+    return tokens / (time.time() - start)
+
+
+def usage(port, new_tokens, words):
+    prompt = " ".join(random.choices(WORDS, k=words))
     body = {"model": "m", "messages": [{"role": "user", "content": prompt}], "ignore_eos": True}
     body |= {"max_tokens": new_tokens, "temperature": 0}
     url, header = f"http://127.0.0.1:{port}/v1/chat/completions", {"Content-Type": "application/json"}
     request = urllib.request.Request(url, json.dumps(body).encode(), header)
     with urllib.request.urlopen(request, timeout=600) as response:
-        return json.loads(response.read())["usage"]["completion_tokens"]
+        return json.loads(response.read())["usage"]
 
 
 def serving_rate(port, streams):
