@@ -8,11 +8,13 @@ import json
 import subprocess
 
 import pytest
+from conftest import peak_rss
 from model_configs import ACCEPTED
 from record_nf4 import bitsandbytes_nf4, digest, matrix
 from test_train import (
     BASE_OPTIONS,
     PROBE,
+    SIZES,
     TARGETS_OF,
     assert_trained_as_by_trainer,
     command,
@@ -286,3 +288,38 @@ def test_eight_billion_dense_weights_fit_24_gb_with_recomputation_and_80_without
     assert plan["full"] < 24 * 10**9
     assert plan["none"] < GPUS["80 GB"]
     assert plan["none"] > plan["light"] > plan["full"] > plan["offload"]
+
+
+def test_a_model_that_does_not_fit_trains_and_publishes(tmp_path):
+    """Load, training, merge and its check of 1.4 GB of 16-bit weights take less than these alone."""
+    bucket = tmp_path / "bucket"
+    sizes = SIZES | dict(num_hidden_layers=40, hidden_size=1280, intermediate_size=3584, num_attention_heads=10)
+    config = transformers.LlamaConfig(**sizes | dict(tie_word_embeddings=False))
+    with torch.device("meta"):
+        model = transformers.LlamaForCausalLM(config)
+    path = bucket / "models/m"
+    path.mkdir(parents=True)
+    config.dtype = torch.bfloat16
+    config.architectures = ["LlamaForCausalLM"]
+    config.save_pretrained(path)
+    (path / "info.json").write_text("{}")
+    torch.manual_seed(1)
+    tile = torch.randn(1 << 20).to(torch.bfloat16) * 0.02
+
+    def numbers(tensor):
+        copies = -(-tensor.numel() // tile.numel())
+        return tile.repeat(copies)[: tensor.numel()].view(tensor.shape)
+
+    tensors = {name: numbers(tensor) for name, tensor in model.state_dict().items()}
+    dense_bytes = sum(tensor.nbytes for tensor in tensors.values())
+    save_file(tensors, path / "model.safetensors", {"format": "pt"})
+    del tensors, model
+    make_data(bucket, [make_rows(30, 1, longest=400)])
+    options = BASE_OPTIONS | dict(max_steps=1, max_length=100, lora_r=4, dtype="float32")
+    options |= dict(batch_size=1, gradient_accumulation_steps=1, recompute="full")
+    plan = planned(bucket, base_format="nf4", **options)["memory"]
+    assert plan < dense_bytes < planned(bucket, **options)["memory"]
+    megabytes, code, said = peak_rss(command(bucket, base_format="nf4", **options))
+    assert code == 0, said
+    assert megabytes * 1024 * 1024 < plan
+    assert merge_check(bucket)["quantised_base_relative_rms"] > 0
