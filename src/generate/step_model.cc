@@ -3,7 +3,6 @@
 #include <ATen/DeviceAccelerator.h>
 #include <ATen/Functions.h>
 #include <c10/core/DeviceGuard.h>
-#include <unistd.h>  // sysconf
 
 #include <algorithm>
 #include <map>
@@ -11,6 +10,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "base/system_files.h"
 #include "generate/rank_threads.h"
 
 namespace lorry::generate {
@@ -165,8 +165,10 @@ class TransformerStepModel final : public StepModel {
 };
 
 int64_t cache_memory(at::Device device) {
-  if (device.is_cpu())
-    return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE) / 4;
+  if (device.is_cpu()) {
+    const MachineMemory memory = read_memory();
+    return (memory.limit > 0 ? std::min(memory.limit, memory.total) : memory.total) / 4;
+  }
   const auto [free, total] = at::accelerator::getMemoryInfo(device.index());
   return static_cast<int64_t>(static_cast<double>(free) * 0.85);
 }

@@ -36,8 +36,8 @@ std::unique_ptr<StepModel> make_step_model(std::vector<std::shared_ptr<model::Tr
                                            int64_t kv_cache_tokens);
 
 /// Tokens of cache for a model, of which `transformer` may be one rank: `wanted` if it is not 0,
-/// else what free memory allows (a quarter of the machine's on CPU, 85 % of what is free on a GPU),
-/// at most `useful`. `shares`: how many caches that memory is for.
+/// else what memory allows (on a CPU a quarter of the machine's or container's, on a GPU 85 % of
+/// what is free on a GPU), at most `useful`. `shares`: how many caches that memory is for.
 int64_t choose_kv_cache_tokens(const model::Transformer& transformer, int64_t wanted,
                                int64_t useful, int64_t shares);
 
