@@ -23,7 +23,7 @@ class CountingModel : public StepModel {
  public:
   /// Sequences of each step go to `batch_sizes`, if it is not null.
   explicit CountingModel(int64_t capacity = 1000, std::vector<size_t>* batch_sizes = nullptr)
-      : cache_({}, capacity, at::kFloat, at::kCPU), batch_sizes_(batch_sizes) {}
+      : cache_({}, capacity, at::kFloat, {at::kCPU}), batch_sizes_(batch_sizes) {}
   KvCache& cache() override { return cache_; }
   int64_t step_tokens() const override { return 512; }
   at::Tensor step(std::span<const SequenceStep> steps) override {

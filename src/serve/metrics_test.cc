@@ -1,12 +1,13 @@
 #include "serve/metrics.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 namespace lorry::serve {
 namespace {
 
 bool has_line(const std::string& text, std::string_view line) {
-  return text.find("\n" + std::string(line) + "\n") != std::string::npos;
+  return text.find(fmt::format("\n{}\n", line)) != std::string::npos;
 }
 
 TEST(Metrics, AreWrittenUnderTheModelsNames) {
