@@ -40,17 +40,6 @@ Result<> add_regex(Steps& steps, std::string_view pattern, SplitBehavior behavio
   return {};
 }
 
-Result<> add_byte_level(Steps& steps, const Json& json, bool last) {
-  LORRY_ASSIGN(const bool prefix,
-               bool_field(json, "add_prefix_space", "tokenizer.json: pre_tokenizer ByteLevel"));
-  if (prefix) steps.push_back(make_prefix_space());
-  if (bool_field_or(json, "use_regex", true)) {
-    LORRY_TRY(add_regex(steps, kGpt2Pattern, SplitBehavior::kIsolated, false));
-  }
-  if (!last) steps.push_back(make_byte_chars());
-  return {};
-}
-
 Result<> add_metaspace(Steps& steps, const Json& json, const std::string& where) {
   LORRY_ASSIGN(const std::string replacement, string_field(json, "replacement", where));
   if (replacement.empty()) return invalid_input(where + ": empty replacement");
@@ -82,6 +71,35 @@ Result<PreTokenizer> PreTokenizer::parse(const Json& json, bool takes_bytes) {
   return out;
 }
 
+Result<> PreTokenizer::add_byte_level(const Json& json, bool last) {
+  LORRY_ASSIGN(const bool prefix,
+               bool_field(json, "add_prefix_space", "tokenizer.json: pre_tokenizer ByteLevel"));
+  if (prefix) {
+    steps_.push_back(make_prefix_space());
+    runs_.clear();
+  }
+  if (bool_field_or(json, "use_regex", true)) {
+    LORRY_ASSIGN(Regex pattern, Regex::compile(kGpt2Pattern));
+    add_isolated(std::move(pattern));
+  }
+  if (!last) {
+    steps_.push_back(make_byte_chars());
+    runs_.clear();
+  }
+  return {};
+}
+
+/// Steps that cut at runs are taken over by the pattern that follows them, where it can.
+void PreTokenizer::add_isolated(Regex pattern) {
+  if (auto runs = pattern.runs()) {
+    runs_.push_back(*std::move(runs));
+  } else {
+    if (!runs_.empty() && pattern.split_after(runs_)) steps_.resize(steps_.size() - runs_.size());
+    runs_.clear();
+  }
+  steps_.push_back(make_regex_split(std::move(pattern), SplitBehavior::kIsolated, false));
+}
+
 Result<> PreTokenizer::add(const Json& json, bool last) {
   const std::string type = type_of(json);
   const std::string where = "tokenizer.json: pre_tokenizer " + type;
@@ -97,12 +115,17 @@ Result<> PreTokenizer::add(const Json& json, bool last) {
   }
   if (type == "ByteLevel") {
     byte_level_ = last;
-    return add_byte_level(steps_, json, last);
+    return add_byte_level(json, last);
   }
   if (type == "Split") {
     LORRY_ASSIGN(Regex pattern, parse_pattern(json, where));
     LORRY_ASSIGN(const SplitBehavior behavior, parse_behavior(json, where));
     LORRY_ASSIGN(const bool invert, bool_field(json, "invert", where));
+    if (behavior == SplitBehavior::kIsolated) {
+      add_isolated(std::move(pattern));
+      return {};
+    }
+    runs_.clear();
     steps_.push_back(make_regex_split(std::move(pattern), behavior, invert));
     return {};
   }
@@ -110,8 +133,10 @@ Result<> PreTokenizer::add(const Json& json, bool last) {
     const bool each = bool_field_or(json, "individual_digits", false);
     steps_.push_back(make_set_split(numeric_set(),
                                     each ? SplitBehavior::kIsolated : SplitBehavior::kContiguous));
+    runs_.push_back({numeric_set(), each ? 1 : Regex::kUnbounded});
     return {};
   }
+  runs_.clear();
   if (type == "Punctuation") {
     SplitBehavior behavior = SplitBehavior::kIsolated;
     if (json.contains("behavior")) {

@@ -43,7 +43,10 @@ class PreTokenizer {
 
  private:
   Result<> add(const Json& json, bool last);
+  Result<> add_byte_level(const Json& json, bool last);
+  void add_isolated(Regex pattern);
   std::vector<std::unique_ptr<const PreTokenizerStep>> steps_;
+  std::vector<Regex::Runs> runs_;  ///< of the last steps, if these cut at such
   bool byte_level_ = false;
   bool needs_spans_ = false;
 };

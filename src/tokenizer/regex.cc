@@ -245,7 +245,7 @@ class RegexMachine {
   size_t look_end_ = 0;
 };
 
-Regex::Regex(std::unique_ptr<const Program> program) : program_(std::move(program)) {}
+Regex::Regex(std::unique_ptr<Program> program) : program_(std::move(program)) {}
 Regex::Regex(Regex&&) noexcept = default;
 Regex& Regex::operator=(Regex&&) noexcept = default;
 Regex::~Regex() = default;
@@ -285,6 +285,12 @@ bool Regex::find(std::string_view text, size_t from, Match& match) const {
 }
 
 bool Regex::is_automaton() const { return program_->dfa.has_value(); }
+
+std::optional<Regex::Runs> Regex::runs() const { return program_->runs; }
+
+bool Regex::split_after(const std::vector<Runs>& runs) {
+  return program_->dfa && program_->dfa->split_after(runs);
+}
 
 void Regex::split(std::string_view text, std::span<const Match> pieces,
                   std::vector<Match>& parts) const {

@@ -6,15 +6,17 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
 
 #include "base/result.h"
+#include "tokenizer/unicode.h"
 
 namespace lorry::tokenizer {
 
-/// A compiled pattern. Immutable, hence thread-safe.
+/// A compiled pattern. Immutable but for `split_after`, hence thread-safe after it.
 class Regex {
  public:
   struct Match {
@@ -39,6 +41,19 @@ class Regex {
   /// Whether the pattern is matched without backtracking.
   bool is_automaton() const;
 
+  /// What a pattern like [0-9]{1,3} matches: runs of a set's characters, of at most `most`.
+  struct Runs {
+    CodePointSet set;
+    uint32_t most;
+  };
+  static constexpr uint32_t kUnbounded = UINT32_MAX;
+  /// Nullopt if the pattern is another.
+  std::optional<Runs> runs() const;
+  /// From now on `split` cuts each piece at these runs first, one after the other, and at the
+  /// pattern's matches in what that leaves, all in one pass over the text. False, and nothing has
+  /// changed, where no automaton does that.
+  bool split_after(const std::vector<Runs>& runs);
+
   /// Goes through all matches as `tokenizers` does: an empty match right behind the last match does
   /// not count.
   class Iterator {
@@ -57,8 +72,8 @@ class Regex {
   struct Program;
   friend class RegexCompiler;
   friend class RegexMachine;
-  explicit Regex(std::unique_ptr<const Program> program);
-  std::unique_ptr<const Program> program_;
+  explicit Regex(std::unique_ptr<Program> program);
+  std::unique_ptr<Program> program_;
 };
 
 }  // namespace lorry::tokenizer

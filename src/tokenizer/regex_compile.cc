@@ -129,10 +129,20 @@ class RegexCompiler {
     }
     c.p_->first = first_bytes(*root);
     c.p_->dfa = RegexDfa::build(*root);
+    c.p_->runs = runs_of(*root);
     return Regex(std::move(c.p_));
   }
 
  private:
+  static std::optional<Regex::Runs> runs_of(const Node& root) {
+    if (root.kind == Kind::kSet) return Regex::Runs{root.set, 1};
+    const bool is_run = root.kind == Kind::kRepeat && root.greed != regex::Greed::kLazy &&
+                        root.min == 1 && root.children[0]->kind == Kind::kSet;
+    if (!is_run) return std::nullopt;
+    static_assert(Regex::kUnbounded == regex::kUnbounded);
+    return Regex::Runs{root.children[0]->set, root.max};
+  }
+
   uint32_t here() const { return static_cast<uint32_t>(p_->code.size()); }
   uint32_t add(Instruction i) {
     i.next = i.op == Op::kSplit || i.op == Op::kJump ? i.next : here() + 1;

@@ -310,8 +310,15 @@ std::optional<RegexDfa> RegexDfa::build(const Node& root) {
   for (uint32_t byte = 0; byte < 128; ++byte)
     dfa.ascii_[byte] = static_cast<uint8_t>(dfa.class_of(byte));
   dfa.set_flags();
-  dfa.splitter_ = SplitAutomaton::build(dfa);
+  dfa.splitter_ = SplitAutomaton::build(dfa, {});
   return dfa;
+}
+
+bool RegexDfa::split_after(const std::vector<Regex::Runs>& runs) {
+  auto splitter = SplitAutomaton::build(*this, runs);
+  if (!splitter || !splitter->is_fast()) return false;
+  splitter_ = std::move(splitter);
+  return true;
 }
 
 std::optional<RegexDfa::Loop> RegexDfa::loop_of(uint32_t row) const {

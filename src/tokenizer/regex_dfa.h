@@ -32,6 +32,8 @@ class RegexDfa {
   /// As Regex::split.
   void split(std::string_view text, std::span<const Regex::Match> pieces,
              std::vector<Regex::Match>& out) const;
+  /// As Regex::split_after.
+  bool split_after(const std::vector<Regex::Runs>& runs);
 
  private:
   friend class SplitAutomaton;

@@ -56,6 +56,7 @@ struct Regex::Program {
   uint32_t registers = 0;
   regex::FirstBytes first;
   std::optional<RegexDfa> dfa;  ///< the same pattern, faster, where that is possible
+  std::optional<Regex::Runs> runs;
 };
 
 }  // namespace lorry::tokenizer

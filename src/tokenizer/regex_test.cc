@@ -98,7 +98,7 @@ std::string random_text(std::mt19937& random) {
       "_",      "\u00e9", "\u017f", "e\u0301", "\u4e2d\u6587",
       "\u3042", "\u00a0", "\u2003", "\u0662",  "\U0001F600",
       "\u200d", "\u01c5", "\u02b0", "\u0e01",  "\u0e31",
-      "$",      "\u20ac"};
+      "$",      "\u20ac", "\u3040", "\u30fb"};
   std::string text;
   for (size_t n = random() % 60; n > 0; --n) {
     const std::string& part = kParts[random() % kParts.size()];
@@ -153,6 +153,55 @@ TEST(Regex, MatchesAsAnAutomatonWhatItMatchesByBacktracking) {
       }
     }
   }
+}
+
+TEST(Regex, CutsAtRunsInTheSamePassAsOneAfterTheOther) {
+  const std::string kDeepSeek =
+      R"([!-/:-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+  const std::string kGpt2 =
+      R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+  struct Steps {
+    std::vector<std::string> runs;
+    std::string last;
+  };
+  const std::vector<Steps> all = {
+      {{R"(\p{N}{1,3})", R"([\x{4e00}-\x{9fa5}\x{3040}-\x{30ff}]+)"}, kDeepSeek},
+      {{R"(\p{N})"}, kGpt2},
+      {{R"(\p{N}+)"}, kGpt2},
+      {{" +", "[a-m]{1,4}", "[n-z]"}, R"(\s*[\r\n]+|\s+(?!\S)|\s+|[^\s]+)"},
+      {{R"([\r\n]+)", "'"}, kDeepSeek}};
+  std::mt19937 random(11);
+  for (const auto& [patterns, last] : all) {
+    std::vector<Regex> steps;
+    std::vector<Regex::Runs> runs;
+    for (const std::string& pattern : patterns) {
+      steps.push_back(*Regex::compile(pattern));
+      ASSERT_TRUE(steps.back().runs()) << pattern;
+      runs.push_back(*steps.back().runs());
+    }
+    steps.push_back(*Regex::compile(last));
+    Regex at_once = *Regex::compile(last);
+    ASSERT_TRUE(at_once.split_after(runs)) << last;
+    for (int i = 0; i < 2000; ++i) {
+      const std::string text = random_text(random);
+      const std::vector<Regex::Match> pieces = random_pieces(text, random);
+      std::vector<Regex::Match> expected = pieces, found;
+      for (const Regex& step : steps) {
+        std::vector<Regex::Match> finer;
+        step.split(text, expected, finer);
+        expected = std::move(finer);
+      }
+      at_once.split(text, pieces, found);
+      ASSERT_EQ(found, expected) << last << "\non: " << text;
+    }
+  }
+}
+
+TEST(Regex, LeavesRunsWithCommonCharactersToStepsOfTheirOwn) {
+  const auto digits = Regex::compile(R"(\p{N}{1,3})"), hex = Regex::compile("[0-9a-f]+");
+  Regex words = *Regex::compile(R"(\S+|\s+)");
+  EXPECT_FALSE(words.split_after({*digits->runs(), *hex->runs()}));
+  EXPECT_FALSE(words.runs());
 }
 
 }  // namespace

@@ -19,22 +19,28 @@ namespace {
 
 constexpr size_t kMaxStates = 2000;
 constexpr size_t kMaxRowStates = 32;
+constexpr uint32_t kMaxCounted = 8;  // characters of runs that are counted
 
 }  // namespace
 
 /// Explores the states from the fresh one on, then merges those that behave alike.
 class SplitAutomaton::Builder {
  public:
-  explicit Builder(const RegexDfa& dfa) : dfa_(dfa), n_classes_(dfa.end_class_ + 1) {}
+  Builder(const RegexDfa& dfa, const SplitAutomaton& classes)
+      : dfa_(dfa), classes_(classes), n_classes_(classes.n_classes_) {}
 
   bool explore() {
     number(State{});
     number(State{.kind = kLostKind});
+    for (uint8_t zone = 0; zone < classes_.most_.size(); ++zone) {
+      inside_.push_back(number(State{.zone = zone}));
+    }
     for (size_t s = 0; s < states_.size(); ++s) {
       if (states_.size() > kMaxStates) return false;
       for (uint32_t c = 0; c < n_classes_; ++c) {
         Step step{.state = states_[s]};
-        if (!feed(step, c, 0)) return false;
+        const bool known = c + 1 == n_classes_ ? feed(step, end(), 0) : take(step, c);
+        if (!known) return false;
         cells_.push_back({number(std::move(step.state)), step.begins});
       }
     }
@@ -65,8 +71,10 @@ class SplitAutomaton::Builder {
   }
 
   std::vector<Cell> take_cells() { return std::move(cells_); }
+  std::vector<uint16_t> take_inside() { return std::move(inside_); }
 
  private:
+  static constexpr uint8_t kNoZone = UINT8_MAX;
   enum Kind : uint8_t { kFreshKind, kLostKind, kGapKind, kMatchKind };
 
   struct State {
@@ -75,9 +83,11 @@ class SplitAutomaton::Builder {
     bool behind_gap = false;      // what may become a match is behind what is in none
     uint32_t row = 0;             // of the DFA
     std::vector<uint8_t> behind;  // characters behind the last end, without one all of them
+    uint8_t zone = kNoZone;       // of the last character
+    uint8_t count = 0;            // characters of its run so far, where that has a limit
     bool operator<(const State& o) const {
-      return std::tie(kind, may_end, behind_gap, row, behind) <
-             std::tie(o.kind, o.may_end, o.behind_gap, o.row, o.behind);
+      return std::tie(kind, may_end, behind_gap, row, behind, zone, count) <
+             std::tie(o.kind, o.may_end, o.behind_gap, o.row, o.behind, o.zone, o.count);
     }
   };
   struct Step {
@@ -97,10 +107,31 @@ class SplitAutomaton::Builder {
     return at->second;
   }
 
-  uint32_t end() const { return static_cast<uint32_t>(n_classes_ - 1); }
+  uint32_t end() const { return dfa_.end_class_; }
 
-  /// A character of class `c` follows, or the end; it stands `back` characters before the one that
-  /// the transition is for. False if what then begins cannot be told.
+  /// A character of one of the automaton's classes follows, in this zone or another.
+  bool take(Step& step, uint32_t c) const {
+    if (step.state.kind == kLostKind) return true;
+    const uint8_t zone = classes_.zone_[c];
+    const uint32_t most = classes_.most_[zone];
+    const bool has_limit = most != Regex::kUnbounded;
+    uint8_t count = step.state.count;
+    if (step.state.zone != zone || (has_limit && count == most)) {
+      if (step.state.kind != kFreshKind && !feed(step, end(), 0)) return false;
+      if (step.state.kind == kLostKind) return false;
+      step.state = State{};
+      count = 0;
+    }
+    if (!feed(step, classes_.dfa_class_[c], 0)) return false;
+    // What is lost is found again from the last beginning on, which knows no count.
+    if (step.state.kind == kLostKind) return !has_limit;
+    step.state.zone = zone;
+    step.state.count = has_limit ? static_cast<uint8_t>(count + 1) : 0;
+    return true;
+  }
+
+  /// A character of the DFA's class `c` follows, or the end; it stands `back` characters before the
+  /// one that the transition is for. False if what then begins cannot be told.
   bool feed(Step& step, uint32_t c, size_t back) const {
     State& state = step.state;
     if (state.kind == kLostKind) return true;
@@ -171,48 +202,89 @@ class SplitAutomaton::Builder {
       }
     }
     cells_ = std::move(cells);
+    for (uint16_t& state : inside_) state = number_of[part[state]];
   }
 
   const RegexDfa& dfa_;
+  const SplitAutomaton& classes_;
   const size_t n_classes_;
+  std::vector<uint16_t> inside_;
   std::map<State, uint16_t> known_;
   std::vector<State> states_;
   std::vector<Cell> cells_;
 };
 
-std::optional<SplitAutomaton> SplitAutomaton::build(const RegexDfa& dfa) {
-  Builder builder(dfa);
+std::optional<SplitAutomaton> SplitAutomaton::build(const RegexDfa& dfa,
+                                                    const std::vector<Regex::Runs>& runs) {
+  SplitAutomaton out;
+  if (!out.make_classes(dfa, runs)) return std::nullopt;
+  Builder builder(dfa, out);
   if (!builder.explore()) return std::nullopt;
   builder.merge();
-  SplitAutomaton out;
-  out.n_classes_ = dfa.end_class_ + 1;
   out.cells_ = builder.take_cells();
-  out.make_rows(dfa);
-  out.make_skipped(dfa);
+  out.inside_ = builder.take_inside();
+  out.make_rows();
+  out.make_skipped();
   return out;
 }
 
-void SplitAutomaton::make_rows(const RegexDfa& dfa) {
+/// False if the sets have characters in common, or there are too many classes or long runs.
+bool SplitAutomaton::make_classes(const RegexDfa& dfa, const std::vector<Regex::Runs>& runs) {
+  constexpr uint32_t kCodePoints = 0x110000, kBlock = 256;
+  std::vector<uint8_t> zone_of(kCodePoints, 0);
+  most_ = {Regex::kUnbounded};
+  for (const Regex::Runs& run : runs) {
+    if (run.most != Regex::kUnbounded && run.most > kMaxCounted) return false;
+    for (const auto& [first, last] : run.set.ranges()) {
+      for (uint32_t code = first; code <= last && code < kCodePoints; ++code) {
+        if (zone_of[code] != 0) return false;
+        zone_of[code] = static_cast<uint8_t>(most_.size());
+      }
+    }
+    most_.push_back(run.most);
+  }
+  std::map<std::pair<uint32_t, uint8_t>, uint8_t> known;
+  std::map<std::array<uint8_t, kBlock>, uint16_t> blocks;
+  for (uint32_t begin = 0; begin < kCodePoints; begin += kBlock) {
+    std::array<uint8_t, kBlock> block;
+    for (uint32_t i = 0; i < kBlock; ++i) {
+      const std::pair both{dfa.class_of(begin + i), zone_of[begin + i]};
+      const auto [at, added] = known.try_emplace(both, static_cast<uint8_t>(known.size()));
+      if (known.size() == UINT8_MAX) return false;
+      if (added) dfa_class_.push_back(static_cast<uint8_t>(both.first));
+      if (added) zone_.push_back(both.second);
+      block[i] = at->second;
+    }
+    const auto [at, added] = blocks.try_emplace(block, static_cast<uint16_t>(blocks_.size()));
+    if (added) blocks_.push_back(block);
+    index_.push_back(at->second);
+  }
+  n_classes_ = known.size() + 1;
+  for (uint32_t byte = 0; byte < 128; ++byte) ascii_[byte] = static_cast<uint8_t>(class_of(byte));
+  return true;
+}
+
+void SplitAutomaton::make_rows() {
   const size_t states = cells_.size() / n_classes_;
   if (states > kMaxRowStates) return;
   rows_.resize(128);
   for (size_t byte = 0; byte < rows_.size(); ++byte) {
     for (size_t s = 0; s < states; ++s) {
-      const Cell& c = cell(s, dfa.ascii_[byte]);
+      const Cell& c = cell(s, ascii_[byte]);
       (s < 16 ? rows_[byte].low : rows_[byte].high)[s % 16] =
           static_cast<uint8_t>((c.next & 15) | (c.next & 16) << 3 | c.begins << 4);
     }
   }
 }
 
-void SplitAutomaton::make_skipped(const RegexDfa& dfa) {
+void SplitAutomaton::make_skipped() {
   constexpr size_t kMany = 96;
   bool any = false;
   for (size_t s = 0; s < cells_.size() / n_classes_; ++s) {
     std::array<uint8_t, 16> bytes{};
     size_t count = 0;
     for (size_t byte = 0; byte < 128; ++byte) {
-      const Cell& c = cell(s, dfa.ascii_[byte]);
+      const Cell& c = cell(s, ascii_[byte]);
       if (s == kLost || c.next != s || c.begins != 0) continue;
       bytes[byte % 16] |= static_cast<uint8_t>(1u << byte / 16);
       ++count;
@@ -246,7 +318,7 @@ class SplitAutomaton::Run {
       if (at_ < end_) step();
       if (state_ == kLost) find_way();
     }
-    take(automaton_.cell(state_, dfa_.end_class_), end_);
+    take(automaton_.cell(state_, automaton_.end_class()), end_);
   }
 
   void append(std::vector<Regex::Match>& out) const {
@@ -294,10 +366,10 @@ class SplitAutomaton::Run {
   void step() {
     const auto byte = static_cast<uint8_t>(text_[at_]);
     size_t size = 1;
-    uint32_t c = dfa_.ascii_[byte & 0x7F];
+    uint32_t c = automaton_.ascii_[byte & 0x7F];
     if (byte >= 0x80) {
       const Decoded d = decode_utf8(text_.data() + at_);
-      c = dfa_.class_of(d.code_point);
+      c = automaton_.class_of(d.code_point);
       size = d.size;
     }
     take(automaton_.cell(state_, c), at_);
@@ -311,7 +383,21 @@ class SplitAutomaton::Run {
     size_t w = (at_ - 1 - first_) / 64;
     while (bits_[w] == 0) --w;
     const size_t begin = first_ + w * 64 + 63 - static_cast<size_t>(std::countl_zero(bits_[w]));
-    begin_afresh(dfa_.match(text_.substr(0, end_), begin));
+    size_t end = dfa_.match(text_.substr(0, end_), begin);
+    const uint8_t zone = zone_at(begin);
+    if (automaton_.most_.size() > 1) {
+      // The match ends with the run at the latest, and what is behind that it does not see.
+      size_t limit = begin;
+      while (limit <= end && limit < end_ && zone_at(limit) == zone)
+        limit += utf8_size(text_[limit]);
+      if (limit <= end) end = dfa_.match(text_.substr(0, limit), begin);
+    }
+    begin_afresh(end);
+    state_ = automaton_.inside_[zone];
+  }
+
+  uint8_t zone_at(size_t at) const {
+    return automaton_.zone_[automaton_.class_of(decode_utf8(text_.data() + at).code_point)];
   }
 
 #ifdef __SSSE3__
