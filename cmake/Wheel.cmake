@@ -70,7 +70,7 @@ lorry_wheel_target(wheel_engine wheel_program ${LORRY_WHEEL_PARTS}/libfmt.a ${AR
 # Without a CUDA compiler there is no module (cmake/Cuda.cmake); an old one must not stay behind.
 add_custom_target(wheel_parts DEPENDS wheel_program wheel_engine)
 if(TARGET lorry_cuda)
-  lorry_wheel_objects(objects lorry_cuda wheel_compat)
+  lorry_wheel_objects(objects lorry_cuda lorry_cuda_launchers wheel_compat)
   add_library(wheel_cuda MODULE ${GCC_crtbeginS.o} ${objects})
   set_target_properties(wheel_cuda PROPERTIES OUTPUT_NAME lorry_cuda)
   lorry_wheel_target(wheel_cuda ${TORCH_DIR}/lib/libtorch_cuda.so ${TORCH_DIR}/lib/libc10_cuda.so
