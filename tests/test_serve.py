@@ -446,7 +446,7 @@ def test_a_signal_lets_a_running_answer_end(bucket_with_model, lorry):
     flags = ("--bucket", bucket_with_model, "--model", "org/demo", "--base", "--port", port)
     process = lorry.start("serve", *flags)
     try:
-        assert "ready" in process.stderr.readline()
+        assert any("ready" in line for line in process.stderr)
         client = openai.OpenAI(
             base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0
         )

@@ -23,11 +23,17 @@ std::vector<at::Tensor> layers_of(const std::vector<model::LayerCache>& layout, 
 
 KvCache::KvCache(const std::vector<model::LayerCache>& layout, int64_t max_tokens,
                  at::ScalarType dtype, const std::vector<at::Device>& devices)
-    : pool_(blocks_for(max_tokens)) {
+    : parts_(make_parts(layout, max_tokens, dtype, devices)), pool_(blocks_for(max_tokens)) {}
+
+std::vector<KvCache::Part> KvCache::make_parts(const std::vector<model::LayerCache>& layout,
+                                               int64_t max_tokens, at::ScalarType dtype,
+                                               const std::vector<at::Device>& devices) {
+  std::vector<Part> parts;
   for (const at::Device device : devices) {
-    parts_.push_back({layers_of(layout, max_tokens, &model::LayerCache::key_dim, dtype, device),
-                      layers_of(layout, max_tokens, &model::LayerCache::value_dim, dtype, device)});
+    parts.push_back({layers_of(layout, max_tokens, &model::LayerCache::key_dim, dtype, device),
+                     layers_of(layout, max_tokens, &model::LayerCache::value_dim, dtype, device)});
   }
+  return parts;
 }
 
 int64_t KvCache::bytes() const {

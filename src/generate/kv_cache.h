@@ -73,6 +73,9 @@ class KvCache {
   struct Part {
     std::vector<at::Tensor> keys, values;
   };
+  static std::vector<Part> make_parts(const std::vector<model::LayerCache>& layout,
+                                      int64_t max_tokens, at::ScalarType dtype,
+                                      const std::vector<at::Device>& devices);
   void copy_block(int32_t from, int32_t to);
 
   std::vector<Part> parts_;  // by rank

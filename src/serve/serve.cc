@@ -75,7 +75,7 @@ Result<> serve(const ServeOptions& options) {
   log::info("serving {} at http://{}/v1 (ready after {:.1f} s)", fmt::join(models->names(), ", "),
             server->address(), seconds);
   for (const ServedModel& model : models->all()) {
-    if (!model.adapter) log::info("{}: {}", model.name, model.weights);
+    if (!model.adapter) log::info("{}: {}", model.name, model.memory);
   }
 
   while (!cancel_requested()) std::this_thread::sleep_for(std::chrono::milliseconds(50));

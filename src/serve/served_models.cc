@@ -217,7 +217,7 @@ class ModelLoader {
                                      options_.max_model_len, config.longest_context));
     if (options_.max_model_len > 0) served.max_model_len = options_.max_model_len;
     served.queue = models_by_queue_.size();
-    served.weights = describe_weights(*weights.ranks[0]);
+    served.memory = describe_weights(*weights.ranks[0]);
     models_by_queue_.push_back(weights.ranks);
     return served;
   }
@@ -273,10 +273,13 @@ class ModelLoader {
                                            options_.max_num_seqs * max_len, share);
       auto model = generate::make_step_model(models_by_queue_[queue], tokens);
       const int64_t capacity = model->cache().free_tokens();
-      log::info("cache: room for {} tokens in {}, up to {} requests at once", capacity,
-                format_bytes(static_cast<double>(model->cache().bytes())), options_.max_num_seqs);
+      const std::string cache =
+          fmt::format("; room for {} tokens in a cache of {}", capacity,
+                      format_bytes(static_cast<double>(model->cache().bytes())));
       for (auto& served : models_->models_) {
-        if (served.queue != queue || served.max_model_len <= capacity) continue;
+        if (served.queue != queue) continue;
+        served.memory += cache;
+        if (served.max_model_len <= capacity) continue;
         log::warn("the cache has room for {} tokens, so {} takes that many instead of {}", capacity,
                   served.name, served.max_model_len);
         served.max_model_len = capacity;

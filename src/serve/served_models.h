@@ -33,7 +33,7 @@ struct ServedModel {
   generate::SamplingParams defaults;        ///< from generation_config.json
   std::vector<int32_t> stop_ids;            ///< the model's and the tokenizer's end of text
   std::vector<int32_t> chat_stop_ids;       ///< and the template's end of turn
-  std::string weights;                      ///< what they are held as and take, in words
+  std::string memory;                       ///< what weights and cache are and take, in words
   int64_t max_model_len = 0;
   int64_t vocab_size = 0;
   std::shared_ptr<ModelMetrics> metrics;  ///< of this name alone
