@@ -223,36 +223,40 @@ std::optional<SplitAutomaton> SplitAutomaton::build(const RegexDfa& dfa,
 
 /// False if the sets have characters in common, or there are too many classes or long runs.
 bool SplitAutomaton::make_classes(const RegexDfa& dfa, const std::vector<Regex::Runs>& runs) {
-  constexpr uint32_t kCodePoints = 0x110000, kBlock = 256;
-  std::vector<uint8_t> zone_of(kCodePoints, 0);
+  constexpr uint32_t kBlock = 256;
+  using Zones = std::array<uint8_t, kBlock>;
+  std::map<size_t, Zones> zones;  // by code point >> 8, where there are runs
   most_ = {Regex::kUnbounded};
   for (const Regex::Runs& run : runs) {
     if (run.most != Regex::kUnbounded && run.most > kMaxCounted) return false;
     for (const auto& [first, last] : run.set.ranges()) {
-      for (uint32_t code = first; code <= last && code < kCodePoints; ++code) {
-        if (zone_of[code] != 0) return false;
-        zone_of[code] = static_cast<uint8_t>(most_.size());
+      for (uint32_t code = first; code <= last; ++code) {
+        uint8_t& zone = zones[code / kBlock][code % kBlock];
+        if (zone != 0) return false;
+        zone = static_cast<uint8_t>(most_.size());
       }
     }
     most_.push_back(run.most);
   }
-  std::map<std::pair<uint32_t, uint8_t>, uint8_t> known;
-  std::map<std::array<uint8_t, kBlock>, uint16_t> blocks;
-  for (uint32_t begin = 0; begin < kCodePoints; begin += kBlock) {
-    std::array<uint8_t, kBlock> block;
-    for (uint32_t i = 0; i < kBlock; ++i) {
-      const std::pair both{dfa.class_of(begin + i), zone_of[begin + i]};
-      const auto [at, added] = known.try_emplace(both, static_cast<uint8_t>(known.size()));
-      if (known.size() == UINT8_MAX) return false;
-      if (added) dfa_class_.push_back(static_cast<uint8_t>(both.first));
-      if (added) zone_.push_back(both.second);
-      block[i] = at->second;
+  std::map<std::pair<uint8_t, uint8_t>, uint8_t> classes;  // by class of the DFA and zone
+  std::map<std::pair<uint16_t, Zones>, uint16_t> known;    // blocks, by that of the DFA and zones
+  for (size_t high = 0; high < dfa.index_.size(); ++high) {
+    const auto at = zones.find(high);
+    const std::pair key{dfa.index_[high], at == zones.end() ? Zones{} : at->second};
+    const auto [block, added] = known.try_emplace(key, static_cast<uint16_t>(blocks_.size()));
+    index_.push_back(block->second);
+    if (!added) continue;
+    blocks_.emplace_back();
+    for (uint32_t low = 0; low < kBlock; ++low) {
+      const std::pair both{dfa.blocks_[key.first][low], key.second[low]};
+      const auto [number, is_new] = classes.try_emplace(both, static_cast<uint8_t>(classes.size()));
+      if (classes.size() == UINT8_MAX) return false;
+      if (is_new) dfa_class_.push_back(both.first);
+      if (is_new) zone_.push_back(both.second);
+      blocks_.back()[low] = number->second;
     }
-    const auto [at, added] = blocks.try_emplace(block, static_cast<uint16_t>(blocks_.size()));
-    if (added) blocks_.push_back(block);
-    index_.push_back(at->second);
   }
-  n_classes_ = known.size() + 1;
+  n_classes_ = classes.size() + 1;
   for (uint32_t byte = 0; byte < 128; ++byte) ascii_[byte] = static_cast<uint8_t>(class_of(byte));
   return true;
 }
