@@ -28,10 +28,11 @@ struct Noting {
   }
   /// Answers it before it returns.
   void ask(int key, SequenceRequest request) {
+    const size_t ended = collector.finish_.size();  // before it is submitted: it may end at once
     submit(key, std::move(request));
     if (!started) scheduler.start();
     started = true;
-    collector.wait(collector.finish_.size() + 1);
+    collector.wait(ended + 1);
   }
   int64_t computed() const {
     int64_t tokens = 0;
