@@ -3,8 +3,8 @@
 #include <torch/headeronly/version.h>
 
 #include <exception>
-#include <string_view>
 
+#include "base/first_line.h"
 #include "base/version.h"
 #include "engine/engine.h"
 #include "model/transformer.h"
@@ -14,10 +14,8 @@ namespace {
 
 using lorry::Result;
 
-/// libtorch appends a C++ stack to its messages; the first line says it all.
 lorry::Error from_exception(const std::exception& e) {
-  const std::string_view what = e.what();
-  return lorry::unavailable(fmt::format("the engine failed: {}", what.substr(0, what.find('\n'))));
+  return lorry::unavailable(fmt::format("the engine failed: {}", lorry::first_line(e.what())));
 }
 
 template <auto function, typename Out, typename Options>

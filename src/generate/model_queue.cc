@@ -6,18 +6,13 @@
 #include <chrono>
 #include <exception>
 #include <functional>
-#include <string>
-#include <string_view>
 
+#include "base/first_line.h"
 #include "base/log.h"
 #include "generate/step_rows.h"
 
 namespace lorry::generate {
 namespace {
-
-std::string first_line(std::string_view text) {
-  return std::string(text.substr(0, text.find('\n')));
-}
 
 /// The tokens of a prompt, or of what is left of it, that this step computes.
 void assign(Running& sequence, StepBudget& budget) {

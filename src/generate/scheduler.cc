@@ -9,10 +9,10 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
-#include <string_view>
 #include <thread>
 #include <vector>
 
+#include "base/first_line.h"
 #include "base/log.h"
 #include "generate/model_queue.h"
 
@@ -62,10 +62,9 @@ struct Scheduler::Impl {
     try {
       run_steps();
     } catch (const std::exception& e) {
-      const std::string_view what = e.what();
       end.finish = FinishReason::kError;
       end.error = fmt::format("the engine failed and answers no more; restart the server: {}",
-                              what.substr(0, what.find('\n')));
+                              first_line(e.what()));
       log::error("{}", end.error);
       std::lock_guard lock(mutex);
       failure = end.error;

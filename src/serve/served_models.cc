@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/first_line.h"
 #include "base/log.h"
 #include "base/progress.h"  // format_bytes
 #include "generate/step_model.h"
@@ -304,9 +305,8 @@ Result<std::unique_ptr<ServedModels>> ServedModels::load(const ServeOptions& opt
   try {
     return ModelLoader(options, scheduler).run();
   } catch (const std::exception& e) {
-    const std::string_view what = e.what();
     return unavailable(
-        fmt::format("{} could not be loaded: {}", options.model, what.substr(0, what.find('\n'))));
+        fmt::format("{} could not be loaded: {}", options.model, first_line(e.what())));
   }
 }
 

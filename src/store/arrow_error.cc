@@ -5,14 +5,14 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/first_line.h"
 #include "net/arrow_status.h"
 
 namespace lorry::store {
 
 std::string arrow_reason(const arrow::Status& status) {
   if (const int error = arrow::internal::ErrnoFromStatus(status)) return std::strerror(error);
-  const std::string& message = status.message();
-  return message.substr(0, message.find('\n'));
+  return std::string(first_line(status.message()));
 }
 
 Error from_arrow(const arrow::Status& status, std::string_view context) {
