@@ -31,6 +31,8 @@ struct MachineMemory {
   int64_t limit = 0;      ///< of the cgroup; 0: none
   int64_t used = 0;       ///< by the cgroup, without what can be dropped
 
+  /// Of the container, or of the machine where nothing limits it.
+  int64_t size() const { return limit > 0 ? limit : total; }
   /// What this process may still take; 0: not known.
   int64_t free() const;
 };

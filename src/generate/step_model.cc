@@ -1,6 +1,5 @@
 #include "generate/step_model.h"
 
-#include <ATen/DeviceAccelerator.h>
 #include <ATen/Functions.h>
 #include <c10/core/DeviceGuard.h>
 
@@ -165,12 +164,8 @@ class TransformerStepModel final : public StepModel {
 };
 
 int64_t cache_memory(at::Device device) {
-  if (device.is_cpu()) {
-    const MachineMemory memory = read_memory();
-    return (memory.limit > 0 ? std::min(memory.limit, memory.total) : memory.total) / 4;
-  }
-  const auto [free, total] = at::accelerator::getMemoryInfo(device.index());
-  return static_cast<int64_t>(static_cast<double>(free) * 0.85);
+  if (device.is_cpu()) return read_memory().size() / 4;
+  return static_cast<int64_t>(static_cast<double>(ops::free_memory(device)) * 0.85);
 }
 
 }  // namespace

@@ -77,7 +77,7 @@ Finding cpu_finding(const MachineFacts& machine) {
 
 Finding memory_finding(const MachineFacts& machine) {
   const MachineMemory& memory = machine.memory;
-  const int64_t total = memory.limit > 0 ? memory.limit : memory.total, free = memory.free();
+  const int64_t total = memory.size(), free = memory.free();
   std::string text;
   if (memory.limit > 0) {
     text = fmt::format("{} of {} free (limit of the cgroup; the machine has {})",

@@ -15,6 +15,7 @@
 #include <string_view>
 
 #include "base/progress.h"
+#include "base/system_files.h"
 #include "inspect/doctor_machine.h"
 
 namespace lorry::inspect {
@@ -197,8 +198,7 @@ Json machine_json(const PricedMachine& machine, const Job& job) {
     row["memory"] = gpu->memory;
     if (job.gpu_memory > 0) row["fits"] = job.gpu_memory <= gpu->memory;
   } else if (machine.name == kCpuMachine) {
-    const MachineFacts facts = read_machine();
-    row["memory"] = facts.memory.limit > 0 ? facts.memory.limit : facts.memory.total;
+    row["memory"] = read_memory().size();
     if (job.cpu_memory > 0) row["fits"] = job.cpu_memory <= row["memory"].get<int64_t>();
   }
   const auto time = hours(machine, job);
