@@ -108,9 +108,4 @@ __device__ void cross_entropy(const CrossEntropyArguments& args) {
     cross_entropy<T, n>(args);                                                        \
   }
 
-LORRY_LOSS_KERNELS(float32, float, scalar, 1)
-LORRY_LOSS_KERNELS(float32, float, vector, 4)
-LORRY_LOSS_KERNELS(bfloat16, __nv_bfloat16, scalar, 1)
-LORRY_LOSS_KERNELS(bfloat16, __nv_bfloat16, vector, 8)
-LORRY_LOSS_KERNELS(float16, __half, scalar, 1)
-LORRY_LOSS_KERNELS(float16, __half, vector, 8)
+LORRY_FOR_LAYOUTS(LORRY_LOSS_KERNELS)

@@ -15,6 +15,16 @@
 #include "ops/cuda_on_host.h"
 #endif
 
+/// X(dtype, type, layout, elements at once) for the kernels of one operation, in the order of
+/// layout_kernel (cuda_launch.h).
+#define LORRY_FOR_LAYOUTS(X)            \
+  X(float32, float, scalar, 1)          \
+  X(float32, float, vector, 4)          \
+  X(bfloat16, __nv_bfloat16, scalar, 1) \
+  X(bfloat16, __nv_bfloat16, vector, 8) \
+  X(float16, __half, scalar, 1)         \
+  X(float16, __half, vector, 8)
+
 namespace lorry::ops::device {
 
 constexpr int kWarp = 32;

@@ -114,9 +114,4 @@ __device__ void backward(const GateBackwardArguments& args) {
     backward<T, n>(a);                                                                           \
   }
 
-LORRY_GATE_KERNELS(float32, float, scalar, 1)
-LORRY_GATE_KERNELS(float32, float, vector, 4)
-LORRY_GATE_KERNELS(bfloat16, __nv_bfloat16, scalar, 1)
-LORRY_GATE_KERNELS(bfloat16, __nv_bfloat16, vector, 8)
-LORRY_GATE_KERNELS(float16, __half, scalar, 1)
-LORRY_GATE_KERNELS(float16, __half, vector, 8)
+LORRY_FOR_LAYOUTS(LORRY_GATE_KERNELS)
