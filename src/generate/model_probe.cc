@@ -240,9 +240,11 @@ Result<> run(const std::string& path) {
   probe.sequences = request["sequences"].get<Sequences>();
   const at::NoGradGuard no_grad;
   const bool cached = request.value("mode", "packed") == "cached";
-  auto logits = cached ? run_cached(probe) : run_packed(probe);
-  if (const int64_t ranks = request.value("ranks", size_t{1}); ranks > 1) {
-    LORRY_ASSIGN(logits, run_packed_ranks(probe, options, ranks));
+  std::vector<at::Tensor> logits;
+  if (request.contains("ranks")) {
+    LORRY_ASSIGN(logits, run_packed_ranks(probe, options, request["ranks"]));
+  } else {
+    logits = cached ? run_cached(probe) : run_packed(probe);
   }
   NamedTensors named;
   for (size_t i = 0; i < logits.size(); ++i) named.emplace_back(std::to_string(i), logits[i]);

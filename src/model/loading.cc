@@ -224,7 +224,7 @@ class ModelLoader {
     const LinearSpec& linear = whole_.linears[index];
     const Module& module = linear.modules[m];
     if (!model_->shard_) return stored_->weight(linear, module, std::nullopt, device);
-    // First the part, then the copy: of the other ranks' no more is read than lies in between.
+    // Cut before it is copied to the device, so that of a mapped file only this part is read.
     LORRY_ASSIGN(const auto whole, stored_->weight(linear, module, std::nullopt, at::kCPU));
     LORRY_ASSIGN(ops::Weight part, part_of(whole, model_->shard_->linears[index], size_t(m),
                                            reader_->where() + weight_name(module)));
@@ -302,22 +302,20 @@ Result<std::shared_ptr<Transformer>> Transformer::load(const store::Bucket& buck
 Result<std::shared_ptr<Transformer>> Transformer::load(const store::Bucket& bucket,
                                                        const std::string& dir, ModelSpec spec,
                                                        const LoadOptions& options) {
-  LORRY_ASSIGN(auto reader, open_weights(bucket, dir, options));
-  try {
-    const at::NoGradGuard no_grad;
-    ModelLoader loader(std::move(reader), std::move(spec), options);
-    LORRY_ASSIGN(auto model, loader.begin());
-    LORRY_TRY(loader.load_blocks());
-    return model;
-  } catch (const std::exception& e) {
-    return loading_failed(dir, e);
-  }
+  LORRY_ASSIGN(auto ranks, load_ranks(bucket, dir, spec, options, {options.device}));
+  return std::move(ranks[0]);
 }
 
 Result<std::vector<std::shared_ptr<Transformer>>> Transformer::load_ranks(
     const store::Bucket& bucket, const std::string& dir, const LoadOptions& options,
     const std::vector<at::Device>& devices) {
   LORRY_ASSIGN(const ModelSpec spec, load_model_spec(bucket, dir));
+  return load_ranks(bucket, dir, spec, options, devices);
+}
+
+Result<std::vector<std::shared_ptr<Transformer>>> Transformer::load_ranks(
+    const store::Bucket& bucket, const std::string& dir, const ModelSpec& spec,
+    const LoadOptions& options, const std::vector<at::Device>& devices) {
   LORRY_ASSIGN(const auto reader, open_weights(bucket, dir, options));
   const auto count = static_cast<int64_t>(devices.size());
   const auto group = count > 1 ? std::make_shared<ops::RankGroup>(count) : nullptr;

@@ -10,7 +10,8 @@
 namespace lorry::model {
 namespace {
 
-constexpr int64_t kGroup = 128, kNibbles = 8;  // of a 32-bit word
+constexpr int64_t kGroup = ops::kInt4Group;
+constexpr int64_t kNibbles = 8;  // of a 32-bit word
 constexpr std::array<int64_t, kNibbles> kInOrder{0, 1, 2, 3, 4, 5, 6, 7};
 /// The column that each nibble of AWQ's words belongs to.
 constexpr std::array<int64_t, kNibbles> kAwqOrder{0, 2, 4, 6, 1, 3, 5, 7};
@@ -124,6 +125,83 @@ bool has_good_groups(int64_t groups, int64_t in) {
   return groups > 0 && in % groups == 0 && in / groups % kGroup == 0;
 }
 
+/// The check of one matrix: shapes and dtypes of its tensors.
+class PackedCheck {
+ public:
+  PackedCheck(const SafetensorsReader& reader, PackedKind kind, const std::string& name,
+              int64_t out, int64_t in)
+      : reader_(reader), name_(name), codes_(codes_name(kind, name)), out_(out), in_(in) {}
+
+  Result<> words(bool is_gptq) const {
+    const Shape words = is_gptq ? Shape{in_ / kNibbles, out_} : Shape{in_, out_ / kNibbles};
+    const Shape scales = shape_of("scales"), zeros = shape_of("qzeros");
+    if (shape_of("qweight") != words || in_ % kNibbles != 0 || out_ % kNibbles != 0) {
+      return wrong("does not hold the 4-bit numbers");
+    }
+    if (scales.size() != 2 || scales[1] != out_ || zeros != Shape{scales[0], out_ / kNibbles}) {
+      return wrong("has scales or zeros that are not those");
+    }
+    return has_good_groups(scales[0], in_) ? Result<>() : wrong_groups(scales[0]);
+  }
+
+  Result<> ints() const {
+    const Shape shape = reader_.shape(codes_), scales = shape_of("weight_scale");
+    const bool is_int8 = shape == Shape{out_, in_ / 4};
+    if (in_ % kNibbles != 0 || (!is_int8 && shape != Shape{out_, in_ / kNibbles})) {
+      return wrong("does not hold the 4-bit or 8-bit numbers");
+    }
+    if (scales.size() != 2 || scales[0] != out_) return wrong("has scales that are not those");
+    if (has("weight_g_idx") || (is_int8 && has("weight_zero_point"))) {
+      return unsupported(
+          fmt::format("{}{} has reordered groups or 8-bit zero points, which lorry does not read",
+                      reader_.where(), codes_));
+    }
+    const bool fits = is_int8 ? scales[1] == 1 : has_good_groups(scales[1], in_);
+    return fits ? Result<>() : wrong_groups(scales[1]);
+  }
+
+  Result<> rows() const {
+    const Shape scales = shape_of("weight_scale");
+    const std::string dtype = reader_.dtype(codes_);
+    if (reader_.shape(codes_) != Shape{out_, in_}) return wrong("does not hold the numbers");
+    if (dtype != "I8" && dtype != "F8_E4M3") {
+      return unsupported(
+          fmt::format("{}tensor {} is {} with a scale; lorry reads I8 and F8_E4M3 so",
+                      reader_.where(), codes_, dtype));
+    }
+    const bool is_whole = scales.empty() || scales == Shape{1} || scales == Shape{1, 1};
+    if (!is_whole && scales != Shape{out_} && scales != Shape{out_, 1}) {
+      return wrong_groups(scales.size() < 2 ? 0 : scales[1]);
+    }
+    if (has("weight_zero_point")) {
+      return unsupported(
+          fmt::format("{}{} has zero points, which lorry does not read", reader_.where(), codes_));
+    }
+    return {};
+  }
+
+ private:
+  bool has(const char* suffix) const { return reader_.contains(beside(name_, suffix)); }
+  Shape shape_of(const char* suffix) const { return reader_.shape(beside(name_, suffix)); }
+
+  Error wrong(std::string_view what) const {
+    return corrupt_data(fmt::format("{}tensor {} ({}) {} of a {} x {} matrix", reader_.where(),
+                                    codes_, fmt::join(reader_.shape(codes_), " x "), what, out_,
+                                    in_));
+  }
+  Error wrong_groups(int64_t groups) const {
+    return unsupported(fmt::format(
+        "{}the scales of {} are {} a row of {} numbers; lorry reads 4-bit weights in groups of a "
+        "multiple of 128, and 8-bit weights with a scale a row",
+        reader_.where(), codes_, groups, in_));
+  }
+
+  const SafetensorsReader& reader_;
+  const std::string& name_;
+  const std::string codes_;
+  const int64_t out_, in_;
+};
+
 }  // namespace
 
 std::optional<PackedKind> packed_kind(const SafetensorsReader& reader, const std::string& name) {
@@ -141,61 +219,10 @@ std::string codes_name(PackedKind kind, const std::string& name) {
 
 Result<> check_packed(const SafetensorsReader& reader, PackedKind kind, const std::string& name,
                       int64_t out, int64_t in) {
-  const std::string codes = codes_name(kind, name);
-  const auto shape_of = [&](const char* suffix) { return reader.shape(beside(name, suffix)); };
-  const auto wrong = [&](std::string_view what) {
-    return corrupt_data(fmt::format("{}tensor {} ({}) {} of a {} x {} matrix", reader.where(),
-                                    codes, fmt::join(reader.shape(codes), " x "), what, out, in));
-  };
-  const auto wrong_groups = [&](int64_t groups) {
-    return unsupported(fmt::format(
-        "{}the scales of {} are {} a row of {} numbers; lorry reads 4-bit weights in groups of a "
-        "multiple of 128, and 8-bit weights with a scale a row",
-        reader.where(), codes, groups, in));
-  };
-  const bool is_gptq = kind == PackedKind::kGptq;
-  if (is_gptq || kind == PackedKind::kAwq) {
-    const Shape words = is_gptq ? Shape{in / kNibbles, out} : Shape{in, out / kNibbles};
-    const Shape scales = shape_of("scales"), zeros = shape_of("qzeros");
-    if (shape_of("qweight") != words || in % kNibbles != 0 || out % kNibbles != 0) {
-      return wrong("does not hold the 4-bit numbers");
-    }
-    if (scales.size() != 2 || scales[1] != out || zeros != Shape{scales[0], out / kNibbles}) {
-      return wrong("has scales or zeros that are not those");
-    }
-    return has_good_groups(scales[0], in) ? Result<>() : wrong_groups(scales[0]);
-  }
-  const Shape shape = reader.shape(codes), scales = shape_of("weight_scale");
-  if (kind == PackedKind::kPackedInts) {
-    const bool is_int8 = shape == Shape{out, in / 4};
-    if (in % kNibbles != 0 || (!is_int8 && shape != Shape{out, in / kNibbles})) {
-      return wrong("does not hold the 4-bit or 8-bit numbers");
-    }
-    if (scales.size() != 2 || scales[0] != out) return wrong("has scales that are not those");
-    if (reader.contains(beside(name, "weight_g_idx")) ||
-        (is_int8 && reader.contains(beside(name, "weight_zero_point")))) {
-      return unsupported(
-          fmt::format("{}{} has reordered groups or 8-bit zero points, which lorry does not read",
-                      reader.where(), codes));
-    }
-    const bool fits = is_int8 ? scales[1] == 1 : has_good_groups(scales[1], in);
-    return fits ? Result<>() : wrong_groups(scales[1]);
-  }
-  const std::string dtype = reader.dtype(codes);
-  if (shape != Shape{out, in}) return wrong("does not hold the numbers");
-  if (dtype != "I8" && dtype != "F8_E4M3") {
-    return unsupported(fmt::format("{}tensor {} is {} with a scale; lorry reads I8 and F8_E4M3 so",
-                                   reader.where(), codes, dtype));
-  }
-  const bool is_whole = scales.empty() || scales == Shape{1} || scales == Shape{1, 1};
-  if (!is_whole && scales != Shape{out} && scales != Shape{out, 1}) {
-    return wrong_groups(scales.size() < 2 ? 0 : scales[1]);
-  }
-  if (reader.contains(beside(name, "weight_zero_point"))) {
-    return unsupported(
-        fmt::format("{}{} has zero points, which lorry does not read", reader.where(), codes));
-  }
-  return {};
+  const PackedCheck check(reader, kind, name, out, in);
+  if (kind == PackedKind::kPackedInts) return check.ints();
+  if (kind == PackedKind::kScaledRows) return check.rows();
+  return check.words(kind == PackedKind::kGptq);
 }
 
 Result<ops::Weight> read_packed(const SafetensorsReader& reader, PackedKind kind,

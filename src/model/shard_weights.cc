@@ -4,12 +4,6 @@
 #include <fmt/format.h>
 
 namespace lorry::model {
-namespace {
-
-constexpr int64_t kMxBlock = 32;
-
-}  // namespace
-
 at::Tensor rows_of(const at::Tensor& whole, const std::vector<Range>& rows) {
   if (rows.size() == 1) return whole.narrow(0, rows[0].first, rows[0].count);
   std::vector<at::Tensor> parts;
@@ -36,14 +30,15 @@ Result<ops::Weight> part_of(const ops::Weight& whole, const LinearShard& shard, 
     own.data = part(whole.data, 1);
     return own;
   }
-  const bool is_cut = columns.first % kMxBlock != 0 || columns.count % kMxBlock != 0;
+  const bool is_cut =
+      columns.first % ops::kMxfp4Block != 0 || columns.count % ops::kMxfp4Block != 0;
   if (whole.format != ops::WeightFormat::kMxfp4 || is_cut) {
     return unsupported(
         fmt::format("{}: stored as {}, its {} columns cannot be divided among so many ranks", name,
                     ops::format_name(whole.format), whole.in));
   }
   own.data = part(whole.data, 2);
-  own.scales = part(whole.scales, kMxBlock);
+  own.scales = part(whole.scales, ops::kMxfp4Block);
   return own;
 }
 

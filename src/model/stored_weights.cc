@@ -10,7 +10,6 @@ namespace lorry::model {
 namespace {
 
 constexpr std::string_view kModel = "model.", kHead = "lm_head.";
-constexpr int64_t kMxBlock = 32;
 
 /// Prefixes of a model that was saved inside of something else.
 struct Wrapper {
@@ -147,7 +146,7 @@ Result<> StoredWeights::check_module(const LinearSpec& linear, const Module& mod
     const bool good =
         (at.index < 0 || (!shape.empty() && at.index < shape[0])) &&
         has_rows(shape, first + (transposed ? 1 : 0), at, module.rows) &&
-        (quantised ? shape.size() == first + 3 && shape[first + 1] * kMxBlock == linear.in
+        (quantised ? shape.size() == first + 3 && shape[first + 1] * ops::kMxfp4Block == linear.in
                    : shape.size() == first + 2 && shape[first + (transposed ? 0 : 1)] == linear.in);
     if (!good) {
       return corrupt_data(fmt::format("{}tensor {} is {}, which does not hold the {} x {} of {}",

@@ -128,6 +128,9 @@ class Transformer {
  private:
   friend class ModelLoader;
   Transformer() = default;
+  static Result<std::vector<std::shared_ptr<Transformer>>> load_ranks(
+      const store::Bucket& bucket, const std::string& dir, const ModelSpec& spec,
+      const LoadOptions& options, const std::vector<at::Device>& devices);
 
   /// What a linear map reads.
   struct MapInput {

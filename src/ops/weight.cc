@@ -14,7 +14,6 @@
 namespace lorry::ops {
 namespace {
 
-constexpr int64_t kInt4Group = 128, kMxBlock = 32;
 /// Numbers that are quantised at a time.
 constexpr int64_t kChunk = 1 << 20;
 
@@ -92,7 +91,7 @@ Result<Weight> to_int4(const Weight& w) {
 }
 
 Weight to_mxfp4(const Weight& w) {
-  const at::Tensor blocks = w.data.to(at::kFloat).reshape({w.out, w.in / kMxBlock, kMxBlock});
+  const at::Tensor blocks = w.data.to(at::kFloat).reshape({w.out, w.in / kMxfp4Block, kMxfp4Block});
   // The largest number's exponent less that of 6, the largest code.
   const at::Tensor top = blocks.abs().amax(-1, true).clamp_min(1e-30);
   const at::Tensor exponent = (top.log2().floor() - 2).clamp(-127, 127);
@@ -110,7 +109,7 @@ at::Tensor widen_mxfp4(const Weight& w) {
   const at::Tensor values =
       code_table(kE2m1Codes, w.data.device()).index_select(0, unpack(w.data).flatten());
   const at::Tensor scales = at::exp2(w.scales.to(at::kFloat) - 127);
-  return values.view({w.out, w.in / kMxBlock, kMxBlock}) * scales.unsqueeze(-1);
+  return values.view({w.out, w.in / kMxfp4Block, kMxfp4Block}) * scales.unsqueeze(-1);
 }
 
 void widen_fp8_plain(const Weight& w, at::Tensor& out) {
@@ -164,7 +163,7 @@ int64_t format_bytes(WeightFormat format, int64_t out, int64_t in) {
     case WeightFormat::kFp8Rows:
       return numbers + 4 * out;
     case WeightFormat::kMxfp4:
-      return numbers / 2 + numbers / kMxBlock;
+      return numbers / 2 + numbers / kMxfp4Block;
   }
   return 0;
 }
@@ -206,7 +205,7 @@ Result<> check_shape(WeightFormat format, int64_t out, int64_t in) {
     group = kNf4Block;
   }
   if (format == WeightFormat::kInt4Groups) group = kInt4Group;
-  if (format == WeightFormat::kMxfp4) group = kMxBlock;
+  if (format == WeightFormat::kMxfp4) group = kMxfp4Block;
   if (numbers % group == 0) return {};
   return unsupported(fmt::format("a {} x {} matrix cannot be held as {}: {} is no multiple of {}",
                                  out, in, format_name(format), numbers, group));

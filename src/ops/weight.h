@@ -25,6 +25,8 @@ enum class WeightFormat {
            ///< 2^(scale - 127). OCP Microscaling Formats 1.0, as GPT-OSS is stored
 };
 
+inline constexpr int64_t kInt4Group = 128, kMxfp4Block = 32;  ///< numbers that share a scale
+
 /// One linear map's numbers. A value: copies share the tensors.
 struct Weight {
   WeightFormat format = WeightFormat::kDense;
