@@ -34,8 +34,8 @@ class Flags {
                    const std::string& variable = {});
   void choice(const std::string& flag, std::string& target, std::vector<std::string> choices,
               const std::string& help);
-  /// An earlier name of `now`, a choice: each of its values {before, now} still means what it
-  /// meant. Help does not show it; who gives it is told the new name.
+  /// A flag that is called `now` today: its old values are accepted, each as the value that it is
+  /// paired with ({old, new}), with a warning that names the new flag. Not shown by --help.
   void former_choice(const std::string& flag, const std::string& now, std::string& target,
                      std::vector<std::pair<std::string, std::string>> values);
   void integer(const std::string& flag, int64_t& target, Range range, const std::string& help,

@@ -21,12 +21,12 @@ struct Running {
   Scheduler::Ticket cancelled;
   size_t model = 0;
   std::vector<int32_t> tokens;  // prompt, answer and drafts
-  int64_t drafts = 0;           // guesses at the end of `tokens` that the step in hand verifies
+  int64_t drafts = 0;           // guesses at the end of `tokens` that the current step verifies
   int32_t guess = -1;           // what look-up expects next, whether it is verified or not
   double acceptance = 0.5;      // share of such guesses that came true lately
   PrefixCache::Sequence cache;
   std::mt19937_64 rng;
-  int64_t step_tokens = 0;  // that the engine step in hand computes
+  int64_t step_tokens = 0;  // that the current engine step computes
   int64_t scored = 1;       // tokens of the prompt whose scores are known or, the first, not asked
   int64_t cached_tokens =
       -1;  // of the prompt, found in the cache at its first start; -1: not started

@@ -160,7 +160,7 @@ class ReducedRows {
       const bool all = most == logits.size(1) || row[most - 1] < row[top_k - 1];
       return !all || !std::isfinite(row[0]);
     };
-    bool whole = false;  // the sequence in hand
+    bool whole = false;  // whether all logits of the current sequence are copied
     for (size_t i = 0; i < rows.size(); ++i) {
       const bool first = rows[i] == 0 || rows_[rows[i] - 1].draft < 0;
       if (first) whole = any_of_sequence(rows, i, needs_all);

@@ -163,8 +163,8 @@ class Standardization {
     return true;
   }
 
-  /// Malformed rows of a shard that is taken over are told of, and too many are an error, as if
-  /// they had been met here. False: there are more than the ledger names.
+  /// Reports the malformed rows of an adopted shard, and fails if there are too many, as if this
+  /// stage had read them. False: there are more than the ledger names.
   static Result<bool> refuse_again(ShardWork& work, const Ledger& ledger) {
     const auto malformed = ledger.reasons().find(data::kMalformed);
     if (malformed == ledger.reasons().end()) return true;

@@ -13,7 +13,8 @@
 
 namespace lorry::tokenizer {
 
-/// Pieces of a text that lie one behind the other. Beginnings are bits, one a byte.
+/// Splits adjacent pieces of a text. Where matches and gaps begin is kept as bits, one for each
+/// byte of the text.
 class SplitAutomaton::Run {
  public:
   Run(const SplitAutomaton& automaton, const RegexDfa& dfa, std::string_view text, size_t begin,
@@ -96,7 +97,8 @@ class SplitAutomaton::Run {
     at_ += size;
   }
 
-  /// What began last is matched by the DFA, and the next begins behind it.
+  /// From the lost state: the DFA matches from the last beginning on, and the automaton goes on
+  /// from the end of that match.
   void find_way() {
     size_t w = (at_ - 1 - first_) / 64;
     while (bits_[w] == 0) --w;
