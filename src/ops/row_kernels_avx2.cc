@@ -16,8 +16,12 @@ constexpr int64_t kStep = kRowStep;
 /// Numbers of a row that are summed before the sum goes to memory: with four rows of the matrix and
 /// three of x, what the level-1 cache holds.
 constexpr int64_t kChunk = 1024;
-/// Tokens whose numbers stay in the level-2 cache while the matrix goes by.
-constexpr int64_t kTokens = 64;
+/// Tokens whose numbers stay in the level-1 cache while a block of the matrix goes by.
+constexpr int64_t kTokens = 6;
+/// Rows of the matrix that are such a block.
+constexpr int64_t kBlock = 32;
+/// From so many tokens on arithmetic is the limit and not memory.
+constexpr int64_t kMany = 24;
 constexpr int kRows = 4;
 
 /// A vector that stays in its register: compilers would read it from memory for each use.
@@ -172,43 +176,129 @@ __attribute__((noinline)) void run_tile(const typename Codes::Code* w, int64_t w
 
 constexpr float kNoBias[kRows] = {};
 
-/// O rows of the matrix from `row` on with tokens [begin, end).
+/// Part of a product: numbers [first, first + count) of the rows of both sides.
+struct Chunk {
+  int64_t first, count;
+};
+
+/// fn(chunk) for those of a row, in their order.
+template <typename Fn>
+LORRY_INLINE void for_chunks(int64_t in, Fn&& fn) {
+  for (int64_t first = 0; first < in; first += kChunk) {
+    fn(Chunk{first, in - first < kChunk ? in - first : kChunk});
+  }
+}
+
+/// O rows of the matrix from `row` on, whose chunks are at `w`, with tokens [begin, end).
 template <class Codes, int O>
-void multiply_few(const RowProduct& p, int64_t row, int64_t begin, int64_t end) {
-  using Code = typename Codes::Code;
-  for (int64_t first = 0; first < p.in; first += kChunk) {
-    const int64_t count = p.in - first < kChunk ? p.in - first : kChunk;
-    const Code* w = static_cast<const Code*>(p.weight) + row * p.in + first;
-    for (int64_t t = begin; t < end;) {
-      Target target{p.y + t * p.y_stride + row, p.y_stride, p.y + t * p.y_stride + row, p.y_stride,
-                    p.scales ? p.scales + row : nullptr};
-      if (first == 0) target.from = p.bias ? p.bias + row : kNoBias;
-      if (first == 0) target.from_stride = 0;
-      const float* x = p.x + t * p.padded + first;
-      const int64_t left = end - t;
-      const bool fetches_next = t == begin;
-      if (left == 1) {
-        run_tile<Codes, 1, O>(w, p.in, x, p.padded, count, fetches_next, target);
-        t += 1;
-      } else if (left == 2 || left == 4) {
-        run_tile<Codes, 2, O>(w, p.in, x, p.padded, count, fetches_next, target);
-        t += 2;
-      } else {
-        run_tile<Codes, 3, O>(w, p.in, x, p.padded, count, fetches_next, target);
-        t += 3;
-      }
+LORRY_INLINE void multiply_few(const RowProduct& p, Chunk chunk, const typename Codes::Code* w,
+                               int64_t w_stride, int64_t row, int64_t begin, int64_t end,
+                               bool fetches) {
+  for (int64_t t = begin; t < end;) {
+    Target target{p.y + t * p.y_stride + row, p.y_stride, p.y + t * p.y_stride + row, p.y_stride,
+                  p.scales ? p.scales + row : nullptr};
+    if (chunk.first == 0) target.from = p.bias ? p.bias + row : kNoBias;
+    if (chunk.first == 0) target.from_stride = 0;
+    const float* x = p.x + t * p.padded + chunk.first;
+    const int64_t left = end - t;
+    const bool fetches_next = fetches && t == begin;
+    if (left == 1) {
+      run_tile<Codes, 1, O>(w, w_stride, x, p.padded, chunk.count, fetches_next, target);
+      t += 1;
+    } else if (left == 2 || left == 4) {
+      run_tile<Codes, 2, O>(w, w_stride, x, p.padded, chunk.count, fetches_next, target);
+      t += 2;
+    } else {
+      run_tile<Codes, 3, O>(w, w_stride, x, p.padded, chunk.count, fetches_next, target);
+      t += 3;
     }
   }
 }
 
+/// Each row of the matrix is read once while the next ones are fetched: the speed of memory is the
+/// limit.
+template <class Codes>
+void multiply_few_tokens(const RowProduct& p, int64_t begin, int64_t end) {
+  const auto* weight = static_cast<const typename Codes::Code*>(p.weight);
+  int64_t row = begin;
+  for (; row + kRows <= end; row += kRows) {
+    for_chunks(p.in, [&](Chunk chunk) {
+      multiply_few<Codes, kRows>(p, chunk, weight + row * p.in + chunk.first, p.in, row, 0,
+                                 p.tokens, true);
+    });
+  }
+  for (; row < end; ++row) {
+    for_chunks(p.in, [&](Chunk chunk) {
+      multiply_few<Codes, 1>(p, chunk, weight + row * p.in + chunk.first, p.in, row, 0, p.tokens,
+                             true);
+    });
+  }
+}
+
+/// Numbers of a matrix that are float32 already, in the order in which `Codes` are widened.
+template <class Codes>
+struct Widened : Codes {
+  using Code = float;
+  static LORRY_INLINE __m256 first(const float* from) { return _mm256_load_ps(from); }
+  static LORRY_INLINE __m256 second(const float* from) { return _mm256_load_ps(from + 8); }
+};
+
+template <class Codes>
+LORRY_INLINE void widen_step(const typename Codes::Code* from, float* to) {
+  _mm256_store_ps(to, Codes::first(from));
+  _mm256_store_ps(to + kStep / 2, Codes::second(from));
+}
+
+/// `count` numbers, and zeros up to a multiple of kStep.
+template <class Codes>
+void widen(const typename Codes::Code* from, int64_t count, float* to) {
+  int64_t i = 0;
+  for (; i + kStep <= count; i += kStep) widen_step<Codes>(from + i, to + i);
+  if (i == count) return;
+  typename Codes::Code rest[kStep] = {};
+  for (int64_t j = 0; i + j < count; ++j) rest[j] = from[i + j];
+  widen_step<Codes>(rest, to + i);
+}
+
+/// The rows of a block are a little more than a chunk apart: at 4096 bytes they would all compete
+/// for the same lines of the level-1 cache.
+constexpr int64_t kStride = kChunk + kStep;
+
+/// Arithmetic is the limit: a block of the matrix is widened once for all tokens and stays in the
+/// level-2 cache while they go by, and those of a few tokens in the level-1 cache while the block
+/// does. The sums are those of `multiply_few_tokens`, in the same order.
+template <class Codes>
+void multiply_many_tokens(const RowProduct& p, int64_t begin, int64_t end) {
+  alignas(32) float block[kBlock * kStride];
+  const auto* weight = static_cast<const typename Codes::Code*>(p.weight);
+  for_chunks(p.in, [&](Chunk chunk) {
+    const Chunk padded{chunk.first, (chunk.count + kStep - 1) / kStep * kStep};
+    for (int64_t first = begin; first < end; first += kBlock) {
+      const int64_t rows = end - first < kBlock ? end - first : kBlock;
+      for (int64_t row = 0; row < rows; ++row) {
+        widen<Codes>(weight + (first + row) * p.in + chunk.first, chunk.count,
+                     block + row * kStride);
+      }
+      for (int64_t t = 0; t < p.tokens; t += kTokens) {
+        const int64_t t_end = p.tokens - t < kTokens ? p.tokens : t + kTokens;
+        int64_t row = 0;
+        for (; row + kRows <= rows; row += kRows) {
+          multiply_few<Widened<Codes>, kRows>(p, padded, block + row * kStride, kStride,
+                                              first + row, t, t_end, false);
+        }
+        for (; row < rows; ++row) {
+          multiply_few<Widened<Codes>, 1>(p, padded, block + row * kStride, kStride, first + row, t,
+                                          t_end, false);
+        }
+      }
+    }
+  });
+}
+
 template <class Codes>
 void multiply(const RowProduct& p, int64_t begin, int64_t end) {
-  for (int64_t t = 0; t < p.tokens; t += kTokens) {
-    const int64_t t_end = p.tokens - t < kTokens ? p.tokens : t + kTokens;
-    int64_t row = begin;
-    for (; row + kRows <= end; row += kRows) multiply_few<Codes, kRows>(p, row, t, t_end);
-    for (; row < end; ++row) multiply_few<Codes, 1>(p, row, t, t_end);
-  }
+  if (p.tokens < kMany) return multiply_few_tokens<Codes>(p, begin, end);
+  multiply_many_tokens<Codes>(p, begin, end);
 }
 
 }  // namespace
