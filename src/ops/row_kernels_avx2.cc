@@ -101,14 +101,17 @@ LORRY_INLINE void add_step(const typename Codes::Code* w, int64_t w_stride, cons
   }
 }
 
-/// The last numbers of rows whose length is no multiple of kStep.
+/// The last numbers of a row whose length is no multiple of kStep, and zeros.
+template <typename Code>
+LORRY_INLINE void pad(const Code* from, int64_t count, Code* to) {
+  for (int64_t i = 0; i < kStep; ++i) to[i] = i < count ? from[i] : Code{};
+}
+
 template <class Codes, int T, int O>
 LORRY_INLINE void add_rest(const typename Codes::Code* w, int64_t w_stride, const float* x,
                            int64_t x_stride, int64_t count, Sums<T, O>& acc) {
-  typename Codes::Code padded[O][kStep] = {};
-  for (int o = 0; o < O; ++o) {
-    for (int64_t i = 0; i < count; ++i) padded[o][i] = w[o * w_stride + i];
-  }
+  typename Codes::Code padded[O][kStep];
+  for (int o = 0; o < O; ++o) pad(w + o * w_stride, count, padded[o]);
   add_step<Codes, T, O>(padded[0], kStep, x, x_stride, acc);
 }
 
@@ -176,6 +179,9 @@ __attribute__((noinline)) void run_tile(const typename Codes::Code* w, int64_t w
 
 constexpr float kNoBias[kRows] = {};
 
+/// Not std::min: see row_kernels.h.
+LORRY_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
 /// Part of a product: numbers [first, first + count) of the rows of both sides.
 struct Chunk {
   int64_t first, count;
@@ -185,11 +191,12 @@ struct Chunk {
 template <typename Fn>
 LORRY_INLINE void for_chunks(int64_t in, Fn&& fn) {
   for (int64_t first = 0; first < in; first += kChunk) {
-    fn(Chunk{first, in - first < kChunk ? in - first : kChunk});
+    fn(Chunk{first, least(in - first, kChunk)});
   }
 }
 
 /// O rows of the matrix from `row` on, whose chunks are at `w`, with tokens [begin, end).
+/// `fetches`: the rows behind them are read into the cache meanwhile.
 template <class Codes, int O>
 LORRY_INLINE void multiply_few(const RowProduct& p, Chunk chunk, const typename Codes::Code* w,
                                int64_t w_stride, int64_t row, int64_t begin, int64_t end,
@@ -215,22 +222,29 @@ LORRY_INLINE void multiply_few(const RowProduct& p, Chunk chunk, const typename 
   }
 }
 
+/// The same for `rows` rows.
+template <class Codes>
+LORRY_INLINE void multiply_chunk(const RowProduct& p, Chunk chunk, const typename Codes::Code* w,
+                                 int64_t w_stride, int64_t row, int64_t rows, int64_t begin,
+                                 int64_t end, bool fetches) {
+  int64_t i = 0;
+  for (; i + kRows <= rows; i += kRows) {
+    multiply_few<Codes, kRows>(p, chunk, w + i * w_stride, w_stride, row + i, begin, end, fetches);
+  }
+  for (; i < rows; ++i) {
+    multiply_few<Codes, 1>(p, chunk, w + i * w_stride, w_stride, row + i, begin, end, fetches);
+  }
+}
+
 /// Each row of the matrix is read once while the next ones are fetched: the speed of memory is the
 /// limit.
 template <class Codes>
 void multiply_few_tokens(const RowProduct& p, int64_t begin, int64_t end) {
   const auto* weight = static_cast<const typename Codes::Code*>(p.weight);
-  int64_t row = begin;
-  for (; row + kRows <= end; row += kRows) {
+  for (int64_t row = begin; row < end; row += kRows) {
     for_chunks(p.in, [&](Chunk chunk) {
-      multiply_few<Codes, kRows>(p, chunk, weight + row * p.in + chunk.first, p.in, row, 0,
-                                 p.tokens, true);
-    });
-  }
-  for (; row < end; ++row) {
-    for_chunks(p.in, [&](Chunk chunk) {
-      multiply_few<Codes, 1>(p, chunk, weight + row * p.in + chunk.first, p.in, row, 0, p.tokens,
-                             true);
+      multiply_chunk<Codes>(p, chunk, weight + row * p.in + chunk.first, p.in, row,
+                            least(end - row, kRows), 0, p.tokens, true);
     });
   }
 }
@@ -255,8 +269,8 @@ void widen(const typename Codes::Code* from, int64_t count, float* to) {
   int64_t i = 0;
   for (; i + kStep <= count; i += kStep) widen_step<Codes>(from + i, to + i);
   if (i == count) return;
-  typename Codes::Code rest[kStep] = {};
-  for (int64_t j = 0; i + j < count; ++j) rest[j] = from[i + j];
+  typename Codes::Code rest[kStep];
+  pad(from + i, count - i, rest);
   widen_step<Codes>(rest, to + i);
 }
 
@@ -274,22 +288,14 @@ void multiply_many_tokens(const RowProduct& p, int64_t begin, int64_t end) {
   for_chunks(p.in, [&](Chunk chunk) {
     const Chunk padded{chunk.first, (chunk.count + kStep - 1) / kStep * kStep};
     for (int64_t first = begin; first < end; first += kBlock) {
-      const int64_t rows = end - first < kBlock ? end - first : kBlock;
+      const int64_t rows = least(end - first, kBlock);
       for (int64_t row = 0; row < rows; ++row) {
         widen<Codes>(weight + (first + row) * p.in + chunk.first, chunk.count,
                      block + row * kStride);
       }
       for (int64_t t = 0; t < p.tokens; t += kTokens) {
-        const int64_t t_end = p.tokens - t < kTokens ? p.tokens : t + kTokens;
-        int64_t row = 0;
-        for (; row + kRows <= rows; row += kRows) {
-          multiply_few<Widened<Codes>, kRows>(p, padded, block + row * kStride, kStride,
-                                              first + row, t, t_end, false);
-        }
-        for (; row < rows; ++row) {
-          multiply_few<Widened<Codes>, 1>(p, padded, block + row * kStride, kStride, first + row, t,
-                                          t_end, false);
-        }
+        multiply_chunk<Widened<Codes>>(p, padded, block, kStride, first, rows, t,
+                                       least(t + kTokens, p.tokens), false);
       }
     }
   });
