@@ -4,6 +4,8 @@
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
+#include "base/crc32c.h"
+#include "model/merge_rounding.h"
 #include "model/stored_weights.h"
 
 namespace lorry::model {
@@ -92,17 +94,20 @@ at::Tensor CheckpointEdits::apply(const std::string& stored_name, const at::Tens
   const at::NoGradGuard no_grad;
   const auto found = edits_.find(stored_name);
   if (found == edits_.end()) return stored;
+  uint64_t seed = crc32c(stored_name);
+  const auto changed = [&](const at::Tensor& before, const Edit& edit) {
+    const at::Tensor after = edit.pair ? merged_weight(before, *edit.pair)
+                                       : edit.value.detach().to(at::kCPU, at::kFloat);
+    return round_trained(before, after, seed++);
+  };
   at::Tensor edited;  // made when a part of the tensor changes
   for (const Edit& edit : found->second) {
     const bool is_all = edit.at.index < 0 && !edit.at.transposed && edit.at.step == 1 &&
                         stored.size(0) == edit.rows;
-    if (is_all) {
-      return edit.pair ? merged_weight(stored, *edit.pair)
-                       : edit.value.detach().to(at::kCPU, stored.scalar_type());
-    }
+    if (is_all) return changed(stored, edit);
     if (!edited.defined()) edited = stored.clone();
     at::Tensor part = part_of(edited, edit.at, edit.rows);
-    part.copy_(edit.pair ? merged_weight(part, *edit.pair) : edit.value);
+    part.copy_(changed(part, edit));
   }
   return edited;
 }

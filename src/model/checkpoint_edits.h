@@ -28,8 +28,8 @@ class CheckpointEdits {
                                            const SafetensorsReader& reader);
 
   bool changes(const std::string& stored_name) const { return edits_.contains(stored_name); }
-  /// A new tensor of `stored`'s shape and dtype; `stored` itself where nothing changes. Merges are
-  /// computed in float32 and rounded once, as `peft`'s.
+  /// A new tensor of `stored`'s shape and dtype; `stored` itself where nothing changes. Changes are
+  /// computed in float32 and rounded once (merge_rounding.h).
   at::Tensor apply(const std::string& stored_name, const at::Tensor& stored) const;
 
  private:

@@ -228,14 +228,14 @@ void LoraAdapter::round_to(at::ScalarType dtype) {
 
 at::Tensor merged_weight(const at::Tensor& weight, const LoraAdapter::Pair& pair) {
   const at::NoGradGuard no_grad;
-  if (!pair.a.defined()) return weight;
+  if (!pair.a.defined()) return weight.to(at::kFloat);
   const at::Tensor delta = at::matmul(pair.b.to(at::kFloat), pair.a.to(at::kFloat)) * pair.scale;
   at::Tensor sum = weight.to(at::kFloat) + delta.to(weight.device());
   if (pair.magnitude.defined()) {
     const at::Tensor magnitude = pair.magnitude.to(weight.device(), at::kFloat);
     sum = sum * (magnitude / sum.norm(2, {1}, false)).unsqueeze(1);
   }
-  return sum.to(weight.scalar_type());
+  return sum;
 }
 
 bool AdapterView::is_base() const {

@@ -104,8 +104,7 @@ class LoraAdapter::BaseWeights {
   virtual at::Tensor head() const = 0;
 };
 
-/// `weight` with the pair merged in, computed in float32 and rounded once to the weight's dtype, as
-/// `peft`'s merge does. weight: (out, in); returns a new tensor.
+/// `weight` with the pair merged in, in float32. weight: (out, in) of any dtype.
 at::Tensor merged_weight(const at::Tensor& weight, const LoraAdapter::Pair& pair);
 
 /// Which adapter each token of a step goes through. A step keeps the adapters it began with.
