@@ -16,6 +16,12 @@ constexpr int kVectors = kIntGroup / kLanes;
 /// Tokens whose numbers stay in the level-2 cache while the matrix goes by.
 constexpr int64_t kTokens = 32;
 constexpr int kRows = 4;
+/// From so many tokens on a block of an int4 matrix is widened once for all of them.
+constexpr int64_t kMany = 12;
+/// Rows of such a block at most, and its numbers: 256 KB, of the level-2 cache.
+constexpr int64_t kBlockRows = 32, kBlockNumbers = 128 << 10;
+/// Tokens whose numbers stay in the level-1 cache while a block goes by.
+constexpr int64_t kBlockTokens = 6;
 
 LORRY_INLINE __m256i load(const void* from) {
   return _mm256_loadu_si256(static_cast<const __m256i*>(from));
@@ -30,6 +36,7 @@ LORRY_INLINE __m256i in_register(__m256i x) {
 struct Int8Codes {
   static constexpr bool kHasGroups = false;
   static constexpr int64_t kGroupBytes = kIntGroup;
+  static constexpr int kTile = 2;
   template <int V>
   static LORRY_INLINE __m256i numbers(const uint8_t* group) {
     return _mm256_cvtepi8_epi16(
@@ -41,6 +48,7 @@ struct Int8Codes {
 struct Int4Codes {
   static constexpr bool kHasGroups = true;
   static constexpr int64_t kGroupBytes = kIntGroup / 2;
+  static constexpr int kTile = 2;
   template <int V>
   static LORRY_INLINE __m256i numbers(const uint8_t* group) {
     const __m256i words = load(group + V / 4 * 32);
@@ -48,6 +56,16 @@ struct Int4Codes {
     const __m256i mask = _mm256_set1_epi16(15);
     if constexpr (V % 4 == 0) return _mm256_and_si256(words, mask);
     return _mm256_and_si256(_mm256_srli_epi16(words, V % 4 * 4), mask);
+  }
+};
+
+/// The same as 16-bit integers, in the order in which they are widened.
+struct WidenedInt4Codes : Int4Codes {
+  static constexpr int64_t kGroupBytes = kIntGroup * sizeof(int16_t);
+  static constexpr int kTile = 3;
+  template <int V>
+  static LORRY_INLINE __m256i numbers(const uint8_t* group) {
+    return load(group + V * sizeof(__m256i));
   }
 };
 
@@ -64,7 +82,8 @@ LORRY_INLINE void add_vector(const uint8_t* w, int64_t w_stride, const int16_t* 
   for (int o = 0; o < O; ++o) {
     const __m256i numbers = Codes::template numbers<V>(w + o * w_stride);
     for (int t = 0; t < T; ++t) {
-      acc[t][o] = _mm256_add_epi32(acc[t][o], _mm256_madd_epi16(numbers, part[t]));
+      // Compilers would add the products of several vectors first, for which they lack registers.
+      acc[t][o] = in_register(_mm256_add_epi32(acc[t][o], _mm256_madd_epi16(numbers, part[t])));
     }
   }
 }
@@ -89,21 +108,37 @@ LORRY_INLINE float sum(__m256 x) {
   return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 
+/// From number 8 - n on, a mask of the first n lanes.
+constexpr int32_t kFirst[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+
 /// What the number of code 0 adds: the sum over groups of (zero - 8 scale) times the activations.
 LORRY_INLINE float zero_terms(const IntProduct& p, int64_t row, int64_t token) {
   const float* scales = p.scales + row * p.x.groups;
   const float* zeros = p.zeros + row * p.x.groups;
   const float* sums = p.x.sums + token * p.x.groups;
-  float out = 0;
-  for (int64_t g = 0; g < p.x.groups; ++g) out += (zeros[g] - 8 * scales[g]) * sums[g];
-  return out;
+  __m256 total = _mm256_setzero_ps();
+  const __m256 middle = _mm256_set1_ps(8);
+  for (int64_t g = 0; g < p.x.groups; g += 8) {
+    const __m256i mask = load(kFirst + 8 - (p.x.groups - g < 8 ? p.x.groups - g : 8));
+    const __m256 scale = _mm256_maskload_ps(scales + g, mask);
+    const __m256 zero = _mm256_fnmadd_ps(middle, scale, _mm256_maskload_ps(zeros + g, mask));
+    total = _mm256_fmadd_ps(zero, _mm256_maskload_ps(sums + g, mask), total);
+  }
+  return sum(total);
 }
 
+/// A part of the matrix: rows from `row` on, `stride` bytes apart.
+struct Rows {
+  const uint8_t* data;
+  int64_t stride, row;
+  LORRY_INLINE Rows from(int64_t i) const { return {data + i * stride, stride, row + i}; }
+};
+
+/// `fetches`: the rows behind are read into the cache meanwhile.
 template <class Codes, int T, int O>
-__attribute__((noinline)) void run_tile(const IntProduct& p, int64_t row, int64_t token) {
-  const int64_t w_stride = Codes::kHasGroups ? p.in / 2 : p.in;
-  const int64_t x_stride = p.x.groups * kIntGroup;
-  const uint8_t* w = static_cast<const uint8_t*>(p.weight) + row * w_stride;
+LORRY_INLINE void tile(const IntProduct& p, Rows rows, int64_t token, bool fetches) {
+  const int64_t x_stride = p.x.groups * kIntGroup, row = rows.row;
+  const uint8_t* w = rows.data;
   const int16_t* x = p.x.codes + token * x_stride;
   __m256 total[T][O];
   for (int t = 0; t < T; ++t) {
@@ -115,18 +150,21 @@ __attribute__((noinline)) void run_tile(const IntProduct& p, int64_t row, int64_
       for (int o = 0; o < O; ++o) acc[t][o] = _mm256_setzero_si256();
     }
     const int64_t left = p.in - g * kIntGroup;
-    if (left >= kIntGroup) {
-      for (int o = 0; o < O; ++o) {  // of the next rows
-        _mm_prefetch(reinterpret_cast<const char*>(w + (o + O) * w_stride), _MM_HINT_T0);
-        if (Codes::kGroupBytes > 64) {
-          _mm_prefetch(reinterpret_cast<const char*>(w + (o + O) * w_stride + 64), _MM_HINT_T0);
+    if (Codes::kHasGroups || left >= kIntGroup) {
+      if (fetches) {
+        for (int o = 0; o < O; ++o) {
+          const uint8_t* next = w + (o + O) * rows.stride;
+          _mm_prefetch(reinterpret_cast<const char*>(next), _MM_HINT_T0);
+          if (Codes::kGroupBytes > 64) {
+            _mm_prefetch(reinterpret_cast<const char*>(next + 64), _MM_HINT_T0);
+          }
         }
       }
-      add_group<Codes, T, O>(w, w_stride, x, x_stride, acc);
+      add_group<Codes, T, O>(w, rows.stride, x, x_stride, acc);
     } else {  // of kInt8 alone
       uint8_t padded[O][kIntGroup] = {};
       for (int o = 0; o < O; ++o) {
-        for (int64_t i = 0; i < left; ++i) padded[o][i] = w[o * w_stride + i];
+        for (int64_t i = 0; i < left; ++i) padded[o][i] = w[o * rows.stride + i];
       }
       add_group<Codes, T, O>(padded[0], kIntGroup, x, x_stride, acc);
     }
@@ -149,21 +187,106 @@ __attribute__((noinline)) void run_tile(const IntProduct& p, int64_t row, int64_
   }
 }
 
+/// Out of line: each tile has all registers to itself.
+template <class Codes, int T, int O>
+__attribute__((noinline)) void run_tile(const IntProduct& p, Rows rows, int64_t token,
+                                        bool fetches) {
+  if (fetches) {
+    tile<Codes, T, O>(p, rows, token, true);
+  } else {
+    tile<Codes, T, O>(p, rows, token, false);
+  }
+}
+
 template <class Codes, int O>
-void multiply_few(const IntProduct& p, int64_t row, int64_t begin, int64_t end) {
-  int64_t t = begin;
-  for (; t + 2 <= end; t += 2) run_tile<Codes, 2, O>(p, row, t);
-  if (t < end) run_tile<Codes, 1, O>(p, row, t);
+void multiply_few(const IntProduct& p, Rows rows, int64_t begin, int64_t end, bool fetches) {
+  for (int64_t t = begin; t < end;) {
+    const int64_t left = end - t;
+    const bool fetches_next = fetches && t == begin;
+    if (left == 1) {
+      run_tile<Codes, 1, O>(p, rows, t, fetches_next);
+      t += 1;
+    } else if (left == 2 || left == 4 || Codes::kTile == 2) {
+      run_tile<Codes, 2, O>(p, rows, t, fetches_next);
+      t += 2;
+    } else {
+      run_tile<Codes, Codes::kTile, O>(p, rows, t, fetches_next);
+      t += Codes::kTile;
+    }
+  }
+}
+
+/// `count` rows with tokens [begin, end).
+template <class Codes>
+void multiply_part(const IntProduct& p, Rows rows, int64_t count, int64_t begin, int64_t end,
+                   bool fetches) {
+  int64_t i = 0;
+  for (; i + kRows <= count; i += kRows) {
+    multiply_few<Codes, kRows>(p, rows.from(i), begin, end, fetches);
+  }
+  for (; i < count; ++i) multiply_few<Codes, 1>(p, rows.from(i), begin, end, fetches);
 }
 
 template <class Codes>
-void multiply(const IntProduct& p, int64_t begin, int64_t end) {
+LORRY_INLINE Rows rows_of(const IntProduct& p, int64_t row) {
+  const int64_t stride = Codes::kHasGroups ? p.in / 2 : p.in;
+  return Rows{static_cast<const uint8_t*>(p.weight), stride, 0}.from(row);
+}
+
+template <class Codes>
+void multiply_few_tokens(const IntProduct& p, int64_t begin, int64_t end) {
   for (int64_t t = 0; t < p.x.tokens; t += kTokens) {
     const int64_t t_end = p.x.tokens - t < kTokens ? p.x.tokens : t + kTokens;
-    int64_t row = begin;
-    for (; row + kRows <= end; row += kRows) multiply_few<Codes, kRows>(p, row, t, t_end);
-    for (; row < end; ++row) multiply_few<Codes, 1>(p, row, t, t_end);
+    multiply_part<Codes>(p, rows_of<Codes>(p, begin), end - begin, t, t_end, true);
   }
+}
+
+template <int V>
+LORRY_INLINE void widen_vector(const uint8_t* group, int16_t* to) {
+  _mm256_store_si256(reinterpret_cast<__m256i*>(to + V * kLanes), Int4Codes::numbers<V>(group));
+}
+
+LORRY_INLINE void widen_row(const uint8_t* from, int64_t groups, int16_t* to) {
+  for (int64_t g = 0; g < groups; ++g, from += Int4Codes::kGroupBytes, to += kIntGroup) {
+    widen_vector<0>(from, to);
+    widen_vector<1>(from, to);
+    widen_vector<2>(from, to);
+    widen_vector<3>(from, to);
+    widen_vector<4>(from, to);
+    widen_vector<5>(from, to);
+    widen_vector<6>(from, to);
+    widen_vector<7>(from, to);
+  }
+}
+
+/// Arithmetic is the limit: a block of the matrix is widened once for all tokens and stays in the
+/// level-2 cache while they go by. The sums are those of `multiply_few_tokens`, in the same order.
+void multiply_many_tokens(const IntProduct& p, int64_t block_rows, int64_t begin, int64_t end) {
+  alignas(32) int16_t block[kBlockNumbers];
+  // A vector more than the row: rows a power of two apart compete for the same lines of a cache.
+  const int64_t stride = p.in + kLanes;
+  for (int64_t first = begin; first < end; first += block_rows) {
+    const int64_t count = end - first < block_rows ? end - first : block_rows;
+    const Rows codes = rows_of<Int4Codes>(p, first);
+    for (int64_t i = 0; i < count; ++i) {
+      widen_row(codes.from(i).data, p.x.groups, block + i * stride);
+    }
+    const Rows rows{reinterpret_cast<const uint8_t*>(block), stride * int64_t{sizeof(int16_t)},
+                    first};
+    for (int64_t t = 0; t < p.x.tokens; t += kBlockTokens) {
+      const int64_t t_end = p.x.tokens - t < kBlockTokens ? p.x.tokens : t + kBlockTokens;
+      multiply_part<WidenedInt4Codes>(p, rows, count, t, t_end, false);
+    }
+  }
+}
+
+/// Widening takes three instructions for 16 numbers in kInt4, one in kInt8, which is not worth a
+/// block.
+void multiply_int4(const IntProduct& p, int64_t begin, int64_t end) {
+  int64_t block_rows = kBlockNumbers / (p.in + kLanes) / kRows * kRows;
+  if (block_rows > kBlockRows) block_rows = kBlockRows;
+  if (p.x.tokens < kMany || block_rows == 0) return multiply_few_tokens<Int4Codes>(p, begin, end);
+  multiply_many_tokens(p, block_rows, begin, end);
 }
 
 /// Of the magnitudes; NaN if a number is none.
@@ -199,8 +322,8 @@ LORRY_INLINE int32_t round_group(const float* x, float inverse, int32_t* out) {
 }  // namespace
 
 void multiply_int_rows(const IntProduct& product, int64_t begin, int64_t end) {
-  product.code == IntCode::kInt8 ? multiply<Int8Codes>(product, begin, end)
-                                 : multiply<Int4Codes>(product, begin, end);
+  if (product.code == IntCode::kInt4) return multiply_int4(product, begin, end);
+  multiply_few_tokens<Int8Codes>(product, begin, end);
 }
 
 void arrange_int_row(IntCode code, const float* x, int64_t in, const IntRows& rows, int64_t token) {

@@ -113,7 +113,8 @@ class IntProducts : public testing::TestWithParam<WeightFormat> {
 };
 
 TEST_P(IntProducts, AreThoseOfTheWidenedWeightWithinTheRoundingOfTheActivations) {
-  std::vector<std::pair<int64_t, int64_t>> sizes{{1, 128}, {6, 896}, {9, 2560}};
+  std::vector<std::pair<int64_t, int64_t>> sizes{{1, 128}, {6, 896}, {9, 2560}, {75, 384}};
+  sizes.emplace_back(6, 40960);  // of which no block fits the cache
   if (GetParam() == WeightFormat::kInt8Rows) sizes.insert(sizes.end(), {{3, 5}, {5, 1000}});
   for (const auto& [out, in] : sizes) {
     const Weight weight = random(out, in, out % 2 == 1);
@@ -134,9 +135,9 @@ TEST_P(IntProducts, AreThoseOfTheWidenedWeightWithinTheRoundingOfTheActivations)
 }
 
 TEST_P(IntProducts, OfARowAreTheSameWhateverOtherRowsThereAre) {
-  const Weight weight = random(22, 1024);
+  const Weight weight = random(78, 1024);
   const at::Tensor x = at::randn({80, 1024}), all = linear(x, weight);
-  for (const int64_t rows : {1, 2, 3, 16, 64}) {
+  for (const int64_t rows : {1, 2, 3, 11, 12, 16, 64}) {
     for (int64_t first = 0; first + rows <= x.size(0); first += rows) {
       const at::Tensor some = linear(x.narrow(0, first, rows), weight);
       ASSERT_TRUE(at::equal(some, all.narrow(0, first, rows))) << rows << " from " << first;
