@@ -16,6 +16,8 @@ constexpr int kVectors = kIntGroup / kLanes;
 /// Tokens whose numbers stay in the level-2 cache while the matrix goes by.
 constexpr int64_t kTokens = 32;
 constexpr int kRows = 4;
+/// Rows of up to so many bytes are short (row_kernels_avx2.cc).
+constexpr int64_t kShortRow = 3072;
 /// From so many tokens on a block of an int4 matrix is widened once for all of them.
 constexpr int64_t kMany = 12;
 /// Rows of such a block at most, and its numbers: 256 KB, of the level-2 cache.
@@ -134,12 +136,15 @@ struct Rows {
   LORRY_INLINE Rows from(int64_t i) const { return {data + i * stride, stride, row + i}; }
 };
 
-/// `fetches`: the rows behind are read into the cache meanwhile.
-template <class Codes, int T, int O>
-LORRY_INLINE void tile(const IntProduct& p, Rows rows, int64_t token, bool fetches) {
+/// How the rows after a tile's are read into the cache meanwhile (row_kernels_avx2.cc).
+enum class Fetch { kNothing, kSideBySide, kInOrder };
+
+template <class Codes, int T, int O, Fetch kFetch>
+LORRY_INLINE void tile(const IntProduct& p, Rows rows, int64_t token) {
   const int64_t x_stride = p.x.groups * kIntGroup, row = rows.row;
   const uint8_t* w = rows.data;
   const int16_t* x = p.x.codes + token * x_stride;
+  const uint8_t* next = w + O * rows.stride;
   __m256 total[T][O];
   for (int t = 0; t < T; ++t) {
     for (int o = 0; o < O; ++o) total[t][o] = _mm256_setzero_ps();
@@ -151,12 +156,13 @@ LORRY_INLINE void tile(const IntProduct& p, Rows rows, int64_t token, bool fetch
     }
     const int64_t left = p.in - g * kIntGroup;
     if (Codes::kHasGroups || left >= kIntGroup) {
-      if (fetches) {
+      if constexpr (kFetch != Fetch::kNothing) {
         for (int o = 0; o < O; ++o) {
-          const uint8_t* next = w + (o + O) * rows.stride;
-          _mm_prefetch(reinterpret_cast<const char*>(next), _MM_HINT_T0);
+          const uint8_t* line = kFetch == Fetch::kInOrder ? next + (g * O + o) * Codes::kGroupBytes
+                                                          : w + (o + O) * rows.stride;
+          _mm_prefetch(reinterpret_cast<const char*>(line), _MM_HINT_T0);
           if (Codes::kGroupBytes > 64) {
-            _mm_prefetch(reinterpret_cast<const char*>(next + 64), _MM_HINT_T0);
+            _mm_prefetch(reinterpret_cast<const char*>(line + 64), _MM_HINT_T0);
           }
         }
       }
@@ -190,27 +196,28 @@ LORRY_INLINE void tile(const IntProduct& p, Rows rows, int64_t token, bool fetch
 /// Out of line: each tile has all registers to itself.
 template <class Codes, int T, int O>
 __attribute__((noinline)) void run_tile(const IntProduct& p, Rows rows, int64_t token,
-                                        bool fetches) {
-  if (fetches) {
-    tile<Codes, T, O>(p, rows, token, true);
-  } else {
-    tile<Codes, T, O>(p, rows, token, false);
-  }
+                                        Fetch fetch) {
+  if (fetch == Fetch::kInOrder) return tile<Codes, T, O, Fetch::kInOrder>(p, rows, token);
+  if (fetch == Fetch::kSideBySide) return tile<Codes, T, O, Fetch::kSideBySide>(p, rows, token);
+  tile<Codes, T, O, Fetch::kNothing>(p, rows, token);
 }
 
 template <class Codes, int O>
 void multiply_few(const IntProduct& p, Rows rows, int64_t begin, int64_t end, bool fetches) {
   for (int64_t t = begin; t < end;) {
     const int64_t left = end - t;
-    const bool fetches_next = fetches && t == begin;
+    Fetch fetch = Fetch::kNothing;
+    if (fetches && t == begin) {
+      fetch = rows.stride > kShortRow ? Fetch::kSideBySide : Fetch::kInOrder;
+    }
     if (left == 1) {
-      run_tile<Codes, 1, O>(p, rows, t, fetches_next);
+      run_tile<Codes, 1, O>(p, rows, t, fetch);
       t += 1;
     } else if (left == 2 || left == 4 || Codes::kTile == 2) {
-      run_tile<Codes, 2, O>(p, rows, t, fetches_next);
+      run_tile<Codes, 2, O>(p, rows, t, fetch);
       t += 2;
     } else {
-      run_tile<Codes, Codes::kTile, O>(p, rows, t, fetches_next);
+      run_tile<Codes, Codes::kTile, O>(p, rows, t, fetch);
       t += Codes::kTile;
     }
   }

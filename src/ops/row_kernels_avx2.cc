@@ -23,6 +23,8 @@ constexpr int64_t kBlock = 32;
 /// From so many tokens on arithmetic is the limit and not memory.
 constexpr int64_t kMany = 24;
 constexpr int kRows = 4;
+/// Rows of up to so many numbers are short (measured on Zen 3).
+constexpr int64_t kShortRow = 1536;
 
 /// A vector that stays in its register: compilers would read it from memory for each use.
 LORRY_INLINE __m256 in_register(__m256 x) {
@@ -141,18 +143,27 @@ LORRY_INLINE void store(const __m256 (&acc)[O], const Target& target, int t) {
   }
 }
 
-template <class Codes, int T, int O>
+/// How the rows after a tile's are read into the cache meanwhile. The processor's own prefetching
+/// follows rows side by side if they are long, and loses short ones before it has begun; those are
+/// read in the order of memory.
+enum class Fetch { kNothing, kSideBySide, kInOrder };
+
+/// `next`: the part of the next O rows that is read in order.
+template <class Codes, int T, int O, Fetch kFetch>
 LORRY_INLINE void tile(const typename Codes::Code* w, int64_t w_stride, const float* x,
-                       int64_t x_stride, int64_t count, bool fetches_next, const Target& target) {
+                       int64_t x_stride, int64_t count, const typename Codes::Code* next,
+                       const Target& target) {
   Sums<T, O> acc;
   for (int t = 0; t < T; ++t) {
     for (int o = 0; o < O; ++o) acc.of[t][o] = _mm256_setzero_ps();
   }
   int64_t i = 0;
   for (; i + 2 * kStep <= count; i += 2 * kStep) {
-    if (fetches_next) {
+    if constexpr (kFetch != Fetch::kNothing) {
       for (int o = 0; o < O; ++o) {
-        _mm_prefetch(reinterpret_cast<const char*>(w + (o + O) * w_stride + i), _MM_HINT_T0);
+        const auto* line =
+            kFetch == Fetch::kInOrder ? next + i * O + o * 2 * kStep : w + (o + O) * w_stride + i;
+        _mm_prefetch(reinterpret_cast<const char*>(line), _MM_HINT_T0);
       }
     }
     add_step<Codes, T, O>(w + i, w_stride, x + i, x_stride, acc);
@@ -169,11 +180,14 @@ LORRY_INLINE void tile(const typename Codes::Code* w, int64_t w_stride, const fl
 template <class Codes, int T, int O>
 __attribute__((noinline)) void run_tile(const typename Codes::Code* w, int64_t w_stride,
                                         const float* x, int64_t x_stride, int64_t count,
-                                        bool fetches_next, const Target& target) {
-  if (fetches_next) {
-    tile<Codes, T, O>(w, w_stride, x, x_stride, count, true, target);
+                                        Fetch fetch, const typename Codes::Code* next,
+                                        const Target& target) {
+  if (fetch == Fetch::kInOrder) {
+    tile<Codes, T, O, Fetch::kInOrder>(w, w_stride, x, x_stride, count, next, target);
+  } else if (fetch == Fetch::kSideBySide) {
+    tile<Codes, T, O, Fetch::kSideBySide>(w, w_stride, x, x_stride, count, next, target);
   } else {
-    tile<Codes, T, O>(w, w_stride, x, x_stride, count, false, target);
+    tile<Codes, T, O, Fetch::kNothing>(w, w_stride, x, x_stride, count, next, target);
   }
 }
 
@@ -187,6 +201,10 @@ struct Chunk {
   int64_t first, count;
 };
 
+Fetch fetch_of_rows(int64_t length) {
+  return length > kShortRow ? Fetch::kSideBySide : Fetch::kInOrder;
+}
+
 /// fn(chunk) for those of a row, in their order.
 template <typename Fn>
 LORRY_INLINE void for_chunks(int64_t in, Fn&& fn) {
@@ -196,11 +214,12 @@ LORRY_INLINE void for_chunks(int64_t in, Fn&& fn) {
 }
 
 /// O rows of the matrix from `row` on, whose chunks are at `w`, with tokens [begin, end).
-/// `fetches`: the rows behind them are read into the cache meanwhile.
+/// `fetches`: the rows after them are read into the cache meanwhile.
 template <class Codes, int O>
 LORRY_INLINE void multiply_few(const RowProduct& p, Chunk chunk, const typename Codes::Code* w,
                                int64_t w_stride, int64_t row, int64_t begin, int64_t end,
                                bool fetches) {
+  const auto* next = w + O * w_stride + chunk.first * (O - 1);
   for (int64_t t = begin; t < end;) {
     Target target{p.y + t * p.y_stride + row, p.y_stride, p.y + t * p.y_stride + row, p.y_stride,
                   p.scales ? p.scales + row : nullptr};
@@ -208,15 +227,15 @@ LORRY_INLINE void multiply_few(const RowProduct& p, Chunk chunk, const typename 
     if (chunk.first == 0) target.from_stride = 0;
     const float* x = p.x + t * p.padded + chunk.first;
     const int64_t left = end - t;
-    const bool fetches_next = fetches && t == begin;
+    const Fetch fetch = fetches && t == begin ? fetch_of_rows(w_stride) : Fetch::kNothing;
     if (left == 1) {
-      run_tile<Codes, 1, O>(w, w_stride, x, p.padded, chunk.count, fetches_next, target);
+      run_tile<Codes, 1, O>(w, w_stride, x, p.padded, chunk.count, fetch, next, target);
       t += 1;
     } else if (left == 2 || left == 4) {
-      run_tile<Codes, 2, O>(w, w_stride, x, p.padded, chunk.count, fetches_next, target);
+      run_tile<Codes, 2, O>(w, w_stride, x, p.padded, chunk.count, fetch, next, target);
       t += 2;
     } else {
-      run_tile<Codes, 3, O>(w, w_stride, x, p.padded, chunk.count, fetches_next, target);
+      run_tile<Codes, 3, O>(w, w_stride, x, p.padded, chunk.count, fetch, next, target);
       t += 3;
     }
   }
