@@ -113,20 +113,24 @@ LORRY_INLINE float sum(__m256 x) {
 /// From number 8 - n on, a mask of the first n lanes.
 constexpr int32_t kFirst[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
 
-/// What the number of code 0 adds: the sum over groups of (zero - 8 scale) times the activations.
-LORRY_INLINE float zero_terms(const IntProduct& p, int64_t row, int64_t token) {
-  const float* scales = p.scales + row * p.x.groups;
-  const float* zeros = p.zeros + row * p.x.groups;
-  const float* sums = p.x.sums + token * p.x.groups;
-  __m256 total = _mm256_setzero_ps();
-  const __m256 middle = _mm256_set1_ps(8);
-  for (int64_t g = 0; g < p.x.groups; g += 8) {
-    const __m256i mask = load(kFirst + 8 - (p.x.groups - g < 8 ? p.x.groups - g : 8));
-    const __m256 scale = _mm256_maskload_ps(scales + g, mask);
-    const __m256 zero = _mm256_fnmadd_ps(middle, scale, _mm256_maskload_ps(zeros + g, mask));
-    total = _mm256_fmadd_ps(zero, _mm256_maskload_ps(sums + g, mask), total);
+/// Adds what the number of code 0 makes: over groups, (zero - 8 scale) times the activations' sums.
+template <int T, int O>
+LORRY_INLINE void add_zero_terms(const IntProduct& p, int64_t row, int64_t token,
+                                 __m256 (&total)[T][O]) {
+  const int64_t groups = p.x.groups;
+  for (int64_t g = 0; g < groups; g += 8) {
+    const __m256i mask = load(kFirst + 8 - (groups - g < 8 ? groups - g : 8));
+    for (int o = 0; o < O; ++o) {
+      const int64_t at = (row + o) * groups + g;
+      const __m256 scale = _mm256_maskload_ps(p.scales + at, mask);
+      const __m256 zero =
+          _mm256_fnmadd_ps(_mm256_set1_ps(8), scale, _mm256_maskload_ps(p.zeros + at, mask));
+      for (int t = 0; t < T; ++t) {
+        const float* sums = p.x.sums + (token + t) * groups + g;
+        total[t][o] = _mm256_fmadd_ps(zero, _mm256_maskload_ps(sums, mask), total[t][o]);
+      }
+    }
   }
-  return sum(total);
 }
 
 /// A part of the matrix: rows from `row` on, `stride` bytes apart.
@@ -184,10 +188,11 @@ LORRY_INLINE void tile(const IntProduct& p, Rows rows, int64_t token) {
       }
     }
   }
+  if constexpr (Codes::kHasGroups) add_zero_terms(p, row, token, total);
   for (int t = 0; t < T; ++t) {
     for (int o = 0; o < O; ++o) {
       float y = sum(total[t][o]);
-      y = Codes::kHasGroups ? y + zero_terms(p, row + o, token + t) : y * p.scales[row + o];
+      if constexpr (!Codes::kHasGroups) y *= p.scales[row + o];
       p.y[(token + t) * p.y_stride + row + o] = p.bias ? y + p.bias[row + o] : y;
     }
   }
