@@ -3,6 +3,7 @@ object of figures as the last line."""
 
 import json
 import os
+import pathlib
 import sys
 import time
 
@@ -76,6 +77,14 @@ def encode_gigatoken(source, model):
     return {"load": loaded - start, "seconds": time.time() - loaded, "tokens": tokens}
 
 
+def cpu_dtype():
+    """bfloat16 where the processor multiplies it; elsewhere libtorch is faster in float32."""
+    import torch
+
+    flags = pathlib.Path("/proc/cpuinfo").read_text()
+    return torch.bfloat16 if "avx512_bf16" in flags or "amx_bf16" in flags else torch.float32
+
+
 def train_trl(source, model, steps, length, packing, out):
     """TRL's SFTTrainer with its best settings on CPU: packed without padding, no checkpointing."""
     import torch
@@ -106,7 +115,7 @@ def train_trl(source, model, steps, length, packing, out):
         seed=3407,
         max_length=int(length),
         packing=packing,
-        bf16=True,
+        bf16=cpu_dtype() == torch.bfloat16,
         use_cpu=True,
         report_to="none",
         gradient_checkpointing=False,
@@ -116,7 +125,7 @@ def train_trl(source, model, steps, length, packing, out):
     )
     rows = [{"messages": json.loads(line)["messages"]} for line in open(source)]
     trainer = SFTTrainer(
-        model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16, attn_implementation="sdpa"),
+        model=AutoModelForCausalLM.from_pretrained(model, dtype=cpu_dtype(), attn_implementation="sdpa"),
         args=config,
         train_dataset=Dataset.from_list(rows),
         processing_class=AutoTokenizer.from_pretrained(model),
@@ -135,12 +144,12 @@ def train_trl(source, model, steps, length, packing, out):
 
 
 def generate_transformers(model, new_tokens, prompt_tokens, *batches):
-    """Greedy generation in bf16, one batch at a time."""
+    """Greedy generation, one batch at a time."""
     import torch
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(CORES)
-    weights = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
+    weights = AutoModelForCausalLM.from_pretrained(model, dtype=cpu_dtype())
     new_tokens, rates = int(new_tokens), {}
     for batch in map(int, batches):
         prompts = torch.randint(1000, 4000, (batch, int(prompt_tokens)))
