@@ -328,8 +328,27 @@ def squad(make):
     return row, turns_of_pair(prompt, texts[0] if texts else "")
 
 
+def bedrock(make):
+    turns = make.chat()
+    system = turns.pop(0)[1] if turns and turns[0][0] == "system" else None
+    row = {"schemaVersion": "bedrock-conversation-2024", "system": [{"text": system}] if system else None}
+    row["messages"] = [{"role": r, "content": [{"text": t[:5]}, {"text": t[5:]}]} for r, t in turns]
+    return row, kept([("system", system), *turns] if system else turns)
+
+
+def openai_preference(make):
+    turns = make.chat()
+    while turns and turns[-1][0] == "assistant":
+        turns.pop()
+    answer = make.text(0.1)
+    row = {"input": {"messages": [{"role": r, "content": t} for r, t in turns], "parallel_tool_calls": True},
+           "preferred_output": [{"role": "assistant", "content": answer}],
+           "non_preferred_output": [{"role": "assistant", "content": make.text()}]}
+    return row, kept([*turns, ("assistant", answer)])
+
+
 PUBLIC = [messages, sharegpt, named_roles, pairs_of_role, python_repr, ultrachat, xtuner, alpaca, dolly, pair,
-          with_history, preference, prompt_of_turns, gemini, squad]
+          with_history, preference, prompt_of_turns, gemini, squad, bedrock, openai_preference]
 
 
 def jsonl(rows):
@@ -357,7 +376,7 @@ def test_no_row_and_no_word_is_lost_or_added(tmp_path, shape, container):
     made = [shape(make) for _ in range(60)]
     name, data = container([row for row, _ in made])
     (tmp_path / name).write_bytes(data)
-    flags = ["--prefer", "chosen"] if shape is preference else []
+    flags = ["--prefer", "chosen"] if shape in (preference, openai_preference) else []
     imported(tmp_path / "b", tmp_path / name, *flags)
     info = json.loads((tmp_path / "b/standardized/ds/info.json").read_text())
     ledger = info["ledger"]

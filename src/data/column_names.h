@@ -28,9 +28,12 @@ inline constexpr std::array kSystem = {"system", "system_prompt", "system_messag
                                        "systeminstruction", "system_instruction"};
 inline constexpr std::array kTools = {"tools", "functions"};
 
-/// Preference pairs (DPO).
-inline constexpr char kChosen[] = "chosen";
-inline constexpr char kRejected[] = "rejected";
+/// Preference pairs (DPO): TRL's names, and OpenAI's beside an `input` that is a request.
+inline constexpr std::array kChosen = {"chosen", "preferred_output"};
+inline constexpr std::array kRejected = {"rejected", "non_preferred_output"};
+/// Of a prompt that is a request ({"messages": [...], "tools": [...]}).
+inline constexpr char kRequestMessages[] = "messages";
+inline constexpr char kRequestTools[] = "tools";
 
 /// Rows that are no examples: parts of texts (Axolotl's input_output), single messages of trees
 /// (Open Assistant).
@@ -39,7 +42,8 @@ inline constexpr std::array kMessageOfTree = {"message_id", "parent_id", "text"}
 
 /// Parts of a prompt that have no place of their own: with anything in them, a row is not whole
 /// without them.
-inline constexpr std::array kMoreInput = {"choices", "options", "passage", "paragraph"};
+inline constexpr std::array kMoreInput = {"choices", "options",  "passage", "paragraph",
+                                          "article", "document", "story",   "background"};
 /// What a model of text does not see.
 inline constexpr std::array kMedia = {"image", "images", "video", "videos", "audio", "audios"};
 

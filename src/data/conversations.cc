@@ -7,6 +7,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "data/column_names.h"
 #include "data/left_out.h"
 #include "data/marks.h"
 #include "data/placeholders.h"
@@ -185,6 +186,8 @@ class RowStandardizer {
     if (role == std::string_view("assistant")) {
       if (const auto answers = answer_texts(value)) return add_first_answer(*answers);
     }
+    const Json& asked = field(value, names::kRequestMessages);
+    if (asked.is_array()) return add_turns(asked, column);
     if (value.is_object() && !is_columns(value)) return add_turns(Json::array({value}), column);
     if (value.is_array() && !value.empty() && value[0].is_string()) {
       return invalid_input(fmt::format("column {} is a list of texts, not one text", column));
@@ -422,9 +425,14 @@ class RowStandardizer {
     return {};
   }
 
+  /// Of a prompt that is a request with its tools in it.
+  const Json& tools_of_request() const {
+    return field(field(row_, rules_.prompt), names::kRequestTools);
+  }
+
   /// A list, empty if the row has no tools.
   Result<Json> definitions_of_tools() const {
-    const Json& given = field(row_, rules_.tools);
+    const Json& given = rules_.tools.empty() ? tools_of_request() : field(row_, rules_.tools);
     if (given.is_null() || given == "") return Json::array();
     Json tools = parsed(given);
     if (tools.is_discarded()) {

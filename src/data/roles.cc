@@ -23,6 +23,7 @@ std::optional<Role> known_role(const std::string& name) {
                                                      {"bing", Role::kAssistant},
                                                      {"bard", Role::kAssistant},
                                                      {"bot", Role::kAssistant},
+                                                     {"chatbot", Role::kAssistant},
                                                      {"ai", Role::kAssistant},
                                                      {"tool", Role::kTool},
                                                      {"function", Role::kTool},

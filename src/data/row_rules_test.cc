@@ -123,6 +123,10 @@ TEST(Columns, ThatLookLikeAPartOfThePromptStopWithTheFlagThatDecides) {
   const char* mcq = R"({"question": "q", "choices": ["x", "y"], "answer": 1})";
   expect_asks(read(mcq), {"column choices", "--columns input=choices", "--ignore-columns choices"});
   EXPECT_EQ(read(mcq, {.ignored = {"choices"}}), "user=q;assistant=1;");
+  // Axolotl's context_qa.
+  const char* article =
+      R"({"article": "The sky is blue.", "question": "Its colour?", "answer": "Blue"})";
+  expect_asks(read(article), {"column article", "--columns input=article"});
 
   const char* chat = R"({"context": "c", "messages": [{"role": "user", "content": "q"},
                                                       {"role": "assistant", "content": "a"}]})";
@@ -271,7 +275,10 @@ TEST(Columns, OfPreferencePairsAreNamedAndTheChosenAnswersCanBeLearned) {
           "chosen": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
           "rejected": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "b"}]})",
                         R"({"conversations": [{"from": "human", "value": "q"}],
-          "chosen": {"from": "gpt", "value": "a"}, "rejected": {"from": "gpt", "value": "b"}})"};
+          "chosen": {"from": "gpt", "value": "a"}, "rejected": {"from": "gpt", "value": "b"}})",
+                        R"({"input": {"messages": [{"role": "user", "content": "q"}], "tools": []},
+          "preferred_output": [{"role": "assistant", "content": "a"}],
+          "non_preferred_output": [{"role": "assistant", "content": "b"}]})"};
   for (const char* row : rows) {
     expect_asks(read(row), {"preference pairs", "--prefer chosen"});
     EXPECT_EQ(read(row, prefer), "user=q;assistant=a;") << row;

@@ -67,9 +67,17 @@ class Finder {
 
   // Preference pairs.
 
+  /// The first column that is called so, whatever its part.
+  std::string called(Names list) const {
+    for (const char* name : list) {
+      if (auto column = columns_.of(name); !column.empty()) return column;
+    }
+    return "";
+  }
+
   Result<> choose_preferred(bool is_told) {
-    const std::string preferred = columns_.of(names::kChosen);
-    const bool has_pairs = !preferred.empty() && has(names::kRejected);
+    const std::string preferred = called(names::kChosen), rejected = called(names::kRejected);
+    const bool has_pairs = !preferred.empty() && !rejected.empty();
     if (!options_.prefer.empty()) {
       if (!has_pairs) {
         return invalid_input(
@@ -82,8 +90,9 @@ class Finder {
                          chosen("conversations") || chosen("messages") || chosen("conversation");
     if (!has_pairs || decided || ends_in_answer(conversation_column())) return {};
     return invalid_input(
-        "preference pairs (columns chosen and rejected): --prefer chosen trains on the chosen "
-        "answers; training on the pairs (DPO) is not there yet");
+        fmt::format("preference pairs (columns {} and {}): --prefer chosen trains on the chosen "
+                    "answers; training on the pairs (DPO) is not there yet",
+                    preferred, rejected));
   }
 
   /// The chosen answer follows the prompt, unless it is a conversation with the prompt in it.
@@ -434,8 +443,7 @@ class Finder {
     std::vector<std::string> columns;
     const auto answers = answer_columns();
     for (const auto& name : unused_columns(columns_.schema(), sample_, rules_)) {
-      const bool is_answer = name == columns_.of(names::kChosen) ||
-                             name == columns_.of(names::kRejected) ||
+      const bool is_answer = name == called(names::kChosen) || name == called(names::kRejected) ||
                              std::find(answers.begin(), answers.end(), name) != answers.end();
       if (columns_.schema().GetFieldIndex(name) >= 0 && !is_answer && !columns_.is_ignored(name))
         columns.push_back(name);

@@ -7,6 +7,7 @@
 #include <array>
 #include <nlohmann/json.hpp>
 
+#include "data/column_names.h"
 #include "data/marks.h"
 #include "data/named_columns.h"
 #include "data/row_rules.h"
@@ -29,6 +30,10 @@ bool is_turn_key(const RowRules& rules, const std::string& key) {
   const bool named_by_roles = rules.role_key.empty() && is_role_key(key, rules.roles);
   return named_by_roles || is_mark(key) ||
          std::find(kExtras.begin(), kExtras.end(), key) != kExtras.end();
+}
+
+bool is_request_key(const std::string& key) {
+  return key == names::kRequestMessages || key == names::kRequestTools;
 }
 
 /// The keys that turns of a column have: by its type, or by the sample if they are JSON.
@@ -73,10 +78,12 @@ std::vector<std::string> unused_columns(const arrow::Schema& schema,
     const bool used = rules.uses(field->name()) && !left_out_of_text;
     if (!used) unused.push_back(field->name());
     if (!used || field->name() == rules.tools || field->name() == rules.history) continue;
-    const bool answers =
-        field->name() == rules.completion && holds_answer_texts(field->name(), sample);
+    const bool texts =
+        (field->name() == rules.completion && holds_answer_texts(field->name(), sample)) ||
+        field->name() == rules.system;
     for (const auto& key : turn_keys(*field, sample)) {
-      if (answers && key == "text") continue;
+      if (texts && key == "text") continue;
+      if (field->name() == rules.prompt && is_request_key(key)) continue;
       if (!is_turn_key(rules, key)) unused.push_back(fmt::format("{}[].{}", field->name(), key));
     }
   }
