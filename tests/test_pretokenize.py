@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 from conftest import EXAMPLE_MODEL
-from datasets import load_from_disk
+from datasets import Dataset, load_from_disk
 
 FAILED, WRONG_USAGE = 1, 2
 LONG = "word " * 60
@@ -87,6 +87,38 @@ def test_or_split_into_pieces_in_order(pretokenize):
             if any(row["assistant_masks"][i : i + 32][1:])]  # fmt: skip
     assert [row["input_ids"] for row in rows] == kept
     assert all(row["text"] for row in rows)
+
+
+@pytest.mark.parametrize("container", ["jsonl", "parquet"])
+def test_texts_in_parts_are_learned_in_part(lorry, tmp_path, container):
+    """Axolotl's input_output: each part is tokenized by itself, without special tokens of its own."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(EXAMPLE_MODEL)
+    end = tokenizer.eos_token
+    rows = [[(True, "Q: how\n"), (False, "many? "), (True, f"Three.{end}")],
+            [(False, "A Straße, "), (False, "and"), (True, " 你好"), (False, " \n\n")],
+            [(False, "only to read")]]  # fmt: skip
+    rows = [{"segments": [{"label": label, "text": text} for label, text in row]} for row in rows]
+    source = tmp_path / f"parts.{container}"
+    if container == "jsonl":
+        source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        Dataset.from_list(rows).to_parquet(str(source))
+    bucket = tmp_path / "bucket"
+    said = lorry("import-dataset", source, "--bucket", bucket, "--dataset", "parts").stderr
+    assert "standardized 2 of 3 rows as text (text: segments)" in said
+    ledger = json.loads((bucket / "standardized/parts/info.json").read_text())["ledger"]
+    assert ledger["dropped"] == {"no part is to be learned": 1}
+    lorry("import-model", EXAMPLE_MODEL, "--bucket", bucket, "--model", "demo")
+    lorry("pretokenize", "--bucket", bucket)
+    shard = load_from_disk(str(bucket / "model-ready/demo/parts/0"))
+    for row, got in zip(rows, shard, strict=False):
+        parts = [(part["label"], tokenizer.encode(part["text"], add_special_tokens=False))
+                 for part in row["segments"]]  # fmt: skip
+        assert got["input_ids"] == [id for _, ids in parts for id in ids]
+        assert got["assistant_masks"] == [int(label) for label, ids in parts for _ in ids]
+    assert len(shard) == 2
 
 
 def test_lengths_are_counted(pretokenize, lorry, filled):

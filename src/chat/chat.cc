@@ -439,4 +439,27 @@ EncodedExample Chat::encode_text(std::string_view text, bool with_offsets) const
   return out;
 }
 
+EncodedExample Chat::encode_segments(std::span<const Segment> segments,
+                                     const ExampleOptions& options) const {
+  EncodedExample out;
+  bool learns = false;
+  for (const Segment& segment : segments) {
+    const bool is_learned = segment.is_learned || options.train_on == TrainOn::kAll;
+    auto encoding = tokenizer_->encode_with_offsets(segment.text, false);
+    for (size_t i = 0; i < encoding.ids.size(); ++i) {
+      out.input_ids.push_back(encoding.ids[i]);
+      out.assistant_masks.push_back(is_learned ? 1 : 0);
+      out.trains_end |= is_learned && encoding.ids[i] == tokenizer_->eos_id();
+      if (!options.with_offsets) continue;
+      const auto begin = static_cast<uint32_t>(out.text.size());
+      out.offsets.emplace_back(begin + encoding.offsets[i].first,
+                               begin + encoding.offsets[i].second);
+    }
+    learns |= is_learned && !encoding.ids.empty();
+    out.text += segment.text;
+  }
+  if (!learns) out.no_target = out.input_ids.empty() ? NoTarget::kNoText : NoTarget::kContext;
+  return out;
+}
+
 }  // namespace lorry::chat

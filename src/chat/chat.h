@@ -52,6 +52,12 @@ struct EncodedExample {
   std::vector<Loss> losses;
 };
 
+/// A part of a text.
+struct Segment {
+  std::string text;
+  bool is_learned = false;
+};
+
 /// What of a conversation is trained on: each assistant turn, the last of them, or the whole text.
 enum class TrainOn { kAssistant, kLast, kAll };
 
@@ -110,6 +116,10 @@ class Chat {
   /// Ids and mask of plain text with nothing but itself to learn: mask 1 everywhere, EOS appended
   /// if the tokenizer names one.
   EncodedExample encode_text(std::string_view text, bool with_offsets = false) const;
+  /// The same of a text in parts, some of them to learn. Each part is tokenized by itself and
+  /// nothing is added, as by Axolotl's input_output: the parts spell BOS and EOS out.
+  EncodedExample encode_segments(std::span<const Segment> segments,
+                                 const ExampleOptions& options = {}) const;
 
   /// SHA-256 of template source, and of what decides ids.
   const std::string& template_digest() const { return template_digest_; }

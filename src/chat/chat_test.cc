@@ -421,6 +421,27 @@ TEST(Chat, BadMessagesAreNamed) {
             "messages[0]: expected an object with role and content");
 }
 
+TEST(Chat, TextInPartsIsTokenizedPartByPartWithNothingAdded) {
+  const auto chat = load();
+  const std::vector<Segment> parts = {
+      {"to be ", false}, {"or not", true}, {"", true}, {" to", false}};
+  const auto example = chat->encode_segments(parts, {.with_offsets = true});
+  EXPECT_EQ(example.text, "to be or not to");
+  std::vector<int32_t> ids;
+  std::vector<int8_t> mask;
+  for (const Segment& part : parts) {
+    const auto own = chat->tokenizer()->encode(part.text, false);
+    ids.insert(ids.end(), own.begin(), own.end());
+    mask.resize(ids.size(), part.is_learned ? 1 : 0);
+  }
+  EXPECT_EQ(example.input_ids, ids);
+  EXPECT_EQ(example.assistant_masks, mask);
+  EXPECT_EQ(example.offsets.back().second, example.text.size());
+  EXPECT_FALSE(example.trains_end);
+  EXPECT_EQ(example.no_target, NoTarget::kNone);
+  EXPECT_EQ(chat->encode_segments(std::span(parts).first(1)).no_target, NoTarget::kContext);
+}
+
 TEST(Chat, PlainTextIsLearnedWholeAndEnds) {
   const auto chat = load();
   const auto example = chat->encode_text("some text");

@@ -35,9 +35,9 @@ inline constexpr std::array kRejected = {"rejected", "non_preferred_output"};
 inline constexpr char kRequestMessages[] = "messages";
 inline constexpr char kRequestTools[] = "tools";
 
-/// Rows that are no examples: parts of texts (Axolotl's input_output), single messages of trees
-/// (Open Assistant).
+/// Texts in parts, each to be learned or not: lists of {label, text} (Axolotl's input_output).
 inline constexpr char kSegments[] = "segments";
+/// Rows that are no examples: single messages of trees (Open Assistant).
 inline constexpr std::array kMessageOfTree = {"message_id", "parent_id", "text"};
 
 /// Parts of a prompt that have no place of their own: with anything in them, a row is not whole

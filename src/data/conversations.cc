@@ -109,8 +109,31 @@ class RowStandardizer {
       out_.dropped = "empty text";
       return {};
     }
+    if (text.is_array()) return read_segments(text);
     if (!text.is_string()) return not_text(rules_.text);
     out_.text = fill(text.get<std::string>());
+    return {};
+  }
+
+  /// A text in parts, each to be learned or not.
+  Result<> read_segments(const Json& given) {
+    Json segments = Json::array();
+    bool learned = false;
+    for (const Json& part : given) {
+      const Json& text = field(part, "text");
+      const auto label = mark_value(field(part, "label"));
+      if (!text.is_string() || !label) {
+        return invalid_input(
+            fmt::format("column {}: a part is {}, not {{\"label\": true or false, \"text\": ...}}",
+                        rules_.text, dump_json(part)));
+      }
+      std::string words = fill(text.get<std::string>());
+      out_.text += words;
+      learned |= *label && !words.empty();
+      segments.push_back({{"label", *label}, {"text", std::move(words)}});
+    }
+    out_.segments = dump_json(segments);
+    if (!learned) out_.dropped = out_.text.empty() ? "empty text" : "no part is to be learned";
     return {};
   }
 

@@ -27,9 +27,10 @@ struct StandardRow {
   std::vector<Turn> turns;
   std::optional<std::string> tools;  ///< JSON list
   std::string text;
-  std::string dropped;                 ///< why the row is left out; empty if it is not
-  std::set<std::string> notes;         ///< what is to be known about a row that is kept
-  std::set<std::string> placeholders;  ///< names that were left unfilled
+  std::optional<std::string> segments;  ///< JSON list of {label, text}: the parts of `text`
+  std::string dropped;                  ///< why the row is left out; empty if it is not
+  std::set<std::string> notes;          ///< what is to be known about a row that is kept
+  std::set<std::string> placeholders;   ///< names that were left unfilled
   std::set<std::string> filled;
 };
 

@@ -106,9 +106,25 @@ TEST(Rows, ThatAreNoExamplesByThemselvesAreRefused) {
       R"({"message_id": "2", "parent_id": "1", "text": "hi", "role": "prompter"})";
   expect_asks(read(message), {"single messages of trees", "--columns text=text"});
   EXPECT_TRUE(rules_of({json(message)}, {.columns = {{"text", "text"}}}).ok());
-  expect_asks(
-      read(R"({"segments": [{"label": false, "text": "a"}, {"label": true, "text": "b"}]})"),
-      {"column segments", "parts of texts", "messages"});
+}
+
+TEST(Texts, MayBeInPartsOfWhichSomeAreLearned) {
+  const auto standard = [](const char* row) {
+    return standardize_row(*rules_of({json(R"({"segments": [{"label": true, "text": "a"}]})")}),
+                           json(row));
+  };
+  const auto row = standard(
+      R"({"segments": [{"label": false, "text": "<s>a\n"}, {"label": 1, "text": "b</s>"}]})");
+  ASSERT_TRUE(row.ok());
+  EXPECT_EQ(row->text, "<s>a\nb</s>");
+  EXPECT_EQ(json(row->segments->c_str()),
+            json(R"([{"label": false, "text": "<s>a\n"}, {"label": true, "text": "b</s>"}])"));
+  EXPECT_EQ(standard(R"({"segments": [{"label": false, "text": "a"}]})")->dropped,
+            "no part is to be learned");
+  EXPECT_EQ(standard(R"({"segments": null})")->dropped, "empty text");
+  const auto odd = standard(R"({"segments": [{"label": "maybe", "text": "a"}]})");
+  ASSERT_FALSE(odd.ok());
+  expect_asks(odd.error().message, {"column segments", "maybe", "label"});
 }
 
 TEST(Columns, ThatAreOrdinaryAreNotAskedAbout) {

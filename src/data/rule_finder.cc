@@ -199,6 +199,7 @@ class Finder {
       const bool is_prompt = answers && !ends_in_answer(conversation);
       return std::string(is_prompt ? "prompt-completion" : "messages");
     }
+    if (!segments_column().empty()) return std::string("text");
     if (has("instruction") && has("output")) return std::string("alpaca");
     if (answers && has_prompt_for_answers()) return std::string("prompt-completion");
     if (!has("text")) {
@@ -209,6 +210,16 @@ class Finder {
     }
     if (answers) LORRY_TRY(check_text_beside(answer_columns().front()));
     return std::string("text");
+  }
+
+  /// The column with texts in parts; empty if there is none.
+  std::string segments_column() const {
+    const std::string column = columns_.of(names::kSegments);
+    const auto is_part = [](const Json& value) {
+      return value.is_array() && !value.empty() && !field(value[0], "text").is_null() &&
+             !field(value[0], "label").is_null();
+    };
+    return holds(column, is_part) ? column : "";
   }
 
   /// A prompt beside the answer, which may be called so, too (input and output).
@@ -246,7 +257,8 @@ class Finder {
     if (format == "prompt-completion") return fill_pair();
     if (format == "text") {
       rules_.format = RowFormat::kText;
-      rules_.text = chosen_or_first("text", names::kText);
+      rules_.text = chosen("text") ? *chosen("text") : segments_column();
+      if (rules_.text.empty()) rules_.text = first_of(names::kText);
       if (rules_.text.empty()) return missing(format, "text");
       return {};
     }

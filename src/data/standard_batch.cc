@@ -21,7 +21,8 @@ constexpr std::pair<const char*, bool OptionalColumns::*> kOptional[] = {
     {"tool_call_id", &OptionalColumns::tool_call_id},
     {"name", &OptionalColumns::name},
     {"weight", &OptionalColumns::weight},
-    {"tools", &OptionalColumns::tools}};
+    {"tools", &OptionalColumns::tools},
+    {"segments", &OptionalColumns::segments}};
 
 /// The columns that the rules name: a JSON value of the others would be made in vain.
 arrow::Result<std::shared_ptr<arrow::RecordBatch>> needed_columns(const RowRules& rules,
@@ -92,6 +93,7 @@ void OptionalColumns::add(const OptionalColumns& other) {
 
 void OptionalColumns::add(const StandardRow& row) {
   tools |= row.tools.has_value();
+  segments |= row.segments.has_value();
   for (const Turn& turn : row.turns) {
     tool_calls |= turn.tool_calls.has_value();
     tool_call_id |= turn.tool_call_id.has_value();
@@ -125,10 +127,15 @@ OptionalColumns OptionalColumns::from_json(const Json& names) {
 
 std::shared_ptr<arrow::Schema> standard_schema(RowFormat format, const OptionalColumns& columns) {
   const auto text = [](const char* name) { return arrow::field(name, arrow::utf8()); };
-  if (format == RowFormat::kText) return arrow::schema({text("text")});
+  if (format == RowFormat::kText) {
+    if (columns.segments) return arrow::schema({text("text"), text("segments")});
+    return arrow::schema({text("text")});
+  }
   arrow::FieldVector turn = {text("role"), text("content")};
   for (const auto& [name, member] : kOptional) {
-    if (columns.*member && member != &OptionalColumns::tools) turn.push_back(text(name));
+    const bool is_of_row =
+        member == &OptionalColumns::tools || member == &OptionalColumns::segments;
+    if (columns.*member && !is_of_row) turn.push_back(text(name));
   }
   arrow::FieldVector fields = {arrow::field("conversations", arrow::list(arrow::struct_(turn)))};
   if (columns.tools) fields.push_back(text("tools"));

@@ -24,6 +24,7 @@ struct OptionalColumns {
   bool reasoning_content = false, tool_calls = false, tool_call_id = false, name = false;
   bool weight = false;
   bool tools = false;
+  bool segments = false;
 
   void add(const OptionalColumns& other);
   void add(const StandardRow& row);
@@ -35,7 +36,7 @@ struct OptionalColumns {
   bool operator==(const OptionalColumns&) const = default;
 };
 
-/// `conversations`: list of {role, content, ...}, and `tools`; or `text`.
+/// `conversations`: list of {role, content, ...}, and `tools`; or `text`, and `segments`.
 std::shared_ptr<arrow::Schema> standard_schema(RowFormat format, const OptionalColumns& columns);
 
 /// A row that is left out, or kept with a note.

@@ -49,13 +49,14 @@ arrow::Status StandardBuilder::end_row(std::string_view tools) {
   return columns_.tools ? append_optional(tools_, tools) : arrow::Status::OK();
 }
 
-arrow::Status StandardBuilder::append_text(std::string_view text) {
+arrow::Status StandardBuilder::append_text(std::string_view text, std::string_view segments) {
   ++rows_;
-  return text_.Append(text);
+  ARROW_RETURN_NOT_OK(text_.Append(text));
+  return columns_.segments ? append_optional(segments_, segments) : arrow::Status::OK();
 }
 
 arrow::Status StandardBuilder::append(const StandardRow& row) {
-  if (is_text_) return append_text(row.text);
+  if (is_text_) return append_text(row.text, view(row.segments));
   for (const Turn& turn : row.turns) {
     ARROW_RETURN_NOT_OK(
         append_turn({turn.role, turn.content, view(turn.reasoning_content), view(turn.tool_calls),
@@ -94,6 +95,10 @@ arrow::Result<std::shared_ptr<arrow::RecordBatch>> StandardBuilder::finish() {
     ARROW_ASSIGN_OR_RAISE(columns[0], text_.Finish());
   } else {
     ARROW_ASSIGN_OR_RAISE(columns[0], finish_conversations());
+  }
+  if (columns_.segments && is_text_) {
+    ARROW_ASSIGN_OR_RAISE(auto segments, segments_.Finish());
+    columns.push_back(std::move(segments));
   }
   if (columns_.tools && !is_text_) {
     ARROW_ASSIGN_OR_RAISE(auto tools, tools_.Finish());

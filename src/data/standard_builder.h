@@ -27,7 +27,8 @@ class StandardBuilder {
   arrow::Status append_turn(const TurnView& turn);
   /// Ends a conversation; `tools` without data is absent.
   arrow::Status end_row(std::string_view tools);
-  arrow::Status append_text(std::string_view text);
+  /// `segments` without data is absent.
+  arrow::Status append_text(std::string_view text, std::string_view segments = {});
   arrow::Status append(const StandardRow& row);
 
   arrow::Result<std::shared_ptr<arrow::RecordBatch>> finish();
@@ -41,7 +42,7 @@ class StandardBuilder {
   int64_t rows_ = 0;
   arrow::TypedBufferBuilder<int32_t> row_ends_;  ///< offsets of `conversations`
   arrow::StringBuilder text_, role_, content_, reasoning_content_, tool_calls_, tool_call_id_,
-      name_, weight_, tools_;
+      name_, weight_, tools_, segments_;
 };
 
 }  // namespace lorry::data

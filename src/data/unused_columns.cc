@@ -77,7 +77,9 @@ std::vector<std::string> unused_columns(const arrow::Schema& schema,
                                   (field->name() == rules.system || field->name() == rules.tools);
     const bool used = rules.uses(field->name()) && !left_out_of_text;
     if (!used) unused.push_back(field->name());
-    if (!used || field->name() == rules.tools || field->name() == rules.history) continue;
+    const bool has_no_turns = field->name() == rules.tools || field->name() == rules.history ||
+                              field->name() == rules.text;
+    if (!used || has_no_turns) continue;
     const bool texts =
         (field->name() == rules.completion && holds_answer_texts(field->name(), sample)) ||
         field->name() == rules.system;

@@ -9,15 +9,6 @@
 #include "data/row_values.h"
 
 namespace lorry::data {
-namespace {
-
-/// [{"label": true, "text": "..."}, ...]
-bool is_segments(const Json& value) {
-  return value.is_array() && !value.empty() && !field(value[0], "text").is_null() &&
-         !field(value[0], "label").is_null();
-}
-
-}  // namespace
 
 Result<> check_not_wrapped(const std::vector<Json>& sample,
                            const std::function<bool(const std::string&)>& holds_turns) {
@@ -46,16 +37,6 @@ Result<> check_rows_are_whole(const NamedColumns& columns, const std::vector<Jso
         "the rows are single messages of trees (message_id, parent_id): write a row for each way "
         "from a root to a leaf, with its messages as a list of turns in a column `messages`; "
         "--columns text=text learns the messages as texts, each by itself");
-  }
-  const std::string segments = columns.of(names::kSegments);
-  const auto has_segments = [&](const Json& row) { return is_segments(field(row, segments)); };
-  if (std::any_of(sample.begin(), sample.end(), has_segments)) {
-    return invalid_input(fmt::format(
-        "column {} has parts of texts, each to be learned or not (Axolotl's input_output): parts "
-        "of "
-        "a text cannot be left out of what is learned, turns can. Write the rows as lists of turns "
-        "in a column `messages`, where only the assistant's are learned",
-        segments));
   }
   return {};
 }

@@ -52,12 +52,25 @@ Result<Json> message_from(const Json& stored) {
   return message;
 }
 
+Result<std::vector<chat::Segment>> segments_from(const std::string& stored) {
+  LORRY_ASSIGN(const Json parts, parse_json(stored, "segments"));
+  std::vector<chat::Segment> segments;
+  for (const Json& part : parts) {
+    const auto text = part.find("text"), label = part.find("label");
+    if (text == part.end() || !text->is_string() || label == part.end() || !label->is_boolean())
+      return invalid_input("`segments` is not a list of {label, text}");
+    segments.push_back({text->get<std::string>(), label->get<bool>()});
+  }
+  return segments;
+}
+
 /// A batch of the columns that example_from_row looks at.
 std::shared_ptr<arrow::RecordBatch> example_columns(const arrow::RecordBatch& batch) {
   std::vector<int> keep;
   for (int i = 0; i < batch.num_columns(); ++i) {
     const auto& name = batch.column_name(i);
-    if (name == "conversations" || name == "tools" || name == "text") keep.push_back(i);
+    if (name == "conversations" || name == "tools" || name == "text" || name == "segments")
+      keep.push_back(i);
   }
   return batch.SelectColumns(keep).ValueOrDie();  // the places are the batch's own
 }
@@ -151,6 +164,9 @@ Result<Example> example_from_row(const Json& row) {
     return invalid_input("the row has neither `conversations` nor `text`");
   example.text = text->get<std::string>();
   example.is_text = true;
+  if (const auto stored = row.find("segments"); stored != row.end() && stored->is_string()) {
+    LORRY_ASSIGN(example.segments, segments_from(stored->get_ref<const std::string&>()));
+  }
   return example;
 }
 
@@ -158,6 +174,7 @@ Result<chat::EncodedExample> encode(const chat::Chat& chat, const Example& examp
                                     const chat::ExampleOptions& options) {
   if (!example.is_text)
     return chat.encode_example(example.messages, example.tools, options, example.context);
+  if (!example.segments.empty()) return chat.encode_segments(example.segments, options);
   return chat.encode_text(example.text, options.with_offsets);
 }
 

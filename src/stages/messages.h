@@ -22,13 +22,14 @@ struct Example {
   Json tools;                   ///< array or null
   std::vector<size_t> context;  ///< assistant messages that are not trained on
   std::string text;
+  std::vector<chat::Segment> segments;  ///< its parts, where only some are trained on
   bool is_text = false;
 };
 
 /// From a row as data::row_to_json gives it: columns `conversations` (and `tools`, a JSON string)
-/// or `text`. Absent fields (null) leave the message; `tool_calls`, stored as a JSON string, is
-/// parsed; a null `content` stays null where there are tool calls. `weight` "0" puts a message into
-/// `context`.
+/// or `text` (and `segments`, a JSON string). Absent fields (null) leave the message; `tool_calls`,
+/// stored as a JSON string, is parsed; a null `content` stays null where there are tool calls.
+/// `weight` "0" puts a message into `context`.
 Result<Example> example_from_row(const Json& row);
 
 /// The rows of a batch as example_from_row gives them; those that are nothing but strings, which
@@ -46,7 +47,8 @@ class ExampleReader {
   std::unique_ptr<const Turns> turns_;  ///< null if the columns are of other types
 };
 
-/// Ids and mask as training sees them. A text on its own is trained on as a whole.
+/// Ids and mask as training sees them. A text on its own is trained on as a whole, or
+/// those of its segments that are to be learned.
 Result<chat::EncodedExample> encode(const chat::Chat& chat, const Example& example,
                                     const chat::ExampleOptions& options = {});
 

@@ -182,7 +182,8 @@ std::string describe_no_end(const TokenCounts& counts) {
   const bool one = counts.rows_without_end == 1;
   return fmt::format(
       "{} row{} on no end token: the model will not learn to stop; take a chat template that "
-      "writes the model's end token after each answer (lorry import-model --chat-template FILE)",
+      "writes the model's end token after each answer (lorry import-model --chat-template FILE); "
+      "of texts in parts, a part that is learned has to end in it",
       format_count(counts.rows_without_end), one ? " trains" : "s train");
 }
 
