@@ -5,12 +5,14 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import socket
 import subprocess
 import time
 
 import pytest
+from conftest import ROOT
 from hub_server import HubServer
 from s3 import s3  # noqa: F401 (a fixture)
 
@@ -348,3 +350,8 @@ def test_every_verb_says_which_names_it_does_not_know(lorry, tmp_path):
     assert "LORRY_BATCH_SISE" in done.stderr and "LORRY_BATCH_SIZE" in done.stderr
     known = lorry("status", "--bucket", tmp_path, env={"LORRY_BATCH_SIZE": "3"})
     assert "LORRY_BATCH_SIZE" not in known.stderr, "another verb reads it"
+    sources = "".join(path.read_text() for path in (ROOT / "src").rglob("*.cc"))
+    read = set(re.findall(r'getenv\("(LORRY_[A-Z_]+)"\)', sources))
+    assert "LORRY_PROFILE_STEP" in read
+    done = lorry("status", "--bucket", tmp_path, env=dict.fromkeys(read, "1"))
+    assert "does not read" not in done.stderr

@@ -49,6 +49,8 @@ constexpr const char* kOthers[] = {"AWS_ACCESS_KEY_ID",
                                    "LORRY_S3_ADDRESSING",
                                    "LORRY_S3_ANONYMOUS",
                                    "LORRY_GS_ANONYMOUS",
+                                   "LORRY_CLAIM_SECONDS",
+                                   "LORRY_PROFILE_STEP",
                                    "BUCKET_NAME",
                                    "LORRY_JSON",
                                    "LORRY_QUIET",
@@ -56,9 +58,10 @@ constexpr const char* kOthers[] = {"AWS_ACCESS_KEY_ID",
 
 /// Read by ./dev, the tests, the benchmarks and sky/, not by the program.
 constexpr const char* kDevelopment[] = {
-    "LORRY_BUILD", "LORRY_SHARED",    "LORRY_PRESET", "LORRY_JOBS",  "LORRY_VENV",
-    "LORRY_BENCH", "LORRY_VERSITYGW", "LORRY_FAULTS", "LORRY_KILLS", "LORRY_SANITIZE",
-    "LORRY_WHEEL", "DATASET_SOURCE",  "MODEL_SOURCE"};
+    "LORRY_BUILD", "LORRY_SHARED",      "LORRY_PRESET",   "LORRY_JOBS",      "LORRY_VENV",
+    "LORRY_BENCH", "LORRY_VERSITYGW",   "LORRY_FAULTS",   "LORRY_KILLS",     "LORRY_SANITIZE",
+    "LORRY_WHEEL", "LORRY_WHEEL_PARTS", "LORRY_CUDA",     "LORRY_CUDA_VENV", "LORRY_SEEDS",
+    "LORRY_SOAK",  "LORRY_TESTS",       "DATASET_SOURCE", "MODEL_SOURCE"};
 
 template <size_t n>
 bool is_one_of(const char* const (&names)[n], const std::string& name) {
@@ -67,7 +70,7 @@ bool is_one_of(const char* const (&names)[n], const std::string& name) {
 
 bool is_for_development(const std::string& name) {
   return is_one_of(kDevelopment, name) || name.starts_with("LORRY_BENCH_") ||
-         name.starts_with("LORRY_TEST_");
+         name.starts_with("LORRY_GPU_") || name.starts_with("LORRY_TEST_");
 }
 
 std::set<std::string> read_names() {
