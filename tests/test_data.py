@@ -234,7 +234,8 @@ def info_of(tmp_path):
 
 
 MARKS = [("weight", 0, 1), ("weight", 0.0, 1.0), ("weight", "0", "1"), ("train", False, True),
-         ("training", False, True), ("trainable", False, None), ("loss", False, True), ("loss_mask", 0, 1)]
+         ("training", False, True), ("trainable", False, None), ("loss", False, True), ("loss_mask", 0, 1),
+         ("masked", True, False)]
 
 
 @pytest.mark.parametrize("key,no,yes", MARKS)

@@ -10,10 +10,11 @@
 namespace lorry::data {
 namespace {
 
-/// OpenAI, Mistral and Fireworks write `weight`, Axolotl `train` or `training`, ms-swift `loss`.
-constexpr const char* kMarkKeys[] = {"weight",       "loss_weight",    "loss_scale", "loss",
-                                     "loss_mask",    "train",          "training",   "trainable",
-                                     "train_detail", "training_detail"};
+/// OpenAI, Mistral and Fireworks write `weight`, Axolotl `train` or `training`, ms-swift `loss`,
+/// torchtune `masked`.
+constexpr const char* kMarkKeys[] = {"weight",       "loss_weight",     "loss_scale", "loss",
+                                     "loss_mask",    "train",           "training",   "trainable",
+                                     "train_detail", "training_detail", "masked"};
 
 /// Axolotl's keys for parts of a turn.
 bool is_detail(std::string_view key) { return key.ends_with("_detail"); }
@@ -23,6 +24,8 @@ bool is_detail(std::string_view key) { return key.ends_with("_detail"); }
 bool is_mark(std::string_view key) {
   return std::find(std::begin(kMarkKeys), std::end(kMarkKeys), key) != std::end(kMarkKeys);
 }
+
+bool marks_context(std::string_view key) { return key == "masked"; }
 
 std::span<const char* const> mark_keys() { return kMarkKeys; }
 
@@ -50,12 +53,13 @@ Result<bool> learned_by_marks(const Json& turn) {
     }
     const auto value = mark_value(mark);
     if (!value) {
+      const bool context = marks_context(key);
       return invalid_input(
-          fmt::format("{}: {} is not understood; 0 or false is context that is not learned, 1 or "
-                      "true is learned",
-                      key, dump_json(mark)));
+          fmt::format("{}: {} is not understood; {} is context that is not learned, {} is learned",
+                      key, dump_json(mark), context ? "1 or true" : "0 or false",
+                      context ? "0 or false" : "1 or true"));
     }
-    learned = learned && *value;
+    learned = learned && *value != marks_context(key);
   }
   return learned;
 }

@@ -13,6 +13,8 @@ namespace lorry::data {
 /// Keys of a turn that say whether it is to be learned (`weight`, `train`, ...), or which part of
 /// it.
 bool is_mark(std::string_view key);
+/// Whether the mark says the opposite: true is context, false is learned.
+bool marks_context(std::string_view key);
 /// The keys for which is_mark holds.
 std::span<const char* const> mark_keys();
 

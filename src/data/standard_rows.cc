@@ -192,8 +192,10 @@ std::optional<TurnColumn> TurnColumn::of(const RowRules& rules, const arrow::Arr
       to.push_back(column.fields_.back().get());
     }
   };
-  for (const char* key : {"tool_calls", "function_call"}) watch(key, column.calls_);
-  for (const char* key : mark_keys()) watch(key, column.marks_);
+  for (const char* key : {"tool_calls", "function_call"}) watch(key, column.unusual_);
+  for (const char* key : mark_keys()) {
+    watch(key, marks_context(key) ? column.unusual_ : column.marks_);
+  }
   return column;
 }
 
@@ -211,8 +213,8 @@ bool TurnColumn::read_turn(int64_t i, TurnView& turn) const {
   if (turns_->IsNull(i)) return false;
   turn.role = plain_role(first_at(roles_, i), *role_names_);
   if (turn.role.empty()) return false;
-  for (const auto* calls : calls_) {
-    if (!is_nothing(*calls, i)) return false;
+  for (const auto* unusual : unusual_) {
+    if (!is_nothing(*unusual, i)) return false;
   }
   if (!all_say_learned(marks_, i)) return false;
   turn.content = first_at(contents_, i);

@@ -52,8 +52,8 @@ class TurnColumn {
   std::vector<std::shared_ptr<arrow::Array>> fields_;  ///< keeps the columns below alive
   std::vector<StringColumn> roles_, contents_;         ///< the first that is not null counts
   std::vector<StringColumn> reasonings_, tool_call_ids_, names_;
-  std::vector<const arrow::Array*> calls_;  ///< make a turn unusual where they hold anything
-  std::vector<const arrow::Array*> marks_;  ///< where they hold anything but "learned"
+  std::vector<const arrow::Array*> unusual_;  ///< make a turn unusual where they hold anything
+  std::vector<const arrow::Array*> marks_;    ///< where they hold anything but "learned"
 };
 
 /// The rows of one batch. Not thread-safe; the batch must outlive it.
