@@ -117,6 +117,14 @@ Result<at::ScalarType> resolve_dtype(const std::string& name, const std::string&
   return at::kFloat;
 }
 
+std::string slow_dtype_warning(at::ScalarType dtype, at::Device device) {
+  if (!device.is_cpu() || dtype == at::kFloat || cpu::has_bf16_products()) return "";
+  return fmt::format(
+      "this processor does not multiply 16-bit numbers: {} takes several times as long as float32, "
+      "which --dtype auto chooses",
+      dtype_name(dtype));
+}
+
 std::string_view dtype_name(at::ScalarType dtype) {
   if (dtype == at::kFloat) return "float32";
   return dtype == at::kHalf ? "float16" : "bfloat16";

@@ -19,6 +19,9 @@ namespace lorry::ops {
 Result<at::ScalarType> resolve_dtype(const std::string& name, const std::string& stored,
                                      at::Device device);
 
+/// A warning where the device has no instructions for products in `dtype`; else empty.
+std::string slow_dtype_warning(at::ScalarType dtype, at::Device device);
+
 /// A compute dtype by its name in config.json: "float32", "bfloat16" or "float16".
 std::string_view dtype_name(at::ScalarType dtype);
 

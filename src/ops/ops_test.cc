@@ -302,6 +302,8 @@ TEST(Device, NamesWhatIsWrong) {
   EXPECT_EQ(resolve_device("tpu").error().kind, ErrorKind::kUsage);
   EXPECT_EQ(resolve_device("cuda:x").error().kind, ErrorKind::kUsage);
   EXPECT_EQ(resolve_dtype("int4", "", at::kCPU).error().kind, ErrorKind::kUsage);
+  EXPECT_EQ(slow_dtype_warning(at::kBFloat16, at::kCPU).empty(), cpu::has_bf16_products());
+  EXPECT_EQ(slow_dtype_warning(at::kFloat, at::kCPU), "");
   const auto stored = cpu::has_bf16_products() ? at::kBFloat16 : at::kFloat;
   EXPECT_EQ(resolve_dtype("auto", "bfloat16", at::kCPU).value(), stored);
   EXPECT_EQ(resolve_dtype("bfloat16", "float32", at::kCPU).value(), at::kBFloat16);

@@ -172,6 +172,9 @@ class ModelLoader {
     const std::string dtype =
         is_quantized && device.is_cpu() && chooses ? "float32" : options_.dtype;
     LORRY_ASSIGN(out.dtype, ops::resolve_dtype(dtype, spec.dtype, device));
+    if (const auto slow = ops::slow_dtype_warning(out.dtype, device); !slow.empty()) {
+      log::warn("{}", slow);
+    }
     return out;
   }
 

@@ -104,6 +104,9 @@ class Trainer {
     LORRY_ASSIGN(const at::Device device, ops::resolve_device(options_.device));
     LORRY_ASSIGN(const at::ScalarType dtype,
                  ops::resolve_dtype(options_.dtype, inputs_.spec.dtype, device));
+    if (const auto slow = ops::slow_dtype_warning(dtype, device); !slow.empty()) {
+      log::warn("{}", slow);
+    }
     const ops::WeightFormat format = base_format(options_);
     LORRY_TRY(check_format_on_device(format, ops::compute_capability(device)));
     LORRY_TRY(decide_recompute(device, dtype));
