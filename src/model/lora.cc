@@ -7,6 +7,7 @@
 #include <cmath>
 #include <random>
 
+#include "base/mix.h"
 #include "model/shard_weights.h"
 #include "ops/dropout.h"
 
@@ -23,14 +24,6 @@ at::Tensor uniform(int64_t rows, int64_t columns, double bound, uint64_t seed) {
     data[i] = static_cast<float>((2 * unit - 1) * bound);
   }
   return tensor;
-}
-
-/// Another stream for each module, whatever else is a target (splitmix64).
-uint64_t stream_seed(uint64_t seed, uint64_t module) {
-  uint64_t x = seed + 0x9e3779b97f4a7c15ULL * (module + 1);
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
-  return x ^ (x >> 31);
 }
 
 /// The number of each map's first module among all of the model's.
@@ -106,7 +99,7 @@ Result<std::shared_ptr<LoraAdapter>> LoraAdapter::create(const ModelSpec& model,
     const int64_t rank = c.rank_of(module.name);
     const double bound = 1.0 / std::sqrt(static_cast<double>(linear.in));
     Pair pair;
-    pair.a = uniform(rank, linear.in, bound, stream_seed(seed, first[l] + m)).to(device);
+    pair.a = uniform(rank, linear.in, bound, mix(seed, first[l] + m)).to(device);
     pair.b = at::zeros({module.rows, rank}, at::TensorOptions().dtype(at::kFloat).device(device));
     pair.scale = c.scale_of(module.name);
     if (c.use_dora) pair.magnitude = row_norms(base->weight(l, m), pair);

@@ -9,6 +9,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "base/mix.h"
+
 namespace lorry::model {
 namespace {
 
@@ -45,14 +47,6 @@ double round_to_nearest(const T* before, const float* after, T* rounded, int64_t
   return whole_sum > 0 ? kept_sum / whole_sum : 1;
 }
 
-/// 32 well-mixed bits of a position (splitmix64).
-uint32_t random_bits(uint64_t seed, int64_t position) {
-  uint64_t x = seed + 0x9e3779b97f4a7c15ULL * (static_cast<uint64_t>(position) + 1);
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
-  return static_cast<uint32_t>(x >> 32);
-}
-
 /// Adds a random number below one unit in the last place of T to the float's bits, and cuts off
 /// what T does not hold. (float16 below 6e-5 holds less than what is left; that is rounded to
 /// nearest.)
@@ -63,7 +57,8 @@ void round_at_random(const float* after, T* rounded, int64_t size, uint64_t seed
     for (int64_t i = begin; i < end; ++i) {
       if (!std::isfinite(after[i])) continue;  // as rounded to nearest
       const uint32_t bits = std::bit_cast<uint32_t>(after[i]);
-      const uint32_t moved = (bits + (random_bits(seed, i) & kBelow)) & ~kBelow;
+      const uint32_t moved =
+          (bits + (static_cast<uint32_t>(mix(seed, static_cast<uint64_t>(i))) & kBelow)) & ~kBelow;
       rounded[i] = static_cast<T>(std::bit_cast<float>(moved));
     }
   });

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "base/mix.h"
+
 namespace lorry::train {
 namespace {
 

@@ -15,13 +15,6 @@ uint64_t scale_to(uint64_t bits, uint64_t bound) {
 
 }  // namespace
 
-uint64_t mix(uint64_t a, uint64_t b) {
-  uint64_t z = a + 0x9e3779b97f4a7c15ULL * (b + 1);
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
-  return z ^ (z >> 31);
-}
-
 Permutation::Permutation(int64_t size, uint64_t key)
     : size_(static_cast<uint64_t>(size)), key_(key), half_bits_(1) {
   while (half_bits_ < 31 && (uint64_t{1} << (2 * half_bits_)) < size_) ++half_bits_;

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/mix.h"
+
 namespace lorry::train {
 
 /// Where an example lies.
@@ -26,9 +28,6 @@ class Permutation {
   uint64_t size_, key_;
   int half_bits_;
 };
-
-/// A well-mixed 64-bit value of two others (splitmix64's finaliser).
-uint64_t mix(uint64_t a, uint64_t b);
 
 /// The order of every epoch; a position in it is a plain number, so going on from one takes
 /// constant time. Shuffled: shards in a seeded random order, rows of a shard in a seeded random

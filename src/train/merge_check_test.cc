@@ -81,9 +81,9 @@ TEST_F(MergeCheckTest, AFloat32RunOfABfloat16CheckpointPays16BitRounding) {
 }
 
 TEST_F(MergeCheckTest, AShortRunOfABfloat16CheckpointIsNotLostInTheMerge) {
-  // One token again and again, so that the first block sees one direction, and an adapter whose A
-  // lies in it, as gradients do: changes far below a unit in the last place of each weight move the
-  // logits far more than rounding does.
+  // All tokens are the same, so every input of the first block is the same vector, and each row of
+  // A is that vector. Each weight then changes by much less than its last bit, but all changes add
+  // up: the logits move further than they do by rounding the weights.
   make({.layers = 1, .hidden = 512, .width = 512, .dtype = at::kBFloat16}, 0);
   model_ = load_model(**bucket_, at::kFloat);
   const std::vector<int64_t> tokens(16, 5);

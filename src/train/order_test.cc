@@ -6,6 +6,7 @@
 #include <numeric>
 #include <set>
 
+#include "base/mix.h"
 #include "train/batch.h"
 #include "train/data_order.h"
 #include "train/rows.h"

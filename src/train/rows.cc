@@ -5,6 +5,8 @@
 #include <map>
 #include <numeric>
 
+#include "base/mix.h"
+
 namespace lorry::train {
 namespace {
 

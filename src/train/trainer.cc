@@ -15,6 +15,7 @@
 #include "base/digest.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "base/mix.h"
 #include "base/progress.h"
 #include "model/transformer.h"
 #include "store/claim.h"
