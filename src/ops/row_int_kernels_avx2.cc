@@ -1,5 +1,7 @@
 #include "ops/row_int_kernels.h"
 
+#include "ops/row_fetch.h"
+
 #if defined(__AVX2__) && defined(__FMA__)
 
 #include <immintrin.h>
@@ -16,8 +18,6 @@ constexpr int kVectors = kIntGroup / kLanes;
 /// Tokens whose numbers stay in the level-2 cache while the matrix goes by.
 constexpr int64_t kTokens = 32;
 constexpr int kRows = 4;
-/// Rows of up to so many bytes are short (row_kernels_avx2.cc).
-constexpr int64_t kShortRow = 3072;
 /// From so many tokens on a block of an int4 matrix is widened once for all of them.
 constexpr int64_t kMany = 12;
 /// Rows of such a block at most, and its numbers: 256 KB, of the level-2 cache.
@@ -140,9 +140,7 @@ struct Rows {
   LORRY_INLINE Rows from(int64_t i) const { return {data + i * stride, stride, row + i}; }
 };
 
-/// How the rows after a tile's are read into the cache meanwhile (row_kernels_avx2.cc).
-enum class Fetch { kNothing, kSideBySide, kInOrder };
-
+/// The sums of T tokens from `token` on with the first O of `rows`, written to y.
 template <class Codes, int T, int O, Fetch kFetch>
 LORRY_INLINE void tile(const IntProduct& p, Rows rows, int64_t token) {
   const int64_t x_stride = p.x.groups * kIntGroup, row = rows.row;
@@ -211,10 +209,7 @@ template <class Codes, int O>
 void multiply_few(const IntProduct& p, Rows rows, int64_t begin, int64_t end, bool fetches) {
   for (int64_t t = begin; t < end;) {
     const int64_t left = end - t;
-    Fetch fetch = Fetch::kNothing;
-    if (fetches && t == begin) {
-      fetch = rows.stride > kShortRow ? Fetch::kSideBySide : Fetch::kInOrder;
-    }
+    const Fetch fetch = fetches && t == begin ? fetch_of_rows(rows.stride) : Fetch::kNothing;
     if (left == 1) {
       run_tile<Codes, 1, O>(p, rows, t, fetch);
       t += 1;

@@ -1,5 +1,7 @@
 #include "ops/row_kernels.h"
 
+#include "ops/row_fetch.h"
+
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 
 #include <immintrin.h>
@@ -23,8 +25,6 @@ constexpr int64_t kBlock = 32;
 /// From so many tokens on arithmetic is the limit and not memory.
 constexpr int64_t kMany = 24;
 constexpr int kRows = 4;
-/// Rows of up to so many numbers are short (measured on Zen 3).
-constexpr int64_t kShortRow = 1536;
 
 /// A vector that stays in its register: compilers would read it from memory for each use.
 LORRY_INLINE __m256 in_register(__m256 x) {
@@ -143,11 +143,6 @@ LORRY_INLINE void store(const __m256 (&acc)[O], const Target& target, int t) {
   }
 }
 
-/// How the rows after a tile's are read into the cache meanwhile. The processor's own prefetching
-/// follows rows side by side if they are long, and loses short ones before it has begun; those are
-/// read in the order of memory.
-enum class Fetch { kNothing, kSideBySide, kInOrder };
-
 /// `next`: the part of the next O rows that is read in order.
 template <class Codes, int T, int O, Fetch kFetch>
 LORRY_INLINE void tile(const typename Codes::Code* w, int64_t w_stride, const float* x,
@@ -201,10 +196,6 @@ struct Chunk {
   int64_t first, count;
 };
 
-Fetch fetch_of_rows(int64_t length) {
-  return length > kShortRow ? Fetch::kSideBySide : Fetch::kInOrder;
-}
-
 /// fn(chunk) for those of a row, in their order.
 template <typename Fn>
 LORRY_INLINE void for_chunks(int64_t in, Fn&& fn) {
@@ -227,7 +218,9 @@ LORRY_INLINE void multiply_few(const RowProduct& p, Chunk chunk, const typename 
     if (chunk.first == 0) target.from_stride = 0;
     const float* x = p.x + t * p.padded + chunk.first;
     const int64_t left = end - t;
-    const Fetch fetch = fetches && t == begin ? fetch_of_rows(w_stride) : Fetch::kNothing;
+    const Fetch fetch = fetches && t == begin
+                            ? fetch_of_rows(w_stride * int64_t{sizeof(typename Codes::Code)})
+                            : Fetch::kNothing;
     if (left == 1) {
       run_tile<Codes, 1, O>(w, w_stride, x, p.padded, chunk.count, fetch, next, target);
       t += 1;
