@@ -243,12 +243,26 @@ std::vector<AssistantSpan> whole_tokens(const tokenizer::Encoding& encoding,
   return out;
 }
 
+/// Offsets where they are asked for: ids alone cost less.
+tokenizer::Encoding encoded(const tokenizer::Tokenizer& tokenizer, std::string_view text,
+                            bool adds_special, bool with_offsets) {
+  if (with_offsets) return tokenizer.encode_with_offsets(text, adds_special);
+  tokenizer::Encoding encoding;
+  encoding.ids = tokenizer.encode(text, adds_special);
+  return encoding;
+}
+
 // The tokens that end a turn: special ones and EOS, which is looked up by name, once.
 class EndTokens {
  public:
   explicit EndTokens(const tokenizer::Tokenizer& tokenizer)
       : tokenizer_(tokenizer), eos_(tokenizer.eos_id()) {}
   bool has(int32_t id) const { return tokenizer_.is_special(id) || eos_ == id; }
+  /// Whether the ids end in one; a line break may follow it.
+  bool close(const std::vector<int32_t>& ids) const {
+    const auto last_two = ids.end() - static_cast<std::ptrdiff_t>(std::min<size_t>(ids.size(), 2));
+    return std::any_of(last_two, ids.end(), [this](int32_t id) { return has(id); });
+  }
 
  private:
   const tokenizer::Tokenizer& tokenizer_;
@@ -356,10 +370,7 @@ Result<EncodedExample> Chat::encode_messages(const Json& messages, const Json& t
     out.input_ids = tokenizer_->encode(out.text, false);
     out.assistant_masks.assign(out.input_ids.size(), 1);
     if (out.input_ids.empty()) out.no_target = NoTarget::kNoText;
-    const EndTokens ends(*tokenizer_);
-    // A line break may follow the end token.
-    for (size_t last = out.input_ids.size(), t = last - std::min<size_t>(last, 2); t < last; ++t)
-      out.trains_end |= ends.has(out.input_ids[t]);
+    out.trains_end = EndTokens(*tokenizer_).close(out.input_ids);
     return out;
   }
   tokenizer::Encoding encoding = tokenizer_->encode_with_offsets(out.text, false);
@@ -421,13 +432,9 @@ void Chat::learn_seams(Format& format) const {
 EncodedExample Chat::encode_text(std::string_view text, bool with_offsets) const {
   EncodedExample out;
   out.text = std::string(text);
-  if (with_offsets) {
-    auto encoding = tokenizer_->encode_with_offsets(text, true);
-    out.input_ids = std::move(encoding.ids);
-    out.offsets = std::move(encoding.offsets);
-  } else {
-    out.input_ids = tokenizer_->encode(text, true);
-  }
+  auto encoding = encoded(*tokenizer_, text, true, with_offsets);
+  out.input_ids = std::move(encoding.ids);
+  out.offsets = std::move(encoding.offsets);
   const auto eos = tokenizer_->eos_id();
   if (eos && (out.input_ids.empty() || out.input_ids.back() != *eos)) {
     out.input_ids.push_back(*eos);
@@ -442,18 +449,17 @@ EncodedExample Chat::encode_text(std::string_view text, bool with_offsets) const
 EncodedExample Chat::encode_segments(std::span<const Segment> segments,
                                      const ExampleOptions& options) const {
   EncodedExample out;
+  const EndTokens ends(*tokenizer_);
   bool learns = false;
   for (const Segment& segment : segments) {
     const bool is_learned = segment.is_learned || options.train_on == TrainOn::kAll;
-    auto encoding = tokenizer_->encode_with_offsets(segment.text, false);
-    for (size_t i = 0; i < encoding.ids.size(); ++i) {
-      out.input_ids.push_back(encoding.ids[i]);
-      out.assistant_masks.push_back(is_learned ? 1 : 0);
-      out.trains_end |= is_learned && encoding.ids[i] == tokenizer_->eos_id();
-      if (!options.with_offsets) continue;
-      const auto begin = static_cast<uint32_t>(out.text.size());
-      out.offsets.emplace_back(begin + encoding.offsets[i].first,
-                               begin + encoding.offsets[i].second);
+    const auto encoding = encoded(*tokenizer_, segment.text, false, options.with_offsets);
+    out.input_ids.insert(out.input_ids.end(), encoding.ids.begin(), encoding.ids.end());
+    out.assistant_masks.resize(out.input_ids.size(), is_learned ? 1 : 0);
+    out.trains_end |= is_learned && ends.close(encoding.ids);
+    const auto start = static_cast<uint32_t>(out.text.size());
+    for (const auto& [begin, end] : encoding.offsets) {
+      out.offsets.emplace_back(start + begin, start + end);
     }
     learns |= is_learned && !encoding.ids.empty();
     out.text += segment.text;
